@@ -1,0 +1,40 @@
+"""Peak memory that a call allocates, exact to the byte."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.timing import Step
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's notices off the terminal
+
+
+def peak_extra_bytes(step: Step, device: str) -> int:
+    """The most that torch's allocator held during `step` beyond what it held before."""
+    return _cuda_peak(step) if device == "cuda" else _cpu_peak(step)
+
+
+def _cuda_peak(step: Step) -> int:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _cpu_peak(step: Step) -> int:
+    # The CPU allocator keeps no peak, but a profile lists its every allocation and release.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    held = peak = 0
+    for event in sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"]):
+        held += event["args"]["Bytes"]  # negative for a release
+        peak = max(peak, held)
+    return peak

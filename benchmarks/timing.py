@@ -1,0 +1,107 @@
+"""Clocks, and an interleaved comparison that survives a noisy machine."""
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Step = Callable[[], Tensor]
+Clock = Callable[[Step, int], float]  # seconds a call, over that many calls
+
+# The host's timer and scheduler tick in bursts; a sample has to outlast them.
+MIN_SAMPLE_SECONDS = 1e-3
+MIN_ROUNDS = 5
+# The minima are stable once so many rounds have lowered none of them by more than the tolerance.
+STABLE_ROUNDS = 100
+STABLE_TOLERANCE = 0.005
+# Several times the L2 cache of any current GPU.
+FLUSH_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call."""
+
+    best: float
+    median: float
+    worst: float
+    samples: int
+    calls_per_sample: int
+
+
+def wall_clock(device: str) -> Clock:
+    """The host's time for a call and the kernels it starts."""
+    synchronize = torch.get_device_module(device).synchronize
+
+    def clock(step: Step, calls: int) -> float:
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            step()
+        synchronize()
+        return (time.perf_counter() - start) / calls
+
+    return clock
+
+
+def kernel_clock(device: str) -> Clock:
+    """On CUDA, the GPU's time for calls that start with a cold L2 cache."""
+    if device != "cuda":
+        return wall_clock(device)
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def clock(step: Step, calls: int) -> float:
+        milliseconds = 0.0
+        for _ in range(calls):
+            flush.zero_()  # also keeps the GPU busy while the host enqueues the call
+            start.record()
+            step()
+            end.record()
+            end.synchronize()
+            milliseconds += start.elapsed_time(end)
+        return milliseconds * 1e-3 / calls
+
+    return clock
+
+
+def calls_per_sample(step: Step, clock: Clock) -> int:
+    calls = 1
+    while calls * min(clock(step, calls) for _ in range(3)) < MIN_SAMPLE_SECONDS:
+        calls *= 2
+    return calls
+
+
+def time_interleaved(steps: dict[str, Step], clock: Clock, budget: float) -> dict[str, Timing]:
+    """Times every step once a round, so that a noisy moment hits all of them alike.
+
+    Rounds go on until the minima are stable or `budget` seconds are used up.
+    """
+    calls = {name: calls_per_sample(step, clock) for name, step in steps.items()}
+    samples: dict[str, list[float]] = {name: [] for name in steps}
+    lowest = dict.fromkeys(steps, float("inf"))
+    order = list(steps)
+    rounds = stable_rounds = 0
+    gc.collect()
+    gc.disable()
+    deadline = time.perf_counter() + budget
+    while rounds < MIN_ROUNDS or (stable_rounds < STABLE_ROUNDS and time.perf_counter() < deadline):
+        rounds += 1
+        stable_rounds += 1
+        random.shuffle(order)  # nobody always inherits the same one's caches
+        for name in order:
+            seconds = clock(steps[name], calls[name])
+            samples[name].append(seconds)
+            if seconds < lowest[name] * (1 - STABLE_TOLERANCE):
+                lowest[name] = seconds
+                stable_rounds = 0
+    gc.enable()
+    return {
+        name: Timing(min(taken), statistics.median(taken), max(taken), len(taken), calls[name])
+        for name, taken in samples.items()
+    }

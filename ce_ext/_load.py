@@ -1,0 +1,55 @@
+"""Finds and loads the compiled libraries, and says what to do when they do not fit."""
+
+import importlib
+from pathlib import Path
+
+import torch
+
+_REBUILD = "pip install --force-reinstall --no-deps --no-build-isolation ."
+
+# What torch reports as its own instruction set, and the libraries that run on such a CPU, best first.
+_ISAS_FOR_CAPABILITY = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")}
+
+
+def load_libraries() -> None:
+    """Registers the ops, their kernels for this CPU and, if they were built, those for CUDA."""
+    _check_torch_version()
+    importlib.import_module("ce_ext._C")
+    torch.ops.load_library(cpu_library()[1])
+    for cuda_library in _find("_cuda"):
+        torch.ops.load_library(cuda_library)
+
+
+def cpu_library() -> tuple[str, Path]:
+    """The instruction set of the CPU library in use, and its file.
+
+    It is the best that `torch.backends.cpu.get_cpu_capability()` allows, so that the environment variable
+    ATEN_CPU_CAPABILITY chooses here as it does in torch.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    for isa in _ISAS_FOR_CAPABILITY.get(capability, ("default",)):
+        for library in _find(f"_cpu_{isa}"):
+            return isa, library
+    raise ImportError(f"ce_ext was built without a CPU library for {capability}. Rebuild it: {_REBUILD}")
+
+
+def _find(name: str) -> list[Path]:
+    return sorted(Path(__file__).parent.glob(f"{name}.*so"))
+
+
+def _check_torch_version() -> None:
+    try:
+        built_with = importlib.import_module("ce_ext._built_with").TORCH
+    except ModuleNotFoundError:
+        raise ImportError(
+            "ce_ext has not been built in this folder. Build and install it: pip install --no-build-isolation -e ."
+        ) from None
+    if _major_minor(built_with) != _major_minor(torch.__version__):
+        raise ImportError(
+            f"ce_ext was built with torch {built_with}, but torch {torch.__version__} is installed, and their C++ "
+            f"interfaces differ. Rebuild ce_ext from its source folder: {_REBUILD}"
+        )
+
+
+def _major_minor(version: str) -> list[str]:
+    return version.split(".")[:2]

@@ -1,0 +1,137 @@
+"""The autograd Functions, a pair for each loss: the loss, and its gradient, which is differentiable again.
+
+They live in Python because only `torch.autograd.Function` with a separate `setup_context` and a `vmap` works in all of
+eager mode, torch.func, torch.compile and torch.export. First derivatives are kernels; second ones are formulas in torch
+ops, in `derivatives.py`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ce_ext import derivatives
+
+# Looking an overload up costs more than calling it.
+_forward = torch.ops.ce_ext.cross_entropy_forward.default
+_backward = torch.ops.ce_ext.cross_entropy_backward.default
+
+_BATCH_DIMS = 0  # of a call that no vmap has been through
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Tensor:
+    """The loss with its derivatives. The arguments are those of `ce_ext.functional.cross_entropy`, checked."""
+    arguments = (input, target, weight, reduction, ignore_index, label_smoothing, _BATCH_DIMS)
+    differentiable = input.requires_grad and torch.is_grad_enabled()
+    if differentiable or _is_transformed() or forward_ad._current_level >= 0:
+        return _apply(CrossEntropy, *arguments)[0]
+    return _forward(*arguments)[0]
+
+
+class CrossEntropy(torch.autograd.Function):
+    """The op `cross_entropy_forward`: (loss, stats, denominator), of which the loss is differentiable."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return _forward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        input, target, weight, *ctx.options = inputs
+        _, stats, denominator = output
+        ctx.save_for_backward(input, target, weight, stats, denominator)
+        ctx.mark_non_differentiable(stats, denominator)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        grad_input = None
+        if grad_output is not None:
+            grad_input = _apply(CrossEntropyBackward, grad_output, *ctx.saved_tensors, *ctx.options)
+        return grad_input, None, None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        input, target, weight, *options, batch_dims = arguments
+        if in_dims[2] is not None:  # the op takes one weight for all
+            return _map_slices(CrossEntropy, info, in_dims, arguments)
+        input, target = _batch_first(info, in_dims, input, target)
+        output = _apply(CrossEntropy, input, target, weight, *options, batch_dims + 1)
+        return output, (0, 0, 0 if output[2].dim() > batch_dims else None)
+
+
+class CrossEntropyBackward(torch.autograd.Function):
+    """The op `cross_entropy_backward`: grad_input, differentiable in grad_output and input."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return _backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        grad_output, input, target, weight, _, denominator, *ctx.options = inputs
+        ctx.save_for_backward(grad_output, input, target, weight, denominator)
+
+    @staticmethod
+    def backward(ctx: Any, grad_grad_input: Tensor) -> tuple[Tensor | None, ...]:
+        grads = derivatives.cross_entropy_double_backward(grad_grad_input, *ctx.saved_tensors, *ctx.options)
+        return *grads, None, None, None, None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        grad_output, input, target, weight, stats, denominator, reduction, *options, batch_dims = arguments
+        if in_dims[3] is not None:
+            return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
+        tensors = _batch_first(info, in_dims, grad_output, input, target, weight, stats, denominator)
+        return _apply(CrossEntropyBackward, *tensors, reduction, *options, batch_dims + 1), 0
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """function.apply(*arguments), at a quarter of its cost where no transform looks on.
+
+    `torch.autograd.Function.apply` binds the arguments to the signature of `forward` on every call, for torch.func's
+    sake. Its base class does the rest.
+    """
+    if _is_transformed():
+        return function.apply(*arguments)
+    return super(torch.autograd.Function, function).apply(*arguments)
+
+
+def _is_transformed() -> bool:
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors with the mapped dimension in front; those that have none are expanded, which copies nothing."""
+    return [
+        tensor
+        if tensor is None
+        else tensor.expand(info.batch_size, *tensor.shape)
+        if dim is None
+        else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=False)
+    ]
+
+
+def _map_slices(
+    function: type[torch.autograd.Function], info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """What vmap means, one slice after another: for arguments that the op has no batch dimension for."""
+    outputs = [
+        _apply(
+            function,
+            *(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)),
+        )
+        for i in range(info.batch_size)
+    ]
+    if isinstance(outputs[0], Tensor):
+        return torch.stack(outputs), 0
+    return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True)), (0,) * len(outputs[0])

@@ -1,0 +1,56 @@
+"""Second derivatives, as closed forms in torch ops, which autograd can differentiate further."""
+
+import torch
+from torch import Tensor
+
+from ce_ext.reductions import MEAN
+
+
+def cross_entropy_double_backward(
+    grad_grad_input: Tensor,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    denominator: Tensor,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    batch_dims: int,
+) -> tuple[Tensor, Tensor]:
+    """The gradients in grad_output and in input of <grad_grad_input, cross_entropy_backward(...)>.
+
+    With the words of csrc/losses/cross_entropy.h, for a row with target y, weights w, smoothing s over C classes:
+    grad_input_j = scale * (slope p_j - s/C w_j - (1 - s) w_y [j = y]), slope = (1 - s) w_y + s/C sum_k w_k.
+    """
+    class_dim = min(batch_dims + 1, input.dim() - 1)
+    opmath = torch.float64 if input.dtype == torch.float64 else torch.float32
+    rows = input.shape[:class_dim] + input.shape[class_dim + 1 :]
+
+    def to_rows(values: Tensor) -> Tensor:
+        """One value for each leading dimension as one for each row, with a class dimension to broadcast over."""
+        return values.to(opmath).reshape(values.shape + (1,) * (len(rows) - values.dim())).unsqueeze(class_dim)
+
+    target = target.reshape(rows).to(torch.int64).unsqueeze(class_dim)
+    valid = target != ignore_index
+    target = target.where(valid, 0)
+    classes = input.shape[class_dim]
+    w = input.new_ones(classes, dtype=opmath) if weight is None else weight.to(opmath)
+    w_class = w.view([-1 if d == class_dim else 1 for d in range(input.dim())])
+    hard = (1 - label_smoothing) * w[target]
+    smoothing = label_smoothing / classes
+    slope = hard + smoothing * w.sum()
+    factor = to_rows(denominator).reciprocal() if reduction == MEAN else torch.ones_like(hard)
+
+    v = grad_grad_input.to(opmath)
+    p = input.to(opmath).where(valid, 0).softmax(class_dim)
+    mean_v = (p * v).sum(class_dim, keepdim=True)
+
+    scale = to_rows(grad_output) * factor
+    grad_input = (scale * slope * p * (v - mean_v)).where(valid, 0)
+
+    pull = smoothing * (w_class * v).sum(class_dim, keepdim=True) + hard * v.gather(class_dim, target)
+    per_row = ((slope * mean_v - pull) * factor).where(valid, 0).squeeze(class_dim)
+    shared = tuple(range(grad_output.dim(), len(rows)))  # dimensions whose rows share one grad_output
+    per_output = per_row.sum(shared) if shared else per_row
+    return per_output.to(grad_output.dtype), grad_input.to(input.dtype)

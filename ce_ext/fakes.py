@@ -1,0 +1,38 @@
+"""Shapes, dtypes and strides of every op, for tensors without data: torch.compile, torch.export, FakeTensorMode."""
+
+import torch
+from torch import Tensor
+
+from ce_ext.reductions import MEAN, NONE
+
+
+@torch.library.register_fake("ce_ext::cross_entropy_forward")
+def _(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    batch_dims: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    for name, tensor in (("target", target), ("weight", weight)):
+        torch._check(
+            tensor is None or tensor.device == input.device,
+            lambda: f"input and {name} must be on the same device, but got input on {input.device} "  # noqa: B023
+            f"and {name} on {tensor.device}",  # noqa: B023
+        )
+    opmath = torch.float64 if input.dtype == torch.float64 else torch.float32
+    class_dim = min(batch_dims + 1, input.dim() - 1)
+    rows = input.shape[:class_dim] + input.shape[class_dim + 1 :]
+    batch = input.shape[:batch_dims]
+    return (
+        input.new_empty(rows if reduction == NONE else batch),
+        input.new_empty((*rows, 2), dtype=opmath),
+        input.new_empty(batch if reduction == MEAN else (0,), dtype=opmath),
+    )
+
+
+@torch.library.register_fake("ce_ext::cross_entropy_backward")
+def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(input)

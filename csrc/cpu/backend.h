@@ -1,0 +1,18 @@
+// What the ops of csrc/host need of the CPU: a driver for each kind of problem.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "host/cross_entropy_problem.h"
+
+namespace ce_ext::cpu {
+
+struct Backend {
+  struct DeviceGuard {
+    explicit DeviceGuard(const at::Tensor&) {}
+  };
+  static int64_t run(const CrossEntropyForward& problem);
+  static int64_t run(const CrossEntropyBackward& problem);
+};
+
+}  // namespace ce_ext::cpu

@@ -1,0 +1,77 @@
+// Rows are worked on in chunks whose size follows from the shape alone. Whatever a chunk sums up is therefore
+// the same bits whichever thread runs it, and so is the total, which adds the chunks in order.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "host/rows.h"
+
+namespace ce_ext::cpu {
+
+// Compute elements of a chunk: 32 KiB of floats, which stay in the first-level cache.
+constexpr int64_t kTileElements = 8192;
+constexpr int64_t kMaxChunkRows = 512;
+// Below this many chunks a second thread costs more to wake than it saves.
+constexpr int64_t kChunksPerTask = 4;
+
+struct Chunk {
+  int64_t group;
+  int64_t first;
+  int64_t rows;
+};
+
+// Equal groups of rows, each cut into chunks of its own.
+struct Chunks {
+  int64_t group_rows;
+  int64_t chunk_rows;
+  int64_t per_group;
+  int64_t count;
+
+  Chunks(int64_t rows, int64_t groups, int64_t chunk_rows_)
+      : group_rows(groups > 0 ? rows / groups : 0),
+        chunk_rows(chunk_rows_),
+        per_group((group_rows + chunk_rows - 1) / chunk_rows),
+        count(per_group * groups) {}
+
+  Chunk operator[](int64_t index) const {
+    const int64_t group = index / per_group;
+    const int64_t start = index % per_group * chunk_rows;
+    return {group, group * group_rows + start, std::min(chunk_rows, group_rows - start)};
+  }
+
+  // Calls f(index, chunk) for every chunk, on all threads.
+  template <class F>
+  void parallel(F f) const {
+    at::parallel_for(0, count, kChunksPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i, (*this)[i]);
+    });
+  }
+};
+
+// Calls f(first, n) for the longest runs of rows in [first, first + n) that lie at one distance from each other.
+template <class F>
+void for_each_run(const RowDims& dims, int64_t first, int64_t rows, F f) {
+  const int64_t inner = dims.sizes[dims.ndim - 1];
+  for (const int64_t end = first + rows; first < end;) {
+    const int64_t n = std::min(end - first, inner - first % inner);
+    f(first, n);
+    first += n;
+  }
+}
+
+inline int64_t run_stride(const RowDims& dims, const RowStrides& strides) { return strides.strides[dims.ndim - 1]; }
+
+// out[i] = the value that belongs to row first + i.
+template <class S, class A>
+void read_rows(const S* base, const RowDims& dims, const RowStrides& strides, const Chunk& chunk, A* out) {
+  const int64_t stride = run_stride(dims, strides);
+  for_each_run(dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+    const S* values = base + strides.offset(dims, row);
+    for (int64_t i = 0; i < n; ++i) *out++ = static_cast<A>(values[i * stride]);
+  });
+}
+
+}  // namespace ce_ext::cpu

@@ -1,0 +1,133 @@
+// SIMD lanes with the vocabulary of losses/math.h, over at::vec::Vectorized of whatever instruction set this
+// file is compiled for. Lanes hold the compute type (opmath); memory may hold a narrower one.
+#pragma once
+
+#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
+
+#include <cstring>
+#include <type_traits>
+
+#include "losses/math.h"
+
+namespace ce_ext::cpu {
+
+template <class T>
+struct LaneMask {
+  at::vec::Vectorized<T> bits;
+};
+
+template <class T>
+struct Lanes {
+  using Vec = at::vec::Vectorized<T>;
+  static constexpr int kSize = Vec::size();
+
+  Vec vec;
+
+  Lanes() : vec(T(0)) {}
+  Lanes(T value) : vec(value) {}
+  explicit Lanes(Vec v) : vec(v) {}
+
+  static Lanes iota() { return Lanes(Vec::arange(T(0), T(1))); }
+
+  template <class S>
+  static Lanes load(const S* p) {
+    if constexpr (std::is_same_v<S, T>) {
+      return Lanes(Vec::loadu(p));
+    } else {
+      Lanes result;
+      at::vec::load_to_float<S>(p, result.vec);
+      return result;
+    }
+  }
+
+  // The first n lanes from memory, `fill` in the others.
+  template <class S>
+  static Lanes load(const S* p, int64_t n, T fill) {
+    if (n == kSize) return load(p);
+    Lanes result;
+    if constexpr (std::is_same_v<S, T>) {
+      result.vec = Vec::loadu(p, n);
+    } else {
+      S buffer[kSize] = {};
+      std::memcpy(buffer, p, n * sizeof(S));
+      result = load(buffer);
+    }
+    return where(iota() < Lanes(T(n)), result, Lanes(fill));
+  }
+
+  template <class S>
+  void store(S* p, int64_t n = kSize) const {
+    if constexpr (std::is_same_v<S, T>) {
+      vec.store(p, n);
+    } else {
+      // at::vec packs two vectors of floats into one of halves.
+      S buffer[2 * kSize];
+      at::vec::convert_from_float<S>(vec, vec).store(buffer);
+      std::memcpy(p, buffer, n * sizeof(S));
+    }
+  }
+
+  T sum() const {
+    return at::vec::vec_reduce_all<T>([](Vec a, Vec b) { return a + b; }, vec);
+  }
+  T max() const {
+    return at::vec::vec_reduce_all<T>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, vec);
+  }
+
+  friend Lanes operator+(Lanes a, Lanes b) { return Lanes(a.vec + b.vec); }
+  friend Lanes operator-(Lanes a, Lanes b) { return Lanes(a.vec - b.vec); }
+  friend Lanes operator*(Lanes a, Lanes b) { return Lanes(a.vec * b.vec); }
+  friend Lanes operator/(Lanes a, Lanes b) { return Lanes(a.vec / b.vec); }
+  friend Lanes operator-(Lanes a) { return Lanes(a.vec.neg()); }
+  friend LaneMask<T> operator==(Lanes a, Lanes b) { return {a.vec == b.vec}; }
+  friend LaneMask<T> operator<(Lanes a, Lanes b) { return {a.vec < b.vec}; }
+  friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(Vec::blendv(b.vec, a.vec, mask.bits)); }
+  friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::maximum(a.vec, b.vec)); }
+  friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
+  friend Lanes expm1(Lanes x) { return Lanes(x.vec.expm1()); }
+};
+
+// One value or a vector of them, by the type asked for.
+template <class T, class A>
+T read(const A* p) {
+  if constexpr (std::is_same_v<T, A>) {
+    return *p;
+  } else {
+    return T::load(p);
+  }
+}
+template <class A>
+void write(A* p, A value) {
+  *p = value;
+}
+template <class A>
+void write(A* p, Lanes<A> value) {
+  value.store(p);
+}
+
+inline Lanes<double> exp(Lanes<double> x) { return Lanes<double>(x.vec.exp()); }
+
+// e^x for x <= 0, within 2 ulp, as softmax needs it: 0 below the smallest normal number, 1 for 0, NaN for NaN.
+// x = n ln2 + r with |r| <= ln2/2; e^r by a minimax polynomial; 2^n by adding n to the exponent.
+inline Lanes<float> exp(Lanes<float> x) {
+  using Vec = at::vec::Vectorized<float>;
+  using at::vec::fmadd;
+  const Vec lowest(-87.33f);  // e^lowest is just above FLT_MIN
+  const Vec round(0x1.8p23f);  // adding it leaves the nearest integer in the low bits of the mantissa
+  const Vec clamped = at::vec::maximum(x.vec, lowest);
+  const Vec shifted = fmadd(clamped, Vec(0x1.715476p0f), round);
+  const Vec n = shifted - round;
+  // ln2 in two parts, the first with zeros enough at its end that n times it is exact.
+  const Vec r = fmadd(n, Vec(-0x1.7f7d1cp-20f), fmadd(n, Vec(-0x1.62e400p-1f), clamped));
+  Vec e = fmadd(r, Vec(0x1.0fa7d8p-7f), Vec(0x1.573ad0p-5f));
+  e = fmadd(e, r, Vec(0x1.555a6ep-3f));
+  e = fmadd(e, r, Vec(0x1.fffdc4p-2f));
+  e = fmadd(e, r, Vec(0x1.fffff6p-1f));
+  e = fmadd(e, r, Vec(1.0f));
+  const auto exponent = at::vec::cast<int32_t>(shifted) << at::vec::Vectorized<int32_t>(23);
+  const Vec scaled = at::vec::cast<float>(at::vec::cast<int32_t>(e) + exponent);
+  return where(x < Lanes<float>(-87.33f), Lanes<float>(0.0f), Lanes<float>(scaled));
+}
+
+}  // namespace ce_ext::cpu

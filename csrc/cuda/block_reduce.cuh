@@ -1,0 +1,58 @@
+// Sums over the threads of a block, always in the same order.
+#pragma once
+
+#include "cuda/portability.cuh"
+#include "losses/softmax.h"
+
+namespace ce_ext::cuda {
+
+// What a block adds up of its rows, in float64.
+struct RowTotals {
+  double loss = 0;
+  double weight = 0;
+
+  __device__ void merge(const RowTotals& other) {
+    loss += other.loss;
+    weight += other.weight;
+  }
+};
+
+__device__ __forceinline__ RowTotals shuffle_down(const RowTotals& x, int offset) {
+  return {__shfl_down_sync(kFullWarp, x.loss, offset), __shfl_down_sync(kFullWarp, x.weight, offset)};
+}
+
+template <class T, bool kGaps>
+__device__ __forceinline__ SoftmaxSums<T, kGaps> shuffle_down(const SoftmaxSums<T, kGaps>& x, int offset) {
+  SoftmaxSums<T, kGaps> result;
+  result.max = __shfl_down_sync(kFullWarp, x.max, offset);
+  result.exp_sum = __shfl_down_sync(kFullWarp, x.exp_sum, offset);
+  if constexpr (kGaps) {
+    result.gap_sum = __shfl_down_sync(kFullWarp, x.gap_sum, offset);
+    result.weight_sum = __shfl_down_sync(kFullWarp, x.weight_sum, offset);
+  }
+  return result;
+}
+
+// All threads of the block call it; the result is valid in thread 0 only.
+template <int kThreads, class Sums>
+__device__ Sums block_reduce(Sums sums) {
+  constexpr int kWarps = kThreads / kWarpSize;
+  static_assert(kThreads % kWarpSize == 0 && kWarps <= kWarpSize, "one warp must be able to add up the warps");
+  SHARED_ARRAY(Sums, warp_sums, kWarps);
+  const int lane = threadIdx.x % kWarpSize;
+  const int warp = threadIdx.x / kWarpSize;
+
+#pragma unroll
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) sums.merge(shuffle_down(sums, offset));
+  if (lane == 0) warp_sums[warp] = sums;
+  __syncthreads();
+  if (warp == 0) {
+    sums = lane < kWarps ? warp_sums[lane] : Sums();
+#pragma unroll
+    for (int offset = kWarpSize / 2; offset > 0; offset /= 2) sums.merge(shuffle_down(sums, offset));
+  }
+  __syncthreads();  // warp_sums is free for the next call
+  return sums;
+}
+
+}  // namespace ce_ext::cuda

@@ -1,0 +1,19 @@
+// The launchers of cross entropy: raw pointers, sizes and a stream, nothing of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "host/cross_entropy_problem.h"
+
+struct CUstream_st;  // what cudaStream_t points to, so that host code needs no CUDA header here
+
+namespace ce_ext::cuda {
+
+// Device memory that a launch needs besides its problem, in bytes.
+int64_t workspace_size(const CrossEntropyForward& problem);
+int64_t workspace_size(const CrossEntropyBackward& problem);
+
+void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
+void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
+
+}  // namespace ce_ext::cuda

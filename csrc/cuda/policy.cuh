@@ -1,0 +1,26 @@
+// Which kernel takes which problem, and at what size.
+#pragma once
+
+#include <cstdint>
+
+namespace ce_ext::cuda {
+
+// A block a row reads contiguous classes with 16-byte accesses. Below this many classes most of its threads would
+// have nothing to do: then, and where classes lie apart, a thread takes a row of its own.
+constexpr int64_t kMinClassesForBlock = 256;
+constexpr int kThreadsByClass = 256;
+constexpr int kThreadsByRow = 128;
+
+// Blocks that shall fit on a multiprocessor: 1024 threads, of up to 64 registers each. Said outright because ptxas, left
+// to itself, aims higher and spills.
+constexpr int kMinBlocksByClass = 1024 / kThreadsByClass;
+constexpr int kMinBlocksByRow = 1024 / kThreadsByRow;
+
+// Classes that a thread with a row of its own loads before it uses the first.
+constexpr int kClassesInFlight = 4;
+
+// Rows that one block sums up: enough to be worth a block, few enough that a million rows fill the GPU.
+constexpr int64_t kRowsPerSlice = 4096;
+constexpr int kThreadsToSum = 256;
+
+}  // namespace ce_ext::cuda

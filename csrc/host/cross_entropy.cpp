@@ -1,0 +1,126 @@
+#include "host/cross_entropy.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "host/checks.h"
+#include "host/row_layout.h"
+
+namespace ce_ext {
+namespace {
+
+at::ScalarType opmath_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+// The arguments that both directions share, after every check, in the form that a problem can point into.
+struct Arguments {
+  const at::Tensor& input;
+  at::Tensor target;  // int64, contiguous
+  at::Tensor weight;  // opmath, contiguous; undefined for none
+  int64_t class_dim;
+  int64_t classes;
+  double label_smoothing;
+
+  // A sample is (C), or (N, C, d1, ...).
+  Arguments(const at::Tensor& input_, const at::Tensor& target_, const std::optional<at::Tensor>& weight_,
+            double label_smoothing_, int64_t batch_dims)
+      : input(input_), target(target_), label_smoothing(label_smoothing_) {
+    TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
+                batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
+    check_label_smoothing(label_smoothing);
+    const bool one_row = input.dim() == batch_dims + 1;
+    class_dim = one_row ? batch_dims : batch_dims + 1;
+    classes = input.size(class_dim);
+    // torch also takes a target of shape (1) for a sample of shape (C).
+    if (one_row && target.dim() == input.dim() && target.size(-1) == 1) target = target.squeeze(-1);
+    check_class_indices(input, target, class_dim);
+    target = target.to(at::kLong).contiguous();
+    if (weight_ && weight_->defined()) {
+      check_class_weight(input, *weight_, classes);
+      weight = weight_->to(opmath_of(input)).contiguous();
+    }
+  }
+
+  void describe(CrossEntropyProblem& problem, int64_t ignore_index) const {
+    problem.dtype = check_input_dtype(input);
+    problem.rows = target.numel();
+    problem.classes = classes;
+    problem.input = input.const_data_ptr();
+    problem.input_class_stride = input.stride(class_dim);
+    problem.target = target.const_data_ptr<int64_t>();
+    problem.weight = weight.defined() ? weight.const_data_ptr() : nullptr;
+    problem.ignore_index = ignore_index;
+    problem.label_smoothing = label_smoothing;
+  }
+
+  // Shows values that belong to the leading dimensions, or to every row, as one for every row, without a copy.
+  at::Tensor expand_to_rows(const at::Tensor& values) const {
+    auto shape = values.sizes().vec();
+    shape.resize(target.dim(), 1);
+    return values.reshape(shape).expand(target.sizes());
+  }
+
+  template <class Problem>
+  void run(Driver<Problem> driver, const Problem& problem) const {
+    const int64_t bad_row = driver(problem);
+    if (bad_row >= 0) throw_bad_target(target, bad_row, classes, problem.ignore_index);
+  }
+};
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
+    const at::Tensor& input, const at::Tensor& target, const std::optional<at::Tensor>& weight, int64_t reduction,
+    int64_t ignore_index, double label_smoothing, int64_t batch_dims, Driver<CrossEntropyForward> driver) {
+  CrossEntropyForward problem{};
+  problem.reduction = check_reduction(reduction);
+  const Arguments arguments(input, target, weight, label_smoothing, batch_dims);
+  arguments.describe(problem, ignore_index);
+  problem.row_dims = lay_out_rows({{input, arguments.class_dim, problem.input_rows}});
+
+  const auto opmath = input.options().dtype(opmath_of(input));
+  const auto batch = input.sizes().slice(0, batch_dims);
+  const bool reduced = problem.reduction != Reduction::kNone;
+  auto stats_shape = arguments.target.sizes().vec();
+  stats_shape.push_back(2);
+  at::Tensor loss = at::empty(reduced ? batch : arguments.target.sizes(), input.options());
+  at::Tensor stats = at::empty(stats_shape, opmath);
+  at::Tensor denominator = at::empty(problem.reduction == Reduction::kMean ? batch : at::IntArrayRef({0}), opmath);
+  problem.groups = reduced ? loss.numel() : 1;
+  problem.loss = loss.mutable_data_ptr();
+  problem.stats = stats.mutable_data_ptr();
+  problem.denominator = denominator.mutable_data_ptr();
+
+  arguments.run(driver, problem);
+  return {loss, stats, denominator};
+}
+
+at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& target,
+                                  const std::optional<at::Tensor>& weight, const at::Tensor& stats,
+                                  const at::Tensor& denominator, int64_t reduction, int64_t ignore_index,
+                                  double label_smoothing, int64_t batch_dims, Driver<CrossEntropyBackward> driver) {
+  CrossEntropyBackward problem{};
+  const Arguments arguments(input, target, weight, label_smoothing, batch_dims);
+  arguments.describe(problem, ignore_index);
+
+  at::Tensor grad_input = at::empty_like(input);
+  const at::Tensor row_grad = arguments.expand_to_rows(grad_output.to(input.scalar_type()));
+  const bool mean = check_reduction(reduction) == Reduction::kMean;
+  const at::Tensor row_denominator = mean ? arguments.expand_to_rows(denominator) : row_grad;
+  problem.row_dims = lay_out_rows({{input, arguments.class_dim, problem.input_rows},
+                                   {grad_input, arguments.class_dim, problem.grad_input_rows},
+                                   {row_grad, kNoClassDim, problem.grad_output_rows},
+                                   {row_denominator, kNoClassDim, problem.denominator_rows}});
+  const at::Tensor row_stats = stats.contiguous();
+  problem.stats = row_stats.const_data_ptr();
+  problem.grad_output = row_grad.const_data_ptr();
+  problem.denominator = mean ? row_denominator.const_data_ptr() : nullptr;
+  problem.grad_input = grad_input.mutable_data_ptr();
+  problem.grad_input_class_stride = grad_input.stride(arguments.class_dim);
+
+  arguments.run(driver, problem);
+  return grad_input;
+}
+
+}  // namespace ce_ext

@@ -1,0 +1,50 @@
+// Cross entropy of logits x and a class index y, with class weights w and label smoothing s, as defined by
+// torch.nn.CrossEntropyLoss; lse = log(sum_j e^{x_j}), p = softmax(x):
+//
+//   loss    = (1 - s) w_y (lse - x_y)  +  s/C sum_j w_j (lse - x_j)
+//   dloss/dx_j = ((1 - s) w_y + s/C sum_k w_k) p_j  -  s/C w_j  -  (1 - s) w_y [j = y]
+#pragma once
+
+#include "losses/softmax.h"
+
+namespace ce_ext {
+
+// The gradient of one row: everything that does not depend on the class.
+template <class T>
+struct CrossEntropyGradient {
+  RowStats<T> stats;
+  T slope;        // factor of p_j
+  T smoothing;    // factor of w_j
+  T target_grad;  // the target's own gradient, in which p_y - 1 did not cancel
+
+  HOST_DEVICE T at(T x, T weight) const { return slope * probability(stats, x) - smoothing * weight; }
+
+  // The same row in another type: SIMD lanes that all hold it.
+  template <class R>
+  CrossEntropyGradient<R> as() const {
+    return {{R(stats.max), R(stats.log_sum)}, R(slope), R(smoothing), R(target_grad)};
+  }
+};
+
+template <class T>
+struct CrossEntropy {
+  T confidence;  // 1 - s
+  T smoothing;   // s / C
+  T weight_sum;  // sum of w_j over the classes
+
+  // `gap_sum` is sum_j w_j (max - x_j); without label smoothing it is 0.
+  HOST_DEVICE T loss(const RowStats<T>& stats, T x_target, T gap_sum, T weight_target) const {
+    const T hard = product(confidence * weight_target, negative_log_likelihood(stats, x_target));
+    return hard + smoothing * (gap_sum + weight_sum * stats.log_sum);
+  }
+
+  // The gradient of `scale * loss`.
+  HOST_DEVICE CrossEntropyGradient<T> gradient(const RowStats<T>& stats, T x_target, T weight_target, T scale) const {
+    const T hard = confidence * weight_target;
+    const T soft = smoothing * (weight_sum * probability(stats, x_target) - weight_target);
+    return {stats, scale * (hard + smoothing * weight_sum), scale * smoothing,
+            scale * (hard * expm1(-negative_log_likelihood(stats, x_target)) + soft)};
+  }
+};
+
+}  // namespace ce_ext

@@ -1,0 +1,121 @@
+"""Logits of any strides: read in place, with a gradient in their memory format."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.memory import peak_extra_bytes
+from tests.cases import CROSS_ENTROPY, LOSSES, Loss
+from tests.comparison import assert_rounded
+
+pytestmark = pytest.mark.kernel
+
+
+def _permuted(*order: int) -> Callable[[Tensor], Tensor]:
+    """The same tensor, with its dimensions in this order in memory."""
+    inverse = [order.index(d) for d in range(len(order))]
+    return lambda x: x.permute(order).contiguous().permute(inverse)
+
+
+def _crop(x: Tensor) -> Tensor:
+    padded = torch.full([size + 3 for size in x.shape], torch.nan, dtype=x.dtype, device=x.device)
+    view = padded[tuple(slice(1, 1 + size) for size in x.shape)]
+    return view.copy_(x)
+
+
+def _every_other(x: Tensor) -> Tensor:
+    return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
+
+
+LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
+    2: {
+        "contiguous": lambda x: x,
+        "transposed": _permuted(1, 0),
+        "crop": _crop,
+        "every other": _every_other,
+        "expanded rows": lambda x: x[:1].expand_as(x),
+        "expanded classes": lambda x: x[:, :1].expand_as(x),
+        "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x),
+    },
+    4: {
+        "contiguous": lambda x: x,
+        "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+        "classes outermost": _permuted(1, 0, 2, 3),
+        "width before height": _permuted(0, 1, 3, 2),
+        "everything reversed": _permuted(3, 2, 1, 0),
+        "crop": _crop,
+        "every other": _every_other,
+        "expanded batch": lambda x: x[:1].expand_as(x),
+        "expanded pixels": lambda x: x[:, :, :1, :1].expand_as(x),
+    },
+}
+LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in layouts]
+ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("classes", [5, 77, 300])
+@pytest.mark.parametrize(("dim", "name"), LAYOUTS)
+def test_layout(
+    loss: Loss, dim: int, name: str, classes: int, reduction: str, dtype: torch.dtype, device: str
+) -> None:
+    shape = (70, classes) if dim == 2 else (3, classes, 5, 6)
+    values, target = loss.make_inputs(shape, dtype, device)
+    target.view(-1)[3] = -100
+    input = LAYOUTS_BY_DIM[dim][name](values)
+    exact_input = input.double().contiguous().requires_grad_()
+    exact = loss.oracle(exact_input, target, reduction=reduction)
+    grad_output = torch.randn(exact.shape, device=device).to(dtype)
+    exact.backward(grad_output.double())
+
+    input = input.detach().requires_grad_()
+    result = loss.function(input, target, reduction=reduction)
+    (grad,) = torch.autograd.grad(result, input, grad_output)
+
+    assert_rounded(result, exact, roundings=2)
+    assert_rounded(grad, exact_input.grad, roundings=5)
+    assert grad.stride() == torch.empty_like(input).stride()
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize(("dim", "name"), [x for x in LAYOUTS if x[1] not in ("crop", "every other")])
+def test_logits_are_never_copied(loss: Loss, dim: int, name: str, device: str) -> None:
+    shape = (4096, 256) if dim == 2 else (4, 64, 64, 64)
+    values, target = loss.make_inputs(shape, torch.float32, device)
+    input = LAYOUTS_BY_DIM[dim][name](values).detach().requires_grad_()
+    rows = target.numel()
+
+    with torch.no_grad():
+        assert peak_extra_bytes(lambda: loss.function(input, target), device) <= 16 * rows + 4096
+    result = loss.function(input, target)
+    backward = peak_extra_bytes(lambda: torch.autograd.grad(result, input, retain_graph=True), device)
+    assert backward <= input.numel() * 4 + 16 * rows + 4096
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("shape", [(70, 9), (70, 90), (3, 9, 5, 6)], ids=str)
+def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], device: str) -> None:
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    input.requires_grad_()
+    result = loss.function(input, target, reduction="none")
+    one = torch.ones((), dtype=torch.float64, device=device)
+    full = torch.randn(result.shape, dtype=torch.float64, device=device)
+    upstream = [one.expand(result.shape), full[:1].expand(result.shape), full[..., :1].expand(result.shape)]
+    upstream += [torch.stack([full, full], -1)[..., 0], full.transpose(0, -1).contiguous().transpose(0, -1)]
+    for grad_output in upstream:
+        (grad,) = torch.autograd.grad(result, input, grad_output, retain_graph=True)
+        (exact,) = torch.autograd.grad(loss.oracle(input, target, reduction="none"), input, grad_output)
+        torch.testing.assert_close(grad, exact)
+
+
+def test_more_dimensions_than_kernels_take(device: str) -> None:
+    input = _crop(torch.randn((2, 3) + (2,) * 8, device=device))
+    target = torch.zeros((2,) + (2,) * 8, dtype=torch.int64, device=device)
+    with pytest.raises(NotImplementedError, match="more than 8 dimensions .* make it contiguous"):
+        CROSS_ENTROPY.function(input, target)
+    result = CROSS_ENTROPY.function(input.contiguous(), target)
+    torch.testing.assert_close(result, CROSS_ENTROPY.reference(input, target))

@@ -1,0 +1,168 @@
+"""Where torch loses accuracy, or a naive kernel its footing: confident rows, infinities, half types, long sums."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import ce_ext
+from tests import oracles
+
+pytestmark = pytest.mark.kernel
+
+cross_entropy = ce_ext.functional.cross_entropy
+INF = float("inf")
+
+# By rows and by classes as lanes, over several vectors, over several class blocks.
+CLASSES = (3, 40, 1000, 9001)
+
+
+def _loss_and_gradient(input: Tensor, target: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    input = input.detach().requires_grad_()
+    loss = cross_entropy(input, target, **options)
+    (grad,) = torch.autograd.grad(loss.sum(), input)
+    return loss.detach(), grad
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("margin", [15.0, 20.0, 30.0, 60.0])
+def test_confident_rows_keep_their_relative_accuracy(margin: float, classes: int, device: str) -> None:
+    input = torch.randn(8, classes, device=device)
+    target = torch.tensor([0, 1, classes // 2, classes - 1] * 2, device=device)
+    input[torch.arange(8), target] = input.amax(1) + margin
+    exact_input = input.double().requires_grad_()
+    exact = oracles.cross_entropy(exact_input, target, reduction="none")
+    exact.sum().backward()
+
+    loss, grad = _loss_and_gradient(input, target, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad.double(), exact_input.grad, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("shift", [100.0, -1000.0, 65536.0])
+def test_shifted_logits(shift: float, classes: int, device: str) -> None:
+    # Multiples of 1/64 stay exact under the shift.
+    input = torch.randn(8, classes, device=device).mul_(64).round_().div_(64)
+    target = torch.randint(0, classes, (8,), device=device)
+    for options in ({}, {"label_smoothing": 0.1}):
+        for shifted, plain in zip(
+            _loss_and_gradient(input + shift, target, **options),
+            _loss_and_gradient(input, target, **options),
+            strict=True,
+        ):
+            assert torch.equal(shifted, plain)
+
+
+@pytest.mark.parametrize("spread", [1e4, 1e30])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_wide_logits(classes: int, spread: float, device: str) -> None:
+    input = torch.randn(8, classes, device=device) * spread
+    target = torch.randint(0, classes, (8,), device=device)
+    for options in ({}, {"label_smoothing": 0.1}):
+        exact_input = input.double().requires_grad_()
+        exact = oracles.cross_entropy(exact_input, target, reduction="none", **options)
+        exact.sum().backward()
+        loss, grad = _loss_and_gradient(input, target, reduction="none", **options)
+        torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-30)
+        torch.testing.assert_close(grad.double(), exact_input.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_masked_classes_do_not_count(classes: int, dtype: torch.dtype, device: str) -> None:
+    input = torch.randn(6, classes, device=device).to(dtype)
+    target = torch.randint(0, classes, (6,), device=device)
+    masked = torch.rand(6, classes, device=device) < 0.5
+    masked[0] = True  # only the target is left
+    masked[1, : classes - 1] = True  # ... after whole blocks of nothing
+    target[1] = classes - 1
+    masked[torch.arange(6), target] = False
+    loss, grad = _loss_and_gradient(input.masked_fill(masked, -INF), target, reduction="none")
+
+    assert (grad[masked] == 0).all()
+    for row in range(6):
+        kept = ~masked[row]
+        new_target = kept[: target[row]].sum()
+        alone, grad_alone = _loss_and_gradient(input[row, kept][None], new_target[None], reduction="none")
+        torch.testing.assert_close(loss[row], alone[0])
+        torch.testing.assert_close(grad[row, kept], grad_alone[0])
+    assert loss[0] == 0 and (grad[0] == 0).all()
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_infinities_as_torch_has_them(classes: int, device: str) -> None:
+    reference = torch.nn.functional.cross_entropy
+    input = torch.randn(6, classes, device=device)
+    target = torch.randint(0, classes, (6,), device=device)
+    input[0, target[0]] = -INF  # an impossible target: infinite loss, finite gradient
+    input[1, (target[1] + 1) % classes] = INF  # NaN
+    input[2, target[2]] = INF  # NaN
+    input[3] = -INF  # NaN
+    input[4, (target[4] + 1) % classes] = torch.nan
+    input[5, target[5]] = torch.nan
+    exact_input = input.double().requires_grad_()
+    exact = reference(exact_input, target, reduction="none")
+    exact.sum().backward()
+    loss, grad = _loss_and_gradient(input, target, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, equal_nan=True)
+    torch.testing.assert_close(grad.double(), exact_input.grad, equal_nan=True, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_nothing_times_infinity_is_nothing(classes: int, device: str) -> None:
+    input = torch.randn(5, classes, device=device)
+    target = torch.randint(1, classes, (5,), device=device)
+    weight = torch.rand(classes, device=device) + 0.1
+    weight[0] = 0
+    input[1:, 0] = -INF  # torch: 0 * inf = NaN with label smoothing
+    target[4] = 0  # an impossible target of no weight
+    keep = torch.arange(classes, device=device) != 0
+    for options in ({}, {"label_smoothing": 0.1}):
+        loss, _ = _loss_and_gradient(input, target, weight=weight, reduction="none", **options)
+        if options:
+            assert loss.isfinite().all()
+        without, _ = _loss_and_gradient(input[1:4, keep], target[1:4] - 1, weight=weight[keep], reduction="none")
+        if not options:
+            torch.testing.assert_close(loss[1:4], without)
+            assert loss[4] == 0
+    smoothed, grad = _loss_and_gradient(input, target, reduction="none", label_smoothing=0.1)
+    assert (smoothed[1:] == INF).all()  # uniform mass on an impossible class
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(70000, 3), (70000, 65), (2, 3, 200, 175)], ids=str)
+def test_float16_mean_over_more_rows_than_float16_can_count(shape: tuple[int, ...], device: str) -> None:
+    input = torch.randn(shape, device=device).half()
+    target = torch.randint(0, 3, shape[:1] + shape[2:], device=device)
+    exact_input = input.double().requires_grad_()
+    exact = oracles.cross_entropy(exact_input, target)
+    (exact * 1024).backward()
+    input.requires_grad_()
+    loss = cross_entropy(input, target)
+    loss.backward(torch.tensor(1024.0, dtype=torch.float16, device=device))
+    torch.testing.assert_close(loss.double(), exact, rtol=5e-4, atol=0)
+    assert input.grad.abs().max() > 0
+    torch.testing.assert_close(input.grad.double(), exact_input.grad, rtol=1e-3, atol=2.0**-24)
+
+
+def test_long_sums_stay_accurate(device: str) -> None:
+    input = torch.randn(3_000_000, 2, device=device)
+    target = torch.randint(0, 2, (3_000_000,), device=device)
+    exact = oracles.cross_entropy(input, target, reduction="sum")
+    torch.testing.assert_close(cross_entropy(input, target, reduction="sum").double(), exact, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)], ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...], device: str) -> None:
+    input = torch.randn(shape, device=device)
+    target = torch.randint(0, shape[1], shape[:1] + shape[2:], device=device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 7, 1):
+            torch.set_num_threads(count)
+            results.append(_loss_and_gradient(input, target, label_smoothing=0.1))
+    finally:
+        torch.set_num_threads(threads)
+    for loss, grad in results[1:]:
+        assert torch.equal(loss, results[0][0]) and torch.equal(grad, results[0][1])
