@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import platform
-import re
 import sys
 import sysconfig
 from glob import glob
@@ -54,8 +53,9 @@ def max_jobs() -> int:
         return int(jobs)
     if sys.platform != "linux":
         return os.cpu_count() or 1
-    kib = re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[1]
-    return max(1, min(len(os.sched_getaffinity(0)) + 2, int(kib) >> 21))
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = int(meminfo["MemAvailable"].split()[0])
+    return max(1, min(len(os.sched_getaffinity(0)) + 2, kib >> 21))
 
 
 class Build(BuildExtension):

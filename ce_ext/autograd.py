@@ -40,8 +40,16 @@ class CrossEntropy(torch.autograd.Function):
     """The op `cross_entropy_forward`: (loss, stats, denominator), of which the loss is differentiable."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return _forward(*arguments)
+    def forward(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        reduction: int,
+        ignore_index: int,
+        label_smoothing: float,
+        batch_dims: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _forward(input, target, weight, reduction, ignore_index, label_smoothing, batch_dims)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -53,9 +61,9 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        grad_input = None
-        if grad_output is not None:
-            grad_input = _apply(CrossEntropyBackward, grad_output, *ctx.saved_tensors, *ctx.options)
+        if grad_output is None:
+            return None, None, None, None, None, None, None
+        grad_input = _apply(CrossEntropyBackward, grad_output, *ctx.saved_tensors, *ctx.options)
         return grad_input, None, None, None, None, None, None
 
     @staticmethod
@@ -63,7 +71,7 @@ class CrossEntropy(torch.autograd.Function):
         input, target, weight, *options, batch_dims = arguments
         if in_dims[2] is not None:  # the op takes one weight for all
             return _map_slices(CrossEntropy, info, in_dims, arguments)
-        input, target = _batch_first(info, in_dims, input, target)
+        input, target = _batch_first(info, in_dims[:2], input, target)
         output = _apply(CrossEntropy, input, target, weight, *options, batch_dims + 1)
         return output, (0, 0, 0 if output[2].dim() > batch_dims else None)
 
@@ -72,8 +80,20 @@ class CrossEntropyBackward(torch.autograd.Function):
     """The op `cross_entropy_backward`: grad_input, differentiable in grad_output and input."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return _backward(*arguments)
+    def forward(
+        grad_output: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        stats: Tensor,
+        denominator: Tensor,
+        reduction: int,
+        ignore_index: int,
+        label_smoothing: float,
+        batch_dims: int,
+    ) -> Tensor:
+        options = (reduction, ignore_index, label_smoothing, batch_dims)
+        return _backward(grad_output, input, target, weight, stats, denominator, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -87,11 +107,13 @@ class CrossEntropyBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        grad_output, input, target, weight, stats, denominator, reduction, *options, batch_dims = arguments
         if in_dims[3] is not None:
             return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
-        tensors = _batch_first(info, in_dims, grad_output, input, target, weight, stats, denominator)
-        return _apply(CrossEntropyBackward, *tensors, reduction, *options, batch_dims + 1), 0
+        grad_output, input, target, weight, stats, denominator, *options, batch_dims = arguments
+        grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
+        stats, denominator = _batch_first(info, in_dims[4:6], stats, denominator)
+        tensors = (grad_output, input, target, weight, stats, denominator)
+        return _apply(CrossEntropyBackward, *tensors, *options, batch_dims + 1), 0
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
@@ -109,15 +131,11 @@ def _is_transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor | None) -> list[Tensor | None]:
+def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
     """The tensors with the mapped dimension in front; those that have none are expanded, which copies nothing."""
     return [
-        tensor
-        if tensor is None
-        else tensor.expand(info.batch_size, *tensor.shape)
-        if dim is None
-        else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, in_dims, strict=False)
+        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
     ]
 
 

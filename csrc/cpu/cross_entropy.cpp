@@ -36,7 +36,7 @@ template <class A>
 CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {
   const A* weight = static_cast<const A*>(p.weight);
   const double weight_sum = weight ? std::accumulate(weight, weight + p.classes, 0.0) : double(p.classes);
-  return {A(1 - p.label_smoothing), A(p.label_smoothing / double(p.classes)), A(weight_sum)};
+  return CrossEntropy<Lanes<A>>(p.label_smoothing, p.classes, A(weight_sum));
 }
 
 // What both directions need to know of the targets of a chunk. Rows that are ignored, and those that pad the last

@@ -109,15 +109,17 @@ void write(A* p, Lanes<A> value) {
 inline Lanes<double> exp(Lanes<double> x) { return Lanes<double>(x.vec.exp()); }
 
 // e^x for x <= 0, within 2 ulp, as softmax needs it: 0 below the smallest normal number, 1 for 0, NaN for NaN.
-// x = n ln2 + r with |r| <= ln2/2; e^r by a minimax polynomial; 2^n by adding n to the exponent.
+// x = n ln2 + r with |r| <= ln2/2; e^r by a minimax polynomial, times 2^n.
 inline Lanes<float> exp(Lanes<float> x) {
   using Vec = at::vec::Vectorized<float>;
   using at::vec::fmadd;
   const Vec lowest(-87.33f);  // e^lowest is just above FLT_MIN
-  const Vec round(0x1.8p23f);  // adding it leaves the nearest integer in the low bits of the mantissa
-  const Vec clamped = at::vec::maximum(x.vec, lowest);
+  // Adding this rounds to an integer and leaves n + 127, the exponent field of 2^n, in the low bits of the mantissa.
+  const Vec round(0x1.8p23f + 127.0f);
+  const Vec clamped = at::vec::clamp_min(x.vec, lowest);
   const Vec shifted = fmadd(clamped, Vec(0x1.715476p0f), round);
   const Vec n = shifted - round;
+  const Vec power = at::vec::cast<float>(at::vec::cast<int32_t>(shifted) << at::vec::Vectorized<int32_t>(23));
   // ln2 in two parts, the first with zeros enough at its end that n times it is exact.
   const Vec r = fmadd(n, Vec(-0x1.7f7d1cp-20f), fmadd(n, Vec(-0x1.62e400p-1f), clamped));
   Vec e = fmadd(r, Vec(0x1.0fa7d8p-7f), Vec(0x1.573ad0p-5f));
@@ -125,9 +127,7 @@ inline Lanes<float> exp(Lanes<float> x) {
   e = fmadd(e, r, Vec(0x1.fffdc4p-2f));
   e = fmadd(e, r, Vec(0x1.fffff6p-1f));
   e = fmadd(e, r, Vec(1.0f));
-  const auto exponent = at::vec::cast<int32_t>(shifted) << at::vec::Vectorized<int32_t>(23);
-  const Vec scaled = at::vec::cast<float>(at::vec::cast<int32_t>(e) + exponent);
-  return where(x < Lanes<float>(-87.33f), Lanes<float>(0.0f), Lanes<float>(scaled));
+  return where(x < Lanes<float>(lowest), Lanes<float>(0.0f), Lanes<float>(e * power));
 }
 
 }  // namespace ce_ext::cpu

@@ -30,7 +30,7 @@ struct Arrays {
   }
   __device__ A weight(int64_t c) const { return p.weight ? static_cast<const A*>(p.weight)[c] : A(1); }
   __device__ CrossEntropy<A> loss() const {
-    return {A(1 - p.label_smoothing), A(p.label_smoothing / double(p.classes)), weight_sum ? *weight_sum : A(p.classes)};
+    return CrossEntropy<A>(p.label_smoothing, p.classes, weight_sum ? *weight_sum : A(p.classes));
   }
 };
 

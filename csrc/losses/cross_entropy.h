@@ -32,6 +32,13 @@ struct CrossEntropy {
   T smoothing;   // s / C
   T weight_sum;  // sum of w_j over the classes
 
+  // Scalar is T, or the type of one of its lanes.
+  template <class Scalar>
+  HOST_DEVICE CrossEntropy(double label_smoothing, int64_t classes, Scalar weight_sum_)
+      : confidence(Scalar(1 - label_smoothing)),
+        smoothing(label_smoothing > 0 ? Scalar(label_smoothing / double(classes)) : Scalar(0)),
+        weight_sum(weight_sum_) {}
+
   // `gap_sum` is sum_j w_j (max - x_j); without label smoothing it is 0.
   HOST_DEVICE T loss(const RowStats<T>& stats, T x_target, T gap_sum, T weight_target) const {
     const T hard = product(confidence * weight_target, negative_log_likelihood(stats, x_target));

@@ -1,0 +1,79 @@
+"""The compiled libraries: which one is chosen, that each of them is right, and what the import checks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ce_ext
+from ce_ext import _C, _load, info
+
+ISAS = _C.cpu_isas.split(";")
+# Every library that this machine can run: a machine runs what it reports and all that is less.
+RUNNABLE = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")}.get(
+    torch.backends.cpu.get_cpu_capability(), ("default",)
+)
+
+
+def _python(*arguments: str, capability: str | None = None) -> str:
+    environment = dict(os.environ)
+    if capability:
+        environment["ATEN_CPU_CAPABILITY"] = capability
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in RUNNABLE and isa != RUNNABLE[0]])
+def test_kernels_of_every_instruction_set(isa: str) -> None:
+    """The kernel tests again, in a process that loads another library. The best one is what this process has."""
+    chosen = _python("-c", "from ce_ext import _load; print(_load.cpu_library()[0])", capability=isa)
+    assert chosen.strip() == isa
+    tests = str(Path(__file__).parent)
+    summary = _python("-m", "pytest", "-q", "-m", "kernel", "-p", "no:cacheprovider", tests, capability=isa)
+    assert " passed" in summary and "failed" not in summary
+
+
+def test_best_library_is_chosen() -> None:
+    if "ATEN_CPU_CAPABILITY" not in os.environ:
+        assert _load.cpu_library()[0] == RUNNABLE[0]
+
+
+def test_parallel_for_is_parallel() -> None:
+    assert _C.openmp, "without OpenMP at::parallel_for is serial, and says nothing"
+
+
+def test_info() -> None:
+    facts = info.info()
+    assert facts["ce_ext"] == ce_ext.__version__
+    assert facts["CPU library"].split()[0] in ISAS
+    printed = _python("-W", "error", "-m", "ce_ext.info")
+    for name, value in facts.items():
+        assert name in printed
+        if name != "threads":
+            assert value in printed
+
+
+@pytest.mark.parametrize(("built_with", "fits"), [("2.1.0", False), (torch.__version__, True), ("9.13.0+cu130", False)])
+def test_import_checks_the_torch_it_was_built_with(
+    built_with: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ce_ext import _built_with
+
+    monkeypatch.setattr(_built_with, "TORCH", built_with)
+    if fits:
+        _load._check_torch_version()
+    else:
+        with pytest.raises(ImportError) as error:
+            _load._check_torch_version()
+        message = str(error.value)
+        assert built_with in message and torch.__version__ in message and "pip install" in message
+
+
+def test_import_without_a_build_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ce_ext._built_with", None)
+    with pytest.raises(ImportError, match="has not been built .* pip install"):
+        _load._check_torch_version()

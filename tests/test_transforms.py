@@ -1,0 +1,246 @@
+"""One loss in every mode of autograd and of the compilers, against torch's own in the same mode."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.cases import CROSS_ENTROPY, DTYPES, LOSSES, Loss
+
+ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+ALL_REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)], ids=str)
+
+
+def _bind(loss: Loss, **options: Any) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    return (lambda x, y: loss.function(x, y, **options)), (lambda x, y: loss.reference(x, y, **options))
+
+
+def _assert_same(transform: Callable[[Callable[..., Tensor]], Any], loss: Loss, *arguments: Any, **options: Any) -> None:
+    ours, theirs = _bind(loss, **options)
+    torch.testing.assert_close(transform(ours)(*arguments), transform(theirs)(*arguments))
+
+
+@ALL_LOSSES
+@SHAPES
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_func_grad(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    _assert_same(torch.func.grad, loss, input, target, reduction=reduction)
+    _assert_same(torch.func.grad_and_value, loss, input, target, reduction=reduction, label_smoothing=0.1)
+
+
+@ALL_LOSSES
+@SHAPES
+@ALL_REDUCTIONS
+def test_func_jacrev_and_vjp(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    _assert_same(torch.func.jacrev, loss, input, target, reduction=reduction)
+    weight = torch.rand(shape[0] if len(shape) == 1 else shape[1], dtype=torch.float64, device=device)
+    _assert_same(torch.func.jacrev, loss, input, target, reduction=reduction, weight=weight)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_second_derivatives(loss: Loss, reduction: str, device: str) -> None:
+    input, target = loss.make_inputs((3, 4), torch.float64, device)
+    target[1] = -100
+    reverse_twice = lambda f: torch.func.jacrev(torch.func.jacrev(f))  # noqa: E731
+    _assert_same(reverse_twice, loss, input, target, reduction=reduction, label_smoothing=0.1)
+
+
+def test_second_derivative_where_all_rows_are_ignored(device: str) -> None:
+    input = torch.randn(3, 4, device=device, requires_grad=True)
+    result = CROSS_ENTROPY.function(input, torch.full((3,), -100, device=device))
+    (grad,) = torch.autograd.grad(result, input, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), input)
+    assert (second == 0).all()
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("in_dims", [(0, 0), (1, 0), (-1, None), (None, 0), (2, -1)], ids=str)
+def test_vmap(loss: Loss, in_dims: tuple[int | None, int | None], reduction: str, device: str) -> None:
+    samples = [loss.make_inputs((4, 5, 3), torch.float64, device, seed) for seed in range(6)]
+    inputs, targets = (torch.stack(tensors) for tensors in zip(*samples, strict=True))
+    targets[2, 1] = -100
+    input = inputs[0] if in_dims[0] is None else inputs.movedim(0, in_dims[0])
+    target = targets[0] if in_dims[1] is None else targets.movedim(0, in_dims[1])
+    one_by_one = [
+        (inputs[0] if in_dims[0] is None else inputs[i], targets[0] if in_dims[1] is None else targets[i])
+        for i in range(6)
+    ]
+    for label_smoothing in (0.0, 0.1):
+        ours, theirs = _bind(loss, reduction=reduction, label_smoothing=label_smoothing)
+        for transform in (lambda f: f, torch.func.jacrev):
+            expected = torch.stack([transform(theirs)(x, y) for x, y in one_by_one])
+            for chunk_size in (None, 4):
+                mapped = torch.func.vmap(transform(ours), in_dims, chunk_size=chunk_size)
+                torch.testing.assert_close(mapped(input, target), expected)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_nested_vmap(loss: Loss, reduction: str, device: str) -> None:
+    samples = [loss.make_inputs((4, 5), torch.float64, device, seed) for seed in range(6)]
+    input, target = (torch.stack(tensors).unflatten(0, (2, 3)) for tensors in zip(*samples, strict=True))
+    _assert_same(lambda f: torch.func.vmap(torch.func.vmap(f)), loss, input, target, reduction=reduction)
+    per_sample = lambda f: torch.func.vmap(torch.func.vmap(torch.func.jacrev(f)))  # noqa: E731
+    _assert_same(per_sample, loss, input, target, reduction=reduction)
+    outer_only = lambda f: torch.func.vmap(torch.func.vmap(f, (0, None)), (0, None))  # noqa: E731
+    _assert_same(outer_only, loss, input, target[0, 0], reduction=reduction)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
+    input, target = loss.make_inputs((4, 5), torch.float64, device)
+    weights = torch.rand(3, 5, dtype=torch.float64, device=device)
+    for function in (
+        lambda w: loss.function(input, target, weight=w, reduction=reduction),
+        lambda w: torch.func.jacrev(partial(loss.function, weight=w, reduction=reduction))(input, target),
+    ):
+        mapped = torch.func.vmap(function)(weights)
+        torch.testing.assert_close(mapped, torch.stack([function(w) for w in weights]))
+
+
+@ALL_LOSSES
+def test_forward_mode_is_refused_not_dropped(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((4, 5), torch.float32, device)
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
+        torch.func.jvp(lambda x: loss.function(x, target), (input,), (torch.ones_like(input),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(input, torch.ones_like(input))
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
+            loss.function(dual, target)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> None:
+    torch.compiler.reset()
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        return loss.function(x * 2, y, label_smoothing=0.1) * 3
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    for shape in ((8, 10), (12, 70)):
+        results = []
+        for function in (compiled, step):
+            input, target = loss.make_inputs(shape, dtype, device)
+            input.requires_grad_()
+            result = function(input, target)
+            result.backward()
+            results.append((result.detach(), input.grad))
+        torch.testing.assert_close(*results)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(input, target), step(input, target))
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+def test_compile_channels_last(loss: Loss, reduction: str, device: str) -> None:
+    torch.compiler.reset()
+    input, target = loss.make_inputs((2, 5, 4, 3), torch.float32, device)
+    input = input.contiguous(memory_format=torch.channels_last).requires_grad_()
+    ours, _ = _bind(loss, reduction=reduction)
+    grads = []
+    for function in (torch.compile(ours, fullgraph=True), ours):
+        grads += torch.autograd.grad(function(input, target).sum(), input)
+    torch.testing.assert_close(*grads)
+    assert grads[0].stride() == grads[1].stride() == input.stride()
+
+
+@ALL_LOSSES
+def test_export(loss: Loss, device: str) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(7, 5, device=device)
+            self.loss = loss.module(label_smoothing=0.1)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.loss(self.layer(x), y)
+
+    model = Model()
+    input, target = torch.randn(4, 7, device=device), torch.tensor([0, 4, 2, -100], device=device)
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(model, (input, target), dynamic_shapes=({0: batch}, {0: batch}))
+    torch.testing.assert_close(program.module()(input, target), model(input, target))
+    twice = (torch.cat([input, input]), torch.cat([target, target]))
+    torch.testing.assert_close(program.module()(*twice), model(*twice))
+
+
+def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Any, ...]:
+    input, target = loss.make_inputs(shape, dtype, device)
+    return input, target, torch.rand(shape[1], device=device).to(dtype)
+
+
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("batch_dims", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: str) -> None:
+    ops = torch.ops.ce_ext
+    number = {"none": 0, "mean": 1, "sum": 2}[reduction]
+    for weighted in (False, True):
+        input, target, weight = _op_arguments(CROSS_ENTROPY, (3, 5, 4), dtype, device)
+        if batch_dims == 1:  # (C, N) as one more batch dimension of (N, C)
+            target = torch.randint(0, 4, (3, 5), device=device)
+            input, weight = input.movedim(1, 1), torch.rand(4, device=device).to(dtype)
+            input = input.unsqueeze(-1)[..., 0]
+        arguments = (input, target, weight if weighted else None, number, -100, 0.1, batch_dims)
+        torch.library.opcheck(ops.cross_entropy_forward.default, arguments)
+        result, stats, denominator = ops.cross_entropy_forward(*arguments)
+        backward = (torch.ones_like(result), *arguments[:3], stats, denominator, *arguments[3:])
+        torch.library.opcheck(ops.cross_entropy_backward.default, backward)
+
+
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+@pytest.mark.parametrize("fake_device", ["cpu", "cuda"])
+def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
+    ops = torch.ops.ce_ext
+    for shape, channels_last in (((5,), False), ((6, 5), False), ((2, 5, 3, 4), True)):
+        rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
+        with FakeTensorMode():
+            memory_format = torch.channels_last if channels_last else torch.contiguous_format
+            input = torch.empty(
+                shape, dtype=torch.bfloat16, device=fake_device, memory_format=memory_format
+            )
+            target = torch.empty(rows, dtype=torch.int64, device=fake_device)
+            options = (reduction, -100, 0.0, 0)
+            result, stats, denominator = ops.cross_entropy_forward(input, target, None, *options)
+            grad = ops.cross_entropy_backward(result, input, target, None, stats, denominator, *options)
+        assert result.shape == (rows if reduction == 0 else ())
+        assert result.dtype == grad.dtype == torch.bfloat16
+        assert stats.dtype == denominator.dtype == torch.float32
+        assert {t.device.type for t in (result, stats, denominator, grad)} == {fake_device}
+        assert grad.stride() == input.stride()
+
+
+@ALL_LOSSES
+def test_module(loss: Loss, device: str) -> None:
+    weight = torch.rand(5, device=device)
+    options = {"weight": weight, "ignore_index": 2, "reduction": "sum", "label_smoothing": 0.1}
+    ours, theirs = loss.module(**options), loss.reference_module(**options)
+    input, target = loss.make_inputs((6, 5), torch.float32, device)
+    torch.testing.assert_close(ours(input, target), theirs(input, target))
+    theirs.load_state_dict(ours.state_dict())
+    assert loss.module().double()(input.double(), target).dtype == torch.float64
+    assert "label_smoothing=0.1" in repr(ours) and "reduction='sum'" in repr(ours)
+
+
+@ALL_LOSSES
+def test_no_graph_where_none_is_needed(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((6, 5), torch.float32, device)
+    assert loss.function(input, target).grad_fn is None
+    input.requires_grad_()
+    with torch.no_grad():
+        assert not loss.function(input, target).requires_grad
+    with torch.inference_mode():
+        assert loss.function(input, target).is_inference()
+    assert loss.function(input, target).requires_grad

@@ -1,0 +1,43 @@
+"""Small examples with their printed results, by every route to the same number."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import ce_ext
+
+EXAMPLES = {
+    "rand(4, 5)": (None, [4, 3, 3, 2], 1.5230),
+    "two classes": ([[-0.0464, -0.0268], [-0.0234, -0.0091]], [0, 1], 0.6945),
+    "three classes": ([[0.3, 0.1, 0.3], [0.9, 0.2, 0.9], [0.5, 0.4, 0.2]], [1, 2, 0], 1.0414),
+}
+
+
+def _log_softmax_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.nll_loss(torch.nn.functional.log_softmax(logits, dim=1), labels)
+
+
+def _by_hand(logits: Tensor, labels: Tensor) -> Tensor:
+    total = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        total += math.log(sum(math.exp(x) for x in row)) - row[label]
+    return torch.tensor(total / len(labels))
+
+
+ROUTES = {
+    "fused": ce_ext.functional.cross_entropy,
+    "module": ce_ext.nn.CrossEntropyLoss(),
+    "log_softmax and nll": _log_softmax_and_nll,
+    "by hand": _by_hand,
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example: str, route: str) -> None:
+    values, labels, expected = EXAMPLES[example]
+    torch.manual_seed(100)
+    logits = torch.rand(4, 5) if values is None else torch.tensor(values)
+    assert f"{ROUTES[route](logits, torch.tensor(labels)).item():.4f}" == f"{expected:.4f}"
