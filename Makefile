@@ -4,10 +4,10 @@ TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 ARGS   ?=
 
-PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PIP         := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 TORCH_STAMP := $(VENV)/.torch
 BUILD_STAMP := $(VENV)/.ce_ext
-INPUTS := $(shell find csrc build_backend -type f -not -name '*.pyc') setup.py pyproject.toml
+INPUTS      := $(shell find csrc build_backend -type f -not -name '*.pyc') setup.py pyproject.toml
 
 .PHONY: help demo test bench lint check-cuda clean
 help:  ## list the targets (the default)

@@ -11,22 +11,22 @@ from glob import glob
 from pathlib import Path
 
 import torch
-from find_cuda import NoCuda, prepare_cuda
 from setuptools import Extension, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension, include_paths
+
+from find_cuda import NoCuda, prepare_cuda
 
 # Without -fopenmp at::parallel_for is silently serial. Python adds -g, which doubles build times.
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
 CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fvisibility-inlines-hidden", *OPENMP]
-# Only warnings of our own code: not of torch's headers, nor of GCC's for AVX-512.
-CXX_FLAGS += ["-Wall", "-Wno-maybe-uninitialized", "-Wno-psabi"]
-CXX_FLAGS += [f"-isystem{path}" for path in include_paths()]
+CXX_FLAGS += ["-Wall", "-Wno-psabi", *(f"-isystem{path}" for path in include_paths())]  # warn of our code alone
 
 # The CPU kernels are compiled once for each of these; ce_ext loads the one that fits the machine.
 ISA_FLAGS = {"default": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     ISA_FLAGS["avx2"] = "-mavx2 -mfma -mf16c"
     ISA_FLAGS["avx512"] = "-mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma -mf16c"
+    ISA_FLAGS["avx512"] += " -Wno-uninitialized -Wno-maybe-uninitialized"  # GCC's intrinsics are to blame
 
 try:
     CUDA_ARCHS, NO_CUDA = prepare_cuda(), ""

@@ -10,16 +10,15 @@ from importlib import metadata
 
 sys.path += site.getsitepackages()
 
-MINIMUM = (2, 11)
 try:
     found = metadata.version("torch")
 except metadata.PackageNotFoundError:
-    found = "none"
-if found == "none" or tuple(map(int, found.split(".")[:2])) < MINIMUM:
+    found = None
+if found is None or tuple(map(int, found.split(".")[:2])) < (2, 11):
     sys.exit(
-        f"ce_ext is compiled against the installed torch, >= 2.11; in {sys.prefix} there is {found}.\n"
-        "First `pip install torch`, then try again; for tools that build in an environment of their\n"
-        "own, such as uv and build, without build isolation."
+        f"ce_ext is compiled against the torch it will run with, 2.11 or newer; {sys.prefix} has {found or 'none'}.\n"
+        "Install that first (pip install torch), then ce_ext again. Tools that build in an environment of their own,\n"
+        "like uv and build, have to be told not to (--no-build-isolation, --no-isolation)."
     )
 
-from setuptools.build_meta import *  # noqa: E402, F403
+from setuptools.build_meta import *  # noqa: F403

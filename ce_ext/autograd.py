@@ -29,11 +29,8 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Tensor:
     """The loss with its derivatives. The arguments are those of `ce_ext.functional.cross_entropy`, checked."""
-    arguments = (input, target, weight, reduction, ignore_index, label_smoothing, _BATCH_DIMS)
-    differentiable = input.requires_grad and torch.is_grad_enabled()
-    if differentiable or _is_transformed() or forward_ad._current_level >= 0:
-        return _apply(CrossEntropy, *arguments)[0]
-    return _forward(*arguments)[0]
+    options = (reduction, ignore_index, label_smoothing, _BATCH_DIMS)
+    return _apply(CrossEntropy, input.requires_grad, input, target, weight, *options)[0]
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -63,7 +60,7 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_output is None:
             return None, None, None, None, None, None, None
-        grad_input = _apply(CrossEntropyBackward, grad_output, *ctx.saved_tensors, *ctx.options)
+        grad_input = _apply(CrossEntropyBackward, True, grad_output, *ctx.saved_tensors, *ctx.options)
         return grad_input, None, None, None, None, None, None
 
     @staticmethod
@@ -72,7 +69,7 @@ class CrossEntropy(torch.autograd.Function):
         if in_dims[2] is not None:  # the op takes one weight for all
             return _map_slices(CrossEntropy, info, in_dims, arguments)
         input, target = _batch_first(info, in_dims[:2], input, target)
-        output = _apply(CrossEntropy, input, target, weight, *options, batch_dims + 1)
+        output = CrossEntropy.apply(input, target, weight, *options, batch_dims + 1)
         return output, (0, 0, 0 if output[2].dim() > batch_dims else None)
 
 
@@ -113,22 +110,29 @@ class CrossEntropyBackward(torch.autograd.Function):
         grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
         stats, denominator = _batch_first(info, in_dims[4:6], stats, denominator)
         tensors = (grad_output, input, target, weight, stats, denominator)
-        return _apply(CrossEntropyBackward, *tensors, *options, batch_dims + 1), 0
+        return CrossEntropyBackward.apply(*tensors, *options, batch_dims + 1), 0
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """function.apply(*arguments), at a quarter of its cost where no transform looks on.
+def _apply(function: type[torch.autograd.Function], differentiable: bool, *arguments: Any) -> Any:
+    """What function.apply(*arguments) returns, at the least cost that the mode of the call allows.
 
-    `torch.autograd.Function.apply` binds the arguments to the signature of `forward` on every call, for torch.func's
-    sake. Its base class does the rest.
+    `torch.autograd.Function.apply` binds the arguments to the signature of `forward` each time, which transforms need
+    and which costs more than the rest of a small call. Its base class skips that; where no gradient can be asked for,
+    `forward` is enough.
     """
     if _is_transformed():
         return function.apply(*arguments)
-    return super(torch.autograd.Function, function).apply(*arguments)
+    if differentiable and torch.is_grad_enabled():
+        return super(torch.autograd.Function, function).apply(*arguments)
+    return function.forward(*arguments)
 
 
 def _is_transformed() -> bool:
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
@@ -144,10 +148,7 @@ def _map_slices(
 ) -> tuple[Any, Any]:
     """What vmap means, one slice after another: for arguments that the op has no batch dimension for."""
     outputs = [
-        _apply(
-            function,
-            *(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)),
-        )
+        function.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)))
         for i in range(info.batch_size)
     ]
     if isinstance(outputs[0], Tensor):

@@ -36,3 +36,23 @@ def test_bad_target_in_backward() -> None:
     input, stats = torch.zeros(3, 5), torch.zeros(3, 2)
     with pytest.raises(IndexError, match=r"target\[1\] = 5"):
         op(torch.ones(3), input, torch.tensor([0, 5, 1]), None, stats, torch.empty(0), 0, -100, 0.0, 0)
+
+
+def test_backward_checks_what_it_gets_from_forward() -> None:
+    op = torch.ops.ce_ext.cross_entropy_backward
+    input, target = torch.zeros(3, 5), torch.tensor([0, 4, 1])
+    good = {"grad_output": torch.ones(()), "stats": torch.zeros(3, 2), "denominator": torch.ones(())}
+    bad = {
+        "grad_output": (torch.ones(3), torch.ones(()).double()),
+        "stats": (torch.zeros(2, 2), torch.zeros(3), torch.zeros(3, 2).double()),
+        "denominator": (torch.ones(0), torch.ones(3), torch.ones(()).half()),
+    }
+    op(good["grad_output"], input, target, None, good["stats"], good["denominator"], 1, -100, 0.0, 0)
+    for name, values in bad.items():
+        for value in values:
+            tensors = good | {name: value}
+            with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
+                op(
+                    tensors["grad_output"], input, target, None, tensors["stats"], tensors["denominator"],
+                    1, -100, 0.0, 0,
+                )  # fmt: skip

@@ -11,8 +11,8 @@
 
 namespace ce_ext::cpu {
 
-// Compute elements of a chunk: 32 KiB of floats, which stay in the first-level cache.
-constexpr int64_t kTileElements = 8192;
+// Logits of a chunk, where its rows are not longer: they stay in the second-level cache from one use to the next.
+constexpr int64_t kChunkElements = 8192;
 constexpr int64_t kMaxChunkRows = 512;
 // Below this many chunks a second thread costs more to wake than it saves.
 constexpr int64_t kChunksPerTask = 4;

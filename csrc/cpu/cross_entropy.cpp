@@ -27,7 +27,7 @@ bool classes_as_lanes(const CrossEntropyProblem& p, int64_t class_stride) {
 }
 
 int64_t chunk_rows(const CrossEntropyProblem& p, bool classes_as_lanes) {
-  const int64_t rows = kTileElements / std::max<int64_t>(p.classes, 1);
+  const int64_t rows = kChunkElements / std::max<int64_t>(p.classes, 1);
   if (classes_as_lanes) return std::clamp<int64_t>(rows, 1, kMaxChunkRows);
   return std::clamp<int64_t>(rows / kMinTileRows * kMinTileRows, kMinTileRows, kMaxChunkRows);
 }
@@ -40,42 +40,24 @@ CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {
 }
 
 // What both directions need to know of the targets of a chunk. Rows that are ignored, and those that pad the last
-// vector, are neutral: no target, no weight.
+// vector, have no target and no weight.
 template <class A>
 struct ChunkTargets {
   int64_t padded_rows;
   int64_t first_bad = -1;  // the first row whose target is neither a class nor ignored
   int64_t target[kMaxChunkRows];
-  alignas(64) A x_target[kMaxChunkRows];
-  alignas(64) A weight_target[kMaxChunkRows];
+  alignas(64) A weight[kMaxChunkRows];
 
-  template <class S>
-  ChunkTargets(const Matrix<const S>& logits, const CrossEntropyProblem& p, const Chunk& chunk)
+  ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk)
       : padded_rows((chunk.rows + Lanes<A>::kSize - 1) / Lanes<A>::kSize * Lanes<A>::kSize) {
-    const A* weight = static_cast<const A*>(p.weight);
-    const int64_t stride = run_stride(logits.dims, logits.rows);
-    for_each_run(logits.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-      const S* x = logits.data + logits.rows.offset(logits.dims, row);
-      for (int64_t r = row - chunk.first; n > 0; --n, ++row, ++r, x += stride) {
-        const int64_t y = p.target[row];
-        if (y == p.ignore_index) {
-          set(r, kNoTarget, A(0), A(0));
-        } else if (y >= 0 && y < p.classes) {
-          set(r, y, static_cast<A>(x[y * logits.class_stride]), weight ? weight[y] : A(1));
-        } else {
-          set(r, kNoTarget, A(0), A(0));
-          if (first_bad < 0) first_bad = row;
-        }
-      }
-    });
-    for (int64_t r = chunk.rows; r < padded_rows; ++r) set(r, kNoTarget, A(0), A(0));
-  }
-
- private:
-  void set(int64_t r, int64_t y, A x, A w) {
-    target[r] = y;
-    x_target[r] = x;
-    weight_target[r] = w;
+    const A* class_weight = static_cast<const A*>(p.weight);
+    for (int64_t r = 0; r < padded_rows; ++r) {
+      const int64_t y = r < chunk.rows ? p.target[chunk.first + r] : p.ignore_index;
+      const bool is_class = y != p.ignore_index && y >= 0 && y < p.classes;
+      if (!is_class && y != p.ignore_index && first_bad < 0) first_bad = chunk.first + r;
+      target[r] = is_class ? y : kNoTarget;
+      weight[r] = !is_class ? A(0) : class_weight ? class_weight[y] : A(1);
+    }
   }
 };
 
@@ -85,23 +67,26 @@ struct ChunkGradients {
   alignas(64) A max[kMaxChunkRows];
   alignas(64) A log_sum[kMaxChunkRows];
   alignas(64) A slope[kMaxChunkRows];
+  alignas(64) A hard[kMaxChunkRows];
   alignas(64) A smoothing[kMaxChunkRows];
-  alignas(64) A target_grad[kMaxChunkRows];
+  alignas(64) A pull[kMaxChunkRows];
 
   template <class T>
   CrossEntropyGradient<T> get(int64_t r) const {
     return {{read<T>(max + r), read<T>(log_sum + r)},
             read<T>(slope + r),
+            read<T>(hard + r),
             read<T>(smoothing + r),
-            read<T>(target_grad + r)};
+            read<T>(pull + r)};
   }
   template <class T>
   void set(int64_t r, const CrossEntropyGradient<T>& row) {
     write(max + r, row.stats.max);
     write(log_sum + r, row.stats.log_sum);
     write(slope + r, row.slope);
+    write(hard + r, row.hard);
     write(smoothing + r, row.smoothing);
-    write(target_grad + r, row.target_grad);
+    write(pull + r, row.pull);
   }
 };
 
@@ -142,7 +127,7 @@ class Forward {
     std::vector<Partial> partials(chunks_.count);
     FirstBadRow bad;
     chunks_.parallel([&](int64_t index, const Chunk& chunk) {
-      const ChunkTargets<A> targets(logits_, p_, chunk);
+      const ChunkTargets<A> targets(p_, chunk);
       if (targets.first_bad >= 0) return bad.report(targets.first_bad);
       ChunkSums<A> sums;
       gather(chunk, targets, sums);
@@ -162,6 +147,7 @@ class Forward {
         for (int64_t r = row - chunk.first; n > 0; --n, ++r, x += stride) {
           if (targets.target[r] == kNoTarget) continue;
           sums.set(r, softmax_sums<kGaps, A>(x, p_.classes, targets.target[r], weight));
+          sums.x_target[r] = static_cast<A>(x[targets.target[r]]);
         }
       });
     } else {
@@ -169,7 +155,9 @@ class Forward {
     }
     const SoftmaxSums<A, kGaps> neutral{A(0), A(0), A(0), A(0)};
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
-      if (targets.target[r] == kNoTarget) sums.set(r, neutral);
+      if (targets.target[r] != kNoTarget) continue;
+      sums.set(r, neutral);
+      sums.x_target[r] = A(0);
     }
   }
 
@@ -178,8 +166,8 @@ class Forward {
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
       const auto row = sums.template get<V, kGaps>(r);
-      const V x_target = V::load(targets.x_target + r);
-      const V weight_target = V::load(targets.weight_target + r);
+      const V x_target = V::load(sums.x_target + r);
+      const V weight_target = V::load(targets.weight + r);
       const RowStats<V> stats = row.finish(x_target);
       const V loss = loss_.loss(stats, x_target, row.gap_sum, weight_target);
       store(stats, chunk.first + r, n);
@@ -236,7 +224,7 @@ class Backward {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
     FirstBadRow bad;
     chunks_.parallel([&](int64_t, const Chunk& chunk) {
-      const ChunkTargets<A> targets(logits_, p_, chunk);
+      const ChunkTargets<A> targets(p_, chunk);
       if (targets.first_bad >= 0) return bad.report(targets.first_bad);
       ChunkGradients<A> gradients;
       prepare(chunk, targets, gradients);
@@ -261,8 +249,7 @@ class Backward {
     std::fill(scale + chunk.rows, scale + targets.padded_rows, A(0));
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const RowStats<V> row{V::load(gradients.max + r), V::load(gradients.log_sum + r)};
-      gradients.set(r, loss_.gradient(row, V::load(targets.x_target + r), V::load(targets.weight_target + r),
-                                      V::load(scale + r)));
+      gradients.set(r, loss_.gradient(row, V::load(targets.weight + r), V::load(scale + r)));
     }
   }
 
@@ -272,6 +259,8 @@ class Backward {
     if (!classes_as_lanes_) {
       return write_gradient(logits_, grad_, chunk, p_.classes, targets.target, weight, gradients);
     }
+    S* target_places[kMaxChunkRows];
+    alignas(64) A target_values[kMaxChunkRows] = {};  // logits, then their gradients
     for_each_run(p_.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
       const S* x = logits_.data + p_.input_rows.offset(p_.row_dims, row);
       S* grad_x = grad_.data + p_.grad_input_rows.offset(p_.row_dims, row);
@@ -279,13 +268,20 @@ class Backward {
         if (targets.target[r] == kNoTarget) {
           std::fill(grad_x, grad_x + p_.classes, S(0));
         } else {
+          target_values[r] = static_cast<A>(x[targets.target[r]]);
+          target_places[r] = grad_x + targets.target[r];
           write_gradient(x, grad_x, p_.classes, weight, gradients.template get<A>(r));
-          grad_x[targets.target[r]] = static_cast<S>(gradients.target_grad[r]);
         }
         x += run_stride(p_.row_dims, p_.input_rows);
         grad_x += run_stride(p_.row_dims, p_.grad_input_rows);
       }
     });
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
+    }
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      if (targets.target[r] != kNoTarget) *target_places[r] = static_cast<S>(target_values[r]);
+    }
   }
 
   const CrossEntropyBackward& p_;

@@ -5,7 +5,6 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
-#include <cstring>
 #include <type_traits>
 
 #include "losses/math.h"
@@ -45,15 +44,13 @@ struct Lanes {
   template <class S>
   static Lanes load(const S* p, int64_t n, T fill) {
     if (n == kSize) return load(p);
-    Lanes result;
+    const Lanes fills(fill);
     if constexpr (std::is_same_v<S, T>) {
-      result.vec = Vec::loadu(p, n);
-    } else {
-      S buffer[kSize] = {};
-      std::memcpy(buffer, p, n * sizeof(S));
-      result = load(buffer);
+      return where(iota() < Lanes(T(n)), Lanes(Vec::loadu(p, n)), fills);
+    } else {  // a vector of halves holds twice as many lanes
+      const auto [low, high] = at::vec::convert_to_float<S>(at::vec::Vectorized<S>::loadu(p, n));
+      return where(iota() < Lanes(T(n)), Lanes(low), fills);
     }
-    return where(iota() < Lanes(T(n)), result, Lanes(fill));
   }
 
   template <class S>
@@ -61,10 +58,7 @@ struct Lanes {
     if constexpr (std::is_same_v<S, T>) {
       vec.store(p, n);
     } else {
-      // at::vec packs two vectors of floats into one of halves.
-      S buffer[2 * kSize];
-      at::vec::convert_from_float<S>(vec, vec).store(buffer);
-      std::memcpy(p, buffer, n * sizeof(S));
+      at::vec::convert_from_float<S>(vec, vec).store(p, n);
     }
   }
 
@@ -83,7 +77,8 @@ struct Lanes {
   friend LaneMask<T> operator==(Lanes a, Lanes b) { return {a.vec == b.vec}; }
   friend LaneMask<T> operator<(Lanes a, Lanes b) { return {a.vec < b.vec}; }
   friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(Vec::blendv(b.vec, a.vec, mask.bits)); }
-  friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::maximum(a.vec, b.vec)); }
+  // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
+  friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
   friend Lanes expm1(Lanes x) { return Lanes(x.vec.expm1()); }
 };

@@ -45,13 +45,18 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
     sums.raise_max(std::max(sums.max, fold_classes(end - begin, V(kLowest), block_max, larger).max()));
 
     const A pivot = sums.pivot();
-    const auto exp_sum = [&](const S* p, int64_t count) {
-      return sum_classes<V>(count, [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
+    const auto exp_sum = [&](int64_t from, int64_t to) {
+      const S* p = x + from;
+      return sum_classes<V>(to - from, [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
     };
-    // The target's own e^{x_y} stays out: the classes before it and those after it are summed apart.
-    const int64_t before = std::clamp(target, begin, end);
-    const int64_t after = std::clamp(target + 1, begin, end);
-    sums.exp_sum += exp_sum(x + begin, before - begin) + exp_sum(x + after, end - after);
+    if (target < begin || target >= end) {
+      sums.exp_sum += exp_sum(begin, end);
+    } else {  // the target's own e^{x_y} stays out
+      const int64_t first = target - (target - begin) % V::kSize;
+      const int64_t last = std::min<int64_t>(first + V::kSize, end);
+      const V others = where(V::iota() == V(A(target - first)), V(kLowest), V::load(x + first, last - first, kLowest));
+      sums.exp_sum += exp_sum(begin, first) + exp(others - V(pivot)).sum() + exp_sum(last, end);
+    }
 
     if constexpr (kGaps) {
       const auto weights = [&](int64_t i, int64_t n) { return weight ? V::load(weight + begin + i, n, A(0)) : V(A(1)); };
@@ -64,7 +69,7 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
   return sums;
 }
 
-// grad_x = gradient.at(x, weight) for every class of a row. `weight` may be null, for ones.
+// grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller. `weight` may be null, for ones.
 template <class A, class S, class Gradient>
 void write_gradient(const S* x, S* grad_x, int64_t classes, const A* weight, const Gradient& gradient) {
   using V = Lanes<A>;

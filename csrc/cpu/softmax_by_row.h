@@ -10,14 +10,17 @@
 
 namespace ce_ext::cpu {
 
+// 32 KiB of floats, so that a tile stays in the first-level cache.
+constexpr int64_t kTileElements = 8192;
 // Enough adjacent rows to use whole cache lines of every class.
 constexpr int64_t kMinTileRows = 64;
 
 constexpr int64_t kNoTarget = -1;
 
-// SoftmaxSums of every row of a chunk.
+// SoftmaxSums of every row of a chunk, and the logit of its target.
 template <class A>
 struct ChunkSums {
+  alignas(64) A x_target[kMaxChunkRows];
   alignas(64) A max[kMaxChunkRows];
   alignas(64) A exp_sum[kMaxChunkRows];
   alignas(64) A gap_sum[kMaxChunkRows];
@@ -55,8 +58,8 @@ class Tile {
 
   template <class S>
   void load(const Matrix<const S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_column(m, chunk, first_class, classes, [](A* cell, const S* p, int64_t stride, int64_t n) {
-      copy(cell, 1, p, stride, n);
+    each_line(m, chunk, first_class, classes, [](A* cell, int64_t pitch, const S* p, int64_t stride, int64_t n) {
+      copy(cell, pitch, p, stride, n);
     });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
     for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
@@ -64,20 +67,24 @@ class Tile {
 
   template <class S>
   void store(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_column(m, chunk, first_class, classes, [](A* cell, S* p, int64_t stride, int64_t n) {
-      copy(p, stride, cell, 1, n);
+    each_line(m, chunk, first_class, classes, [](A* cell, int64_t pitch, S* p, int64_t stride, int64_t n) {
+      copy(p, stride, cell, pitch, n);
     });
   }
 
  private:
-  // Calls f(place in the tile, place in memory, distance of rows in memory, rows) for each class of each run of rows.
+  // Calls f(place in the tile, stride there, place in memory, stride there, length) for lines that cover the tile,
+  // in the direction in which memory is denser.
   template <class S, class F>
-  void each_column(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes, F f) {
+  void each_line(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes, F f) {
+    const int64_t row_stride = run_stride(m.dims, m.rows);
     for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
       S* base = m.data + m.rows.offset(m.dims, row) + first_class * m.class_stride;
       A* cell = values_ + (row - chunk.first);
-      for (int64_t c = 0; c < classes; ++c) {
-        f(cell + c * pitch_, base + c * m.class_stride, run_stride(m.dims, m.rows), n);
+      if (m.class_stride < row_stride) {
+        for (int64_t r = 0; r < n; ++r) f(cell + r, pitch_, base + r * row_stride, m.class_stride, classes);
+      } else {
+        for (int64_t c = 0; c < classes; ++c) f(cell + c * pitch_, 1, base + c * m.class_stride, row_stride, n);
       }
     });
   }
@@ -119,9 +126,11 @@ void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t cla
       }
       sums.set(r, row);
     }
-    // The target's own e^{x_y} stays out.
+    // The target's own e^{x_y} stays out of the sum.
     for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (target[r] >= begin && target[r] < begin + n) tile[target[r] - begin][r] = A(-INFINITY);
+      if (target[r] < begin || target[r] >= begin + n) continue;
+      sums.x_target[r] = tile[target[r] - begin][r];
+      tile[target[r] - begin][r] = A(-INFINITY);
     }
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       auto row = sums.template get<V, kGaps>(r);
@@ -132,28 +141,32 @@ void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t cla
   }
 }
 
-// grad = gradient.at(x, weight) for every class of every row of a chunk, except the target's own gradient and rows
-// without a target, which get zeros.
+// The gradient of every class of every row of a chunk; zeros for rows without a target. `weight` may be null, for ones.
 template <class A, class S, class Gradients>
 void write_gradient(const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
                     const int64_t* target, const A* weight, const Gradients& gradients) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
+  alignas(64) A target_values[kMaxChunkRows] = {};  // logits, then their gradients
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      if (target[r] >= begin && target[r] < begin + n) target_values[r] = tile[target[r] - begin][r];
+    }
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const auto row = gradients.template get<V>(r);
       for (int64_t c = 0; c < n; ++c) {
         const V w(weight ? weight[begin + c] : A(1));
         row.at(V::load(tile[c] + r), w).store(tile[c] + r);
       }
+      row.at_target(V::load(target_values + r)).store(target_values + r);
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
       if (target[r] == kNoTarget) {
         for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
       } else if (target[r] >= begin && target[r] < begin + n) {
-        tile[target[r] - begin][r] = gradients.target_grad[r];
+        tile[target[r] - begin][r] = target_values[r];
       }
     }
     tile.store(grad, chunk, begin, n);

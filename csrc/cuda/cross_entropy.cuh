@@ -129,19 +129,17 @@ struct RowGradient {
   TargetKind kind;
   CrossEntropyGradient<A> gradient;
 
-  __device__ RowGradient(const CrossEntropyBackward& p, const Arrays<S>& arrays_, int64_t row, const S* x)
+  __device__ RowGradient(const CrossEntropyBackward& p, const Arrays<S>& arrays_, int64_t row)
       : arrays(arrays_), target(p.target[row]), kind(kind_of(p, target)), gradient{} {
     if (kind != TargetKind::kClass) return;
     A scale = load(static_cast<const S*>(p.grad_output) + p.grad_output_rows.offset(p.row_dims, row));
     if (p.denominator) scale /= static_cast<const A*>(p.denominator)[p.denominator_rows.offset(p.row_dims, row)];
-    const A x_target = load(x + target * p.input_class_stride);
-    gradient = arrays.loss().gradient(static_cast<const RowStats<A>*>(p.stats)[row], x_target, arrays.weight(target),
-                                      scale);
+    gradient = arrays.loss().gradient(static_cast<const RowStats<A>*>(p.stats)[row], arrays.weight(target), scale);
   }
 
   __device__ __forceinline__ A at(int64_t c, A x) const {
     if (kind != TargetKind::kClass) return kind == TargetKind::kIgnored ? A(0) : A(NAN);
-    if (c == target) return gradient.target_grad;
+    if (c == target) return gradient.at_target(x);
     return gradient.at(x, gradient.smoothing == A(0) ? A(0) : arrays.weight(c));
   }
 };
@@ -158,7 +156,7 @@ __global__ void __launch_bounds__(kThreadsByClass, kMinBlocksByClass)
   const int64_t row = blockIdx.x;
   const Arrays<S> arrays{p, weight_sum};
   const S* x = arrays.logits(row);
-  const RowGradient<S> gradient(p, arrays, row, x);
+  const RowGradient<S> gradient(p, arrays, row);
   S* grad_x = grad_row<S>(p, row);
   RowSplit<S> split(x, p.classes);
   if ((reinterpret_cast<uintptr_t>(x) - reinterpret_cast<uintptr_t>(grad_x)) % sizeof(Pack<S>) != 0) {
@@ -184,7 +182,7 @@ __global__ void __launch_bounds__(kThreadsByRow, kMinBlocksByRow)
   if (row >= p.rows) return;
   const Arrays<S> arrays{p, weight_sum};
   const S* x = arrays.logits(row);
-  const RowGradient<S> gradient(p, arrays, row, x);
+  const RowGradient<S> gradient(p, arrays, row);
   S* grad_x = grad_row<S>(p, row);
   for (int64_t c = 0; c < p.classes; ++c, x += p.input_class_stride, grad_x += p.grad_input_class_stride) {
     store(grad_x, gradient.at(c, load(x)));

@@ -51,6 +51,13 @@ void check_class_weight(const at::Tensor& input, const at::Tensor& weight, int64
               input.device(), " and weight on ", weight.device());
 }
 
+void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
+                        const at::Tensor& input) {
+  TORCH_CHECK(tensor.sizes() == shape && tensor.scalar_type() == dtype && tensor.device() == input.device(), name,
+              " must be a ", dtype, " tensor of shape ", shape, " on ", input.device(), ", but got a ",
+              tensor.scalar_type(), " tensor of shape ", tensor.sizes(), " on ", tensor.device());
+}
+
 void check_label_smoothing(double label_smoothing) {
   TORCH_CHECK(label_smoothing >= 0.0 && label_smoothing <= 1.0, "label_smoothing must be between 0.0 and 1.0, but got ",
               label_smoothing);

@@ -18,6 +18,10 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
 // `weight` must hold one number a class, in the dtype and on the device of `input`.
 void check_class_weight(const at::Tensor& input, const at::Tensor& weight, int64_t classes);
 
+// What a backward op gets from its forward must have the shape and dtype that the forward gave it.
+void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
+                        const at::Tensor& input);
+
 void check_label_smoothing(double label_smoothing);
 
 Reduction check_reduction(int64_t reduction);

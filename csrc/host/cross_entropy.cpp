@@ -1,5 +1,6 @@
 #include "host/cross_entropy.h"
 
+#include <ATen/DimVector.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -54,11 +55,19 @@ struct Arguments {
     problem.label_smoothing = label_smoothing;
   }
 
-  // Shows values that belong to the leading dimensions, or to every row, as one for every row, without a copy.
-  at::Tensor expand_to_rows(const at::Tensor& values) const {
-    auto shape = values.sizes().vec();
-    shape.resize(target.dim(), 1);
-    return values.reshape(shape).expand(target.sizes());
+  // The shapes of the results.
+  at::IntArrayRef batch(int64_t batch_dims) const { return input.sizes().slice(0, batch_dims); }
+  at::IntArrayRef loss(Reduction reduction, int64_t batch_dims) const {
+    return reduction == Reduction::kNone ? target.sizes() : batch(batch_dims);
+  }
+  at::IntArrayRef denominator(Reduction reduction, int64_t batch_dims) const {
+    static constexpr int64_t kNothing[] = {0};
+    return reduction == Reduction::kMean ? batch(batch_dims) : at::IntArrayRef(kNothing);
+  }
+  at::DimVector stats() const {
+    at::DimVector shape(target.sizes());
+    shape.push_back(2);
+    return shape;
   }
 
   template <class Problem>
@@ -80,14 +89,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
   problem.row_dims = lay_out_rows({{input, arguments.class_dim, problem.input_rows}});
 
   const auto opmath = input.options().dtype(opmath_of(input));
-  const auto batch = input.sizes().slice(0, batch_dims);
-  const bool reduced = problem.reduction != Reduction::kNone;
-  auto stats_shape = arguments.target.sizes().vec();
-  stats_shape.push_back(2);
-  at::Tensor loss = at::empty(reduced ? batch : arguments.target.sizes(), input.options());
-  at::Tensor stats = at::empty(stats_shape, opmath);
-  at::Tensor denominator = at::empty(problem.reduction == Reduction::kMean ? batch : at::IntArrayRef({0}), opmath);
-  problem.groups = reduced ? loss.numel() : 1;
+  at::Tensor loss = at::empty(arguments.loss(problem.reduction, batch_dims), input.options());
+  at::Tensor stats = at::empty(arguments.stats(), opmath);
+  at::Tensor denominator = at::empty(arguments.denominator(problem.reduction, batch_dims), opmath);
+  problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
   problem.stats = stats.mutable_data_ptr();
   problem.denominator = denominator.mutable_data_ptr();
@@ -104,18 +109,23 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const at::Tenso
   const Arguments arguments(input, target, weight, label_smoothing, batch_dims);
   arguments.describe(problem, ignore_index);
 
+  const Reduction kind = check_reduction(reduction);
+  const at::ScalarType opmath = opmath_of(input);
+  check_from_forward("grad_output", grad_output, arguments.loss(kind, batch_dims), input.scalar_type(), input);
+  check_from_forward("stats", stats, arguments.stats(), opmath, input);
+  check_from_forward("denominator", denominator, arguments.denominator(kind, batch_dims), opmath, input);
+
+  const bool mean = kind == Reduction::kMean;
+  const at::Tensor row_stats = stats.contiguous();
   at::Tensor grad_input = at::empty_like(input);
-  const at::Tensor row_grad = arguments.expand_to_rows(grad_output.to(input.scalar_type()));
-  const bool mean = check_reduction(reduction) == Reduction::kMean;
-  const at::Tensor row_denominator = mean ? arguments.expand_to_rows(denominator) : row_grad;
+  const at::Tensor& row_denominator = mean ? denominator : grad_output;
   problem.row_dims = lay_out_rows({{input, arguments.class_dim, problem.input_rows},
                                    {grad_input, arguments.class_dim, problem.grad_input_rows},
-                                   {row_grad, kNoClassDim, problem.grad_output_rows},
+                                   {grad_output, kNoClassDim, problem.grad_output_rows},
                                    {row_denominator, kNoClassDim, problem.denominator_rows}});
-  const at::Tensor row_stats = stats.contiguous();
   problem.stats = row_stats.const_data_ptr();
-  problem.grad_output = row_grad.const_data_ptr();
-  problem.denominator = mean ? row_denominator.const_data_ptr() : nullptr;
+  problem.grad_output = grad_output.const_data_ptr();
+  problem.denominator = mean ? denominator.const_data_ptr() : nullptr;
   problem.grad_input = grad_input.mutable_data_ptr();
   problem.grad_input_class_stride = grad_input.stride(arguments.class_dim);
 

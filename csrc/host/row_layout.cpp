@@ -2,48 +2,43 @@
 
 #include <c10/util/Exception.h>
 
-#include <algorithm>
-#include <vector>
-
 namespace ce_ext {
 namespace {
 
-std::vector<int64_t> without_class(at::IntArrayRef values, int64_t class_dim) {
-  auto result = values.vec();
-  if (class_dim != kNoClassDim) result.erase(result.begin() + class_dim);
-  return result;
+int64_t stride_of(const RowOperand& operand, int64_t row_dim) {
+  const bool after_class = operand.class_dim != kNoClassDim && row_dim >= operand.class_dim;
+  const int64_t dim = row_dim + (after_class ? 1 : 0);
+  return dim < operand.tensor.dim() ? operand.tensor.stride(dim) : 0;
 }
 
 }  // namespace
 
 RowDims lay_out_rows(std::initializer_list<RowOperand> operands) {
-  const RowOperand& first = *operands.begin();
-  const auto sizes = without_class(first.tensor.sizes(), first.class_dim);
-  std::vector<std::vector<int64_t>> strides;
-  for (const RowOperand& operand : operands) {
-    strides.push_back(without_class(operand.tensor.strides(), operand.class_dim));
-    operand.strides = RowStrides{};
-  }
-
+  const at::Tensor& first = operands.begin()->tensor;
+  const int64_t class_dim = operands.begin()->class_dim;
   RowDims dims;
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] == 1) continue;
-    const int outer = dims.ndim - 1;
-    bool mergeable = outer >= 0;
-    for (size_t i = 0; i < strides.size() && mergeable; ++i) {
-      mergeable = operands.begin()[i].strides.strides[outer] == strides[i][d] * sizes[d];
+  for (int64_t row_dim = 0, dim = 0; dim < first.dim(); ++dim) {
+    if (dim == class_dim) continue;
+    const int64_t size = first.size(dim);
+    if (size != 1) {
+      const int outer = dims.ndim - 1;
+      bool mergeable = outer >= 0;
+      for (const RowOperand& operand : operands) {
+        mergeable = mergeable && operand.strides.strides[outer] == stride_of(operand, row_dim) * size;
+      }
+      if (mergeable) {
+        dims.sizes[outer] *= size;
+      } else {
+        TORCH_CHECK_NOT_IMPLEMENTED(dims.ndim < kMaxRowDims, "input of shape ", first.sizes(), " and strides ",
+                                    first.strides(), " has more than ", kMaxRowDims,
+                                    " dimensions that cannot be merged; make it contiguous");
+        dims.sizes[dims.ndim++] = size;
+      }
+      for (const RowOperand& operand : operands) {
+        operand.strides.strides[dims.ndim - 1] = stride_of(operand, row_dim);
+      }
     }
-    if (mergeable) {
-      dims.sizes[outer] *= sizes[d];
-    } else {
-      TORCH_CHECK_NOT_IMPLEMENTED(dims.ndim < kMaxRowDims, "input of shape ", first.tensor.sizes(), " and strides ",
-                                  first.tensor.strides(), " has more than ", kMaxRowDims,
-                                  " dimensions that cannot be merged; make it contiguous");
-      dims.sizes[dims.ndim++] = sizes[d];
-    }
-    for (size_t i = 0; i < strides.size(); ++i) {
-      operands.begin()[i].strides.strides[dims.ndim - 1] = strides[i][d];
-    }
+    ++row_dim;
   }
   if (dims.ndim == 0) dims.sizes[dims.ndim++] = 1;
   return dims;

@@ -13,16 +13,23 @@ namespace ce_ext {
 template <class T>
 struct CrossEntropyGradient {
   RowStats<T> stats;
-  T slope;        // factor of p_j
-  T smoothing;    // factor of w_j
-  T target_grad;  // the target's own gradient, in which p_y - 1 did not cancel
+  T slope;      // factor of p_j
+  T hard;       // the part of it that comes from the target
+  T smoothing;  // factor of w_j
+  T pull;       // smoothing * w_y
 
   HOST_DEVICE T at(T x, T weight) const { return slope * probability(stats, x) - smoothing * weight; }
+
+  // The target's own gradient, in which p_y - 1 does not cancel.
+  HOST_DEVICE T at_target(T x_target) const {
+    const T soft = (slope - hard) * probability(stats, x_target) - pull;
+    return hard * expm1(-negative_log_likelihood(stats, x_target)) + soft;
+  }
 
   // The same row in another type: SIMD lanes that all hold it.
   template <class R>
   CrossEntropyGradient<R> as() const {
-    return {{R(stats.max), R(stats.log_sum)}, R(slope), R(smoothing), R(target_grad)};
+    return {{R(stats.max), R(stats.log_sum)}, R(slope), R(hard), R(smoothing), R(pull)};
   }
 };
 
@@ -46,11 +53,10 @@ struct CrossEntropy {
   }
 
   // The gradient of `scale * loss`.
-  HOST_DEVICE CrossEntropyGradient<T> gradient(const RowStats<T>& stats, T x_target, T weight_target, T scale) const {
-    const T hard = confidence * weight_target;
-    const T soft = smoothing * (weight_sum * probability(stats, x_target) - weight_target);
-    return {stats, scale * (hard + smoothing * weight_sum), scale * smoothing,
-            scale * (hard * expm1(-negative_log_likelihood(stats, x_target)) + soft)};
+  HOST_DEVICE CrossEntropyGradient<T> gradient(const RowStats<T>& stats, T weight_target, T scale) const {
+    const T hard = scale * (confidence * weight_target);
+    const T soft = scale * smoothing;
+    return {stats, hard + soft * weight_sum, hard, soft, soft * weight_target};
   }
 };
 
