@@ -47,9 +47,7 @@ class Case:
         return f"{self.heading}, {self.shape_name}"
 
 
-def select(
-    losses: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str], quick: bool
-) -> Iterator[Case]:
+def select(losses: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str], quick: bool) -> Iterator[Case]:
     """Cases whose loss and shape contain one of the parts asked for; none asked for means all."""
     for loss in LOSSES:
         for dtype in dtypes:

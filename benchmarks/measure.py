@@ -35,9 +35,7 @@ class Row:
         return self.floor.bytes / self.timing.best * 1e-9
 
 
-def measure(
-    case: Case, providers: Sequence[str], device: str, budget: float
-) -> tuple[list[Row], list[str]]:
+def measure(case: Case, providers: Sequence[str], device: str, budget: float) -> tuple[list[Row], list[str]]:
     """The rows of the providers that passed the check, and what went wrong with the others."""
     input, target = case.loss.make_inputs(case.shape, case.dtype, device)
     truth = exact(case.loss, input, target)

@@ -81,10 +81,7 @@ def _mean_speedups(results: Results, contests: list[Contest]) -> Table:
         row = contest[results.subject]
         groups.setdefault((row.case.dtype_name, row.pass_name), []).append(contest)
     for key, group in groups.items():
-        speedups = (
-            [s for contest in group if (s := results.speedup(contest, peer))]
-            for peer in results.peers
-        )
+        speedups = ([s for contest in group if (s := results.speedup(contest, peer))] for peer in results.peers)
         means = (statistics.geometric_mean(s) if s else None for s in speedups)
         table.add_row(*key, *(_cell(mean, ".2f", "x") for mean in means))
     return table

@@ -1,6 +1,7 @@
 """Finds and loads the compiled libraries, and says what to do when they do not fit."""
 
 import importlib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ def load_libraries() -> None:
     _check_torch_version()
     importlib.import_module("ce_ext._C")
     torch.ops.load_library(cpu_library()[1])
-    for cuda_library in _find("_cuda"):
+    cuda_library = _path("_cuda")
+    if cuda_library.exists():
         torch.ops.load_library(cuda_library)
 
 
@@ -28,13 +30,14 @@ def cpu_library() -> tuple[str, Path]:
     """
     capability = torch.backends.cpu.get_cpu_capability()
     for isa in _ISAS_FOR_CAPABILITY.get(capability, ("default",)):
-        for library in _find(f"_cpu_{isa}"):
+        library = _path(f"_cpu_{isa}")
+        if library.exists():
             return isa, library
     raise ImportError(f"ce_ext was built without a CPU library for {capability}. Rebuild it: {_REBUILD}")
 
 
-def _find(name: str) -> list[Path]:
-    return sorted(Path(__file__).parent.glob(f"{name}.*so"))
+def _path(name: str) -> Path:
+    return Path(__file__).with_name(name + EXTENSION_SUFFIXES[0])
 
 
 def _check_torch_version() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ce_ext import derivatives
+from ce_ext.reductions import MEAN
 
 # Looking an overload up costs more than calling it.
 _forward = torch.ops.ce_ext.cross_entropy_forward.default
@@ -108,7 +109,9 @@ class CrossEntropyBackward(torch.autograd.Function):
             return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
         grad_output, input, target, weight, stats, denominator, *options, batch_dims = arguments
         grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
-        stats, denominator = _batch_first(info, in_dims[4:6], stats, denominator)
+        (stats,) = _batch_first(info, in_dims[4:5], stats)
+        if options[0] == MEAN:  # otherwise it is empty, whatever the batch
+            (denominator,) = _batch_first(info, in_dims[5:6], denominator)
         tensors = (grad_output, input, target, weight, stats, denominator)
         return CrossEntropyBackward.apply(*tensors, *options, batch_dims + 1), 0
 
@@ -123,15 +126,13 @@ def _apply(function: type[torch.autograd.Function], differentiable: bool, *argum
     if _is_transformed():
         return function.apply(*arguments)
     if differentiable and torch.is_grad_enabled():
-        return super(torch.autograd.Function, function).apply(*arguments)
+        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
     return function.forward(*arguments)
 
 
 def _is_transformed() -> bool:
     return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     )
 
 

@@ -17,11 +17,11 @@ def _(
     batch_dims: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     for name, tensor in (("target", target), ("weight", weight)):
-        torch._check(
-            tensor is None or tensor.device == input.device,
-            lambda: f"input and {name} must be on the same device, but got input on {input.device} "  # noqa: B023
-            f"and {name} on {tensor.device}",  # noqa: B023
-        )
+        if tensor is not None and tensor.device != input.device:
+            raise RuntimeError(
+                f"input and {name} must be on the same device, but got input on {input.device} "
+                f"and {name} on {tensor.device}"
+            )
     opmath = torch.float64 if input.dtype == torch.float64 else torch.float32
     class_dim = min(batch_dims + 1, input.dim() - 1)
     rows = input.shape[:class_dim] + input.shape[class_dim + 1 :]

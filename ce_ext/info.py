@@ -2,7 +2,7 @@
 
 import torch
 
-from ce_ext import _C, _load
+from ce_ext import _C, _built_with, _load
 
 
 def info() -> dict[str, str]:
@@ -11,7 +11,7 @@ def info() -> dict[str, str]:
         "ce_ext": _C.version,
         "torch": f"{torch.__version__} (built with {_C.torch_version})",
         "CPU library": f"{_load.cpu_library()[0]} of {_C.cpu_isas}",
-        "CUDA architectures": _C.cuda_architectures or "none: built without CUDA",
+        "CUDA architectures": _C.cuda_architectures or f"none: {_built_with.NO_CUDA}",
         "compiler": _C.compiler,
         "OpenMP": str(_C.openmp or "no"),
         "threads": str(torch.get_num_threads()),

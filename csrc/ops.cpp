@@ -18,7 +18,8 @@ TORCH_LIBRARY(ce_ext, m) {
       {at::Tag::pt2_compliant_tag});
   m.def(
       "cross_entropy_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, Tensor stats, "
-      "Tensor denominator, int reduction, int ignore_index, float label_smoothing, int batch_dims) -> Tensor grad_input",
+      "Tensor denominator, int reduction, int ignore_index, float label_smoothing, int batch_dims) -> Tensor "
+      "grad_input",
       {at::Tag::pt2_compliant_tag});
 }
 

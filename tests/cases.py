@@ -125,9 +125,7 @@ CROSS_ENTROPY = Loss(
         (2, 130, 5, 3),
         (2, 4, 3, 2, 5),
     ),
-    options=_options(
-        reduction=("mean", "sum", "none"), weight=(None, True), label_smoothing=(None, 0.1, 1.0)
-    )
+    options=_options(reduction=("mean", "sum", "none"), weight=(None, True), label_smoothing=(None, 0.1, 1.0))
     + ({"ignore_index": 0}, {"ignore_index": 2, "label_smoothing": 0.3}),
     bad_calls=(
         BadCall("input list", lambda: ([0.0, 1.0], _indices(1)), "input must be a Tensor, but got list"),

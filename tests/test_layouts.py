@@ -60,9 +60,7 @@ ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("classes", [5, 77, 300])
 @pytest.mark.parametrize(("dim", "name"), LAYOUTS)
-def test_layout(
-    loss: Loss, dim: int, name: str, classes: int, reduction: str, dtype: torch.dtype, device: str
-) -> None:
+def test_layout(loss: Loss, dim: int, name: str, classes: int, reduction: str, dtype: torch.dtype, device: str) -> None:
     shape = (70, classes) if dim == 2 else (3, classes, 5, 6)
     values, target = loss.make_inputs(shape, dtype, device)
     target.view(-1)[3] = -100
@@ -115,7 +113,7 @@ def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], de
 def test_more_dimensions_than_kernels_take(device: str) -> None:
     input = _crop(torch.randn((2, 3) + (2,) * 8, device=device))
     target = torch.zeros((2,) + (2,) * 8, dtype=torch.int64, device=device)
-    with pytest.raises(NotImplementedError, match="more than 8 dimensions .* make it contiguous"):
+    with pytest.raises(NotImplementedError, match=r"more than 8 dimensions .* make it contiguous"):
         CROSS_ENTROPY.function(input, target)
     result = CROSS_ENTROPY.function(input.contiguous(), target)
     torch.testing.assert_close(result, CROSS_ENTROPY.reference(input, target))

@@ -75,5 +75,5 @@ def test_import_checks_the_torch_it_was_built_with(
 
 def test_import_without_a_build_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ce_ext._built_with", None)
-    with pytest.raises(ImportError, match="has not been built .* pip install"):
+    with pytest.raises(ImportError, match=r"has not been built .* pip install"):
         _load._check_torch_version()

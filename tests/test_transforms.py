@@ -20,7 +20,9 @@ def _bind(loss: Loss, **options: Any) -> tuple[Callable[..., Tensor], Callable[.
     return (lambda x, y: loss.function(x, y, **options)), (lambda x, y: loss.reference(x, y, **options))
 
 
-def _assert_same(transform: Callable[[Callable[..., Tensor]], Any], loss: Loss, *arguments: Any, **options: Any) -> None:
+def _assert_same(
+    transform: Callable[[Callable[..., Tensor]], Any], loss: Loss, *arguments: Any, **options: Any
+) -> None:
     ours, theirs = _bind(loss, **options)
     torch.testing.assert_close(transform(ours)(*arguments), transform(theirs)(*arguments))
 
@@ -208,9 +210,7 @@ def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
         rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
         with FakeTensorMode():
             memory_format = torch.channels_last if channels_last else torch.contiguous_format
-            input = torch.empty(
-                shape, dtype=torch.bfloat16, device=fake_device, memory_format=memory_format
-            )
+            input = torch.empty(shape, dtype=torch.bfloat16, device=fake_device, memory_format=memory_format)
             target = torch.empty(rows, dtype=torch.int64, device=fake_device)
             options = (reduction, -100, 0.0, 0)
             result, stats, denominator = ops.cross_entropy_forward(input, target, None, *options)

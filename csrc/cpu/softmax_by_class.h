@@ -47,7 +47,8 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
     const A pivot = sums.pivot();
     const auto exp_sum = [&](int64_t from, int64_t to) {
       const S* p = x + from;
-      return sum_classes<V>(to - from, [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
+      return sum_classes<V>(to - from,
+                            [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
     };
     if (target < begin || target >= end) {
       sums.exp_sum += exp_sum(begin, end);
@@ -59,7 +60,9 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
     }
 
     if constexpr (kGaps) {
-      const auto weights = [&](int64_t i, int64_t n) { return weight ? V::load(weight + begin + i, n, A(0)) : V(A(1)); };
+      const auto weights = [&](int64_t i, int64_t n) {
+        return weight ? V::load(weight + begin + i, n, A(0)) : V(A(1));
+      };
       sums.gap_sum += sum_classes<V>(end - begin, [&](int64_t i, int64_t n) {
         return product(weights(i, n), V(pivot) - V::load(x + begin + i, n, pivot));
       });
@@ -69,7 +72,8 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
   return sums;
 }
 
-// grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller. `weight` may be null, for ones.
+// grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller. `weight` may be null, for
+// ones.
 template <class A, class S, class Gradient>
 void write_gradient(const S* x, S* grad_x, int64_t classes, const A* weight, const Gradient& gradient) {
   using V = Lanes<A>;

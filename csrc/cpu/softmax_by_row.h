@@ -58,18 +58,16 @@ class Tile {
 
   template <class S>
   void load(const Matrix<const S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_line(m, chunk, first_class, classes, [](A* cell, int64_t pitch, const S* p, int64_t stride, int64_t n) {
-      copy(cell, pitch, p, stride, n);
-    });
+    each_line(m, chunk, first_class, classes,
+              [](A* cell, int64_t pitch, const S* p, int64_t stride, int64_t n) { copy(cell, pitch, p, stride, n); });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
     for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
   }
 
   template <class S>
   void store(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_line(m, chunk, first_class, classes, [](A* cell, int64_t pitch, S* p, int64_t stride, int64_t n) {
-      copy(p, stride, cell, pitch, n);
-    });
+    each_line(m, chunk, first_class, classes,
+              [](A* cell, int64_t pitch, S* p, int64_t stride, int64_t n) { copy(p, stride, cell, pitch, n); });
   }
 
  private:

@@ -1,5 +1,4 @@
 #include "cuda/cross_entropy.cuh"
-
 #include "cuda/cross_entropy.h"
 
 namespace ce_ext::cuda {
@@ -42,11 +41,10 @@ template <class S, bool kGaps>
 void launch_rows(const CrossEntropyForward& p, const opmath_t<S>* weight_sum, opmath_t<S>* row_loss,
                  cudaStream_t stream) {
   if (p.input_class_stride == 1 && p.classes >= kMinClassesForBlock) {
-    LAUNCH((cross_entropy_forward_by_class<S, kGaps>), p.rows, kThreadsByClass, stream, p, weight_sum,
-           row_loss);
+    LAUNCH((cross_entropy_forward_by_class<S, kGaps>), p.rows, kThreadsByClass, stream, p, weight_sum, row_loss);
   } else {
-    LAUNCH((cross_entropy_forward_by_row<S, kGaps>), divide_up(p.rows, kThreadsByRow), kThreadsByRow,
-           stream, p, weight_sum, row_loss);
+    LAUNCH((cross_entropy_forward_by_row<S, kGaps>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p,
+           weight_sum, row_loss);
   }
 }
 
@@ -66,8 +64,8 @@ void launch_forward(const CrossEntropyForward& p, void* workspace, cudaStream_t 
   if (p.reduction == Reduction::kNone || p.groups == 0) return;
   RowTotals* totals = Workspace::at<RowTotals>(workspace, parts.totals);
   if (p.rows > 0) {
-    LAUNCH((cross_entropy_sum_slices<S>), p.groups * parts.slices, kThreadsToSum, stream, p,
-           parts.group_rows, parts.slices, row_loss, totals);
+    LAUNCH((cross_entropy_sum_slices<S>), p.groups * parts.slices, kThreadsToSum, stream, p, parts.group_rows,
+           parts.slices, row_loss, totals);
   }
   LAUNCH((cross_entropy_finish_groups<S>), p.groups, kThreadsToSum, stream, p, parts.slices, totals);
 }
@@ -79,8 +77,7 @@ void launch_backward(const CrossEntropyBackward& p, void* workspace, cudaStream_
   if (p.input_class_stride == 1 && p.grad_input_class_stride == 1 && p.classes >= kMinClassesForBlock) {
     LAUNCH((cross_entropy_backward_by_class<S>), p.rows, kThreadsByClass, stream, p, weight_sum);
   } else {
-    LAUNCH((cross_entropy_backward_by_row<S>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p,
-           weight_sum);
+    LAUNCH((cross_entropy_backward_by_row<S>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p, weight_sum);
   }
 }
 

@@ -1,5 +1,6 @@
 // The CUDA kernels of cross entropy, each direction in two forms: a block for every row, whose threads share the
-// classes (by class), and a thread for every row (by row). Targets that are neither a class nor ignored are never used as an index: their loss and gradient are NaN.
+// classes (by class), and a thread for every row (by row). Targets that are neither a class nor ignored are never used
+// as an index: their loss and gradient are NaN.
 #pragma once
 
 #include "cuda/block_reduce.cuh"

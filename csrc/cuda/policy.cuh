@@ -11,8 +11,8 @@ constexpr int64_t kMinClassesForBlock = 256;
 constexpr int kThreadsByClass = 256;
 constexpr int kThreadsByRow = 128;
 
-// Blocks that shall fit on a multiprocessor: 1024 threads, of up to 64 registers each. Said outright because ptxas, left
-// to itself, aims higher and spills.
+// Blocks that shall fit on a multiprocessor: 1024 threads, of up to 64 registers each. Said outright because ptxas,
+// left to itself, aims higher and spills.
 constexpr int kMinBlocksByClass = 1024 / kThreadsByClass;
 constexpr int kMinBlocksByRow = 1024 / kThreadsByRow;
 

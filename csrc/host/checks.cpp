@@ -45,8 +45,8 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
 void check_class_weight(const at::Tensor& input, const at::Tensor& weight, int64_t classes) {
   TORCH_CHECK(weight.dim() == 1 && weight.size(0) == classes, "weight must have shape [", classes,
               "], one number for each class of input, but got shape ", weight.sizes());
-  TORCH_CHECK(weight.scalar_type() == input.scalar_type(), "weight must have the dtype of input, ",
-              input.scalar_type(), ", but got ", weight.scalar_type());
+  TORCH_CHECK(weight.scalar_type() == input.scalar_type(), "weight must have the dtype of input, ", input.scalar_type(),
+              ", but got ", weight.scalar_type());
   TORCH_CHECK(weight.device() == input.device(), "input and weight must be on the same device, but got input on ",
               input.device(), " and weight on ", weight.device());
 }

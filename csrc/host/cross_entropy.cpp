@@ -79,9 +79,11 @@ struct Arguments {
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
-    const at::Tensor& input, const at::Tensor& target, const std::optional<at::Tensor>& weight, int64_t reduction,
-    int64_t ignore_index, double label_smoothing, int64_t batch_dims, Driver<CrossEntropyForward> driver) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(const at::Tensor& input, const at::Tensor& target,
+                                                                     const std::optional<at::Tensor>& weight,
+                                                                     int64_t reduction, int64_t ignore_index,
+                                                                     double label_smoothing, int64_t batch_dims,
+                                                                     Driver<CrossEntropyForward> driver) {
   CrossEntropyForward problem{};
   problem.reduction = check_reduction(reduction);
   const Arguments arguments(input, target, weight, label_smoothing, batch_dims);

@@ -16,9 +16,11 @@ namespace ce_ext {
 template <class Problem>
 using Driver = int64_t (*)(const Problem&);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
-    const at::Tensor& input, const at::Tensor& target, const std::optional<at::Tensor>& weight, int64_t reduction,
-    int64_t ignore_index, double label_smoothing, int64_t batch_dims, Driver<CrossEntropyForward> run);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(const at::Tensor& input, const at::Tensor& target,
+                                                                     const std::optional<at::Tensor>& weight,
+                                                                     int64_t reduction, int64_t ignore_index,
+                                                                     double label_smoothing, int64_t batch_dims,
+                                                                     Driver<CrossEntropyForward> run);
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& target,
                                   const std::optional<at::Tensor>& weight, const at::Tensor& stats,

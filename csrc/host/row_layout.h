@@ -19,8 +19,8 @@ struct RowOperand {
   RowStrides& strides;  // where its layout is written
 };
 
-// Lays out tensors over the rows of the first of them: neighbouring dimensions merge wherever all tensors can be stepped
-// through with one stride. No tensor is copied.
+// Lays out tensors over the rows of the first of them: neighbouring dimensions merge wherever all tensors can be
+// stepped through with one stride. No tensor is copied.
 RowDims lay_out_rows(std::initializer_list<RowOperand> operands);
 
 }  // namespace ce_ext

@@ -73,9 +73,7 @@ struct SoftmaxSums {
 
   // log(exp_sum + e^{x_y - max}), written so that it stays exact when the target is all there is:
   // for x_y = max it is log1p(exp_sum), and otherwise another class contributes the 1 that expm1 takes away.
-  HOST_DEVICE RowStats<T> finish(T x_target) const {
-    return {max, log1p(exp_sum + expm1(x_target - max))};
-  }
+  HOST_DEVICE RowStats<T> finish(T x_target) const { return {max, log1p(exp_sum + expm1(x_target - max))}; }
 };
 
 }  // namespace ce_ext
