@@ -35,7 +35,8 @@ int64_t chunk_rows(const CrossEntropyProblem& p, bool classes_as_lanes) {
 template <class A>
 CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {
   const A* weight = static_cast<const A*>(p.weight);
-  const double weight_sum = weight ? std::accumulate(weight, weight + p.classes, 0.0) : double(p.classes);
+  double weight_sum = double(p.classes);
+  if (weight && p.label_smoothing > 0) weight_sum = std::accumulate(weight, weight + p.classes, 0.0);
   return CrossEntropy<Lanes<A>>(p.label_smoothing, p.classes, A(weight_sum));
 }
 
@@ -66,16 +67,16 @@ template <class A>
 struct ChunkGradients {
   alignas(64) A max[kMaxChunkRows];
   alignas(64) A log_sum[kMaxChunkRows];
-  alignas(64) A slope[kMaxChunkRows];
   alignas(64) A hard[kMaxChunkRows];
+  alignas(64) A soft[kMaxChunkRows];
   alignas(64) A smoothing[kMaxChunkRows];
   alignas(64) A pull[kMaxChunkRows];
 
   template <class T>
   CrossEntropyGradient<T> get(int64_t r) const {
     return {{read<T>(max + r), read<T>(log_sum + r)},
-            read<T>(slope + r),
             read<T>(hard + r),
+            read<T>(soft + r),
             read<T>(smoothing + r),
             read<T>(pull + r)};
   }
@@ -83,8 +84,8 @@ struct ChunkGradients {
   void set(int64_t r, const CrossEntropyGradient<T>& row) {
     write(max + r, row.stats.max);
     write(log_sum + r, row.stats.log_sum);
-    write(slope + r, row.slope);
     write(hard + r, row.hard);
+    write(soft + r, row.soft);
     write(smoothing + r, row.smoothing);
     write(pull + r, row.pull);
   }

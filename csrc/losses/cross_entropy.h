@@ -13,23 +13,23 @@ namespace ce_ext {
 template <class T>
 struct CrossEntropyGradient {
   RowStats<T> stats;
-  T slope;      // factor of p_j
-  T hard;       // the part of it that comes from the target
-  T smoothing;  // factor of w_j
+  T hard;       // factor of p_j that comes from the target: scale (1 - s) w_y
+  T soft;       // factor of p_j that comes from smoothing: scale s/C sum_k w_k
+  T smoothing;  // factor of w_j: scale s/C
   T pull;       // smoothing * w_y
 
-  HOST_DEVICE T at(T x, T weight) const { return slope * probability(stats, x) - smoothing * weight; }
+  HOST_DEVICE T at(T x, T weight) const { return (hard + soft) * probability(stats, x) - smoothing * weight; }
 
   // The target's own gradient, in which p_y - 1 does not cancel.
   HOST_DEVICE T at_target(T x_target) const {
-    const T soft = (slope - hard) * probability(stats, x_target) - pull;
-    return hard * expm1(-negative_log_likelihood(stats, x_target)) + soft;
+    const T hard_grad = hard * expm1(-negative_log_likelihood(stats, x_target));
+    return hard_grad + (soft * probability(stats, x_target) - pull);
   }
 
   // The same row in another type: SIMD lanes that all hold it.
   template <class R>
   CrossEntropyGradient<R> as() const {
-    return {{R(stats.max), R(stats.log_sum)}, R(slope), R(hard), R(smoothing), R(pull)};
+    return {{R(stats.max), R(stats.log_sum)}, R(hard), R(soft), R(smoothing), R(pull)};
   }
 };
 
@@ -54,9 +54,8 @@ struct CrossEntropy {
 
   // The gradient of `scale * loss`.
   HOST_DEVICE CrossEntropyGradient<T> gradient(const RowStats<T>& stats, T weight_target, T scale) const {
-    const T hard = scale * (confidence * weight_target);
-    const T soft = scale * smoothing;
-    return {stats, hard + soft * weight_sum, hard, soft, soft * weight_target};
+    const T each = scale * smoothing;
+    return {stats, scale * (confidence * weight_target), each * weight_sum, each, each * weight_target};
   }
 };
 
