@@ -58,42 +58,46 @@ class Tile {
 
   template <class S>
   void load(const Matrix<const S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_line(m, chunk, first_class, classes,
-              [](A* cell, int64_t pitch, const S* p, int64_t stride, int64_t n) { copy(cell, pitch, p, stride, n); });
+    each_run(m, chunk, first_class, [&](A* cell, const S* p, int64_t row_stride, int64_t n) {
+      copy(cell, 1, pitch_, p, row_stride, m.class_stride, n, classes);
+    });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
     for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
   }
 
   template <class S>
   void store(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
-    each_line(m, chunk, first_class, classes,
-              [](A* cell, int64_t pitch, S* p, int64_t stride, int64_t n) { copy(p, stride, cell, pitch, n); });
-  }
-
- private:
-  // Calls f(place in the tile, stride there, place in memory, stride there, length) for lines that cover the tile,
-  // in the direction in which memory is denser.
-  template <class S, class F>
-  void each_line(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes, F f) {
-    const int64_t row_stride = run_stride(m.dims, m.rows);
-    for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-      S* base = m.data + m.rows.offset(m.dims, row) + first_class * m.class_stride;
-      A* cell = values_ + (row - chunk.first);
-      if (m.class_stride < row_stride) {
-        for (int64_t r = 0; r < n; ++r) f(cell + r, pitch_, base + r * row_stride, m.class_stride, classes);
-      } else {
-        for (int64_t c = 0; c < classes; ++c) f(cell + c * pitch_, 1, base + c * m.class_stride, row_stride, n);
-      }
+    each_run(m, chunk, first_class, [&](A* cell, S* p, int64_t row_stride, int64_t n) {
+      copy(p, row_stride, m.class_stride, cell, 1, pitch_, n, classes);
     });
   }
 
+ private:
+  // Calls f(place in the tile, place in memory, distance of rows there, rows) for each run of rows.
+  template <class S, class F>
+  void each_run(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, F f) {
+    for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+      S* p = m.data + m.rows.offset(m.dims, row) + first_class * m.class_stride;
+      f(values_ + (row - chunk.first), p, run_stride(m.dims, m.rows), n);
+    });
+  }
+
+  // to = from, rows x classes, each with a stride for its rows and one for its classes. Where memory is not contiguous
+  // along the rows it mostly is along the classes. (Transposing blocks in registers was no faster.)
   template <class To, class From>
-  static void copy(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t n) {
-    int64_t i = 0;
-    if (to_stride == 1 && from_stride == 1) {
-      for (; i + Lanes<A>::kSize <= n; i += Lanes<A>::kSize) Lanes<A>::load(from + i).store(to + i);
+  static void copy(To* to, int64_t to_row, int64_t to_class, const From* from, int64_t from_row, int64_t from_class,
+                   int64_t rows, int64_t classes) {
+    if (to_row == 1 && from_row == 1) {
+      for (int64_t c = 0; c < classes; ++c, to += to_class, from += from_class) {
+        int64_t r = 0;
+        for (; r + Lanes<A>::kSize <= rows; r += Lanes<A>::kSize) Lanes<A>::load(from + r).store(to + r);
+        for (; r < rows; ++r) to[r] = static_cast<To>(from[r]);
+      }
+    } else {
+      for (int64_t r = 0; r < rows; ++r, to += to_row, from += from_row) {
+        for (int64_t c = 0; c < classes; ++c) to[c * to_class] = static_cast<To>(from[c * from_class]);
+      }
     }
-    for (; i < n; ++i) to[i * to_stride] = static_cast<To>(from[i * from_stride]);
   }
 
   alignas(64) A values_[kTileElements];
