@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,23 @@ def test_best_library_is_chosen() -> None:
         assert _load.cpu_library()[0] == RUNNABLE[0]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_parallel_for_is_parallel() -> None:
-    assert _C.openmp, "without OpenMP at::parallel_for is serial, and says nothing"
+    """A library compiled without OpenMP runs at::parallel_for on one thread, and says nothing."""
+    input, target = torch.randn(4096, 1000), torch.zeros(4096, dtype=torch.int64)
+
+    def busy_cores() -> float:
+        wall, cpu = time.perf_counter(), time.process_time()
+        while time.perf_counter() - wall < 0.1:
+            ce_ext.functional.cross_entropy(input, target)
+        return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert any(busy_cores() > 1.4 for _ in range(20))  # others may be using the machine
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_info() -> None:

@@ -14,6 +14,11 @@ at::ScalarType opmath_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// Without the cost of a call where there is nothing to do, which for small problems counts.
+at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
+  return (tensor.scalar_type() == dtype ? tensor : tensor.to(dtype)).contiguous();
+}
+
 // The arguments that both directions share, after every check, in the form that a problem can point into.
 struct Arguments {
   const at::Tensor& input;
@@ -36,10 +41,10 @@ struct Arguments {
     // torch also takes a target of shape (1) for a sample of shape (C).
     if (one_row && target.dim() == input.dim() && target.size(-1) == 1) target = target.squeeze(-1);
     check_class_indices(input, target, class_dim);
-    target = target.to(at::kLong).contiguous();
+    target = convert(target, at::kLong);
     if (weight_ && weight_->defined()) {
       check_class_weight(input, *weight_, classes);
-      weight = weight_->to(opmath_of(input)).contiguous();
+      weight = convert(*weight_, opmath_of(input));
     }
   }
 
