@@ -6,12 +6,14 @@ namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How the forward pass shares out its workspace; every part is aligned for float64.
+// How the forward pass shares out its workspace; every part is aligned for float64. In both directions it begins with
+// the sum of the class weights.
+constexpr int64_t kWeightSumBytes = sizeof(double);
+
 struct Workspace {
   int64_t group_rows;
   int64_t slices;  // of a group
-  int64_t weight_sum = 0;
-  int64_t totals = sizeof(double);
+  int64_t totals = kWeightSumBytes;
   int64_t row_loss;
   int64_t end;
 
@@ -28,23 +30,23 @@ struct Workspace {
   }
 };
 
-// The sum of the class weights in device memory, or null where it is the number of classes or not needed.
 template <class A>
-A* launch_weight_sum(const CrossEntropyProblem& p, void* workspace, cudaStream_t stream) {
-  if (!p.weight || p.label_smoothing == 0) return nullptr;
+DeviceLoss<A> make_loss(const CrossEntropyProblem& p, void* workspace, cudaStream_t stream) {
+  const CrossEntropy<A> loss(p.label_smoothing, p.classes, A(p.classes));
+  if (!p.weight || p.label_smoothing == 0) return {loss, nullptr};
   A* weight_sum = static_cast<A*>(workspace);
   LAUNCH((sum_weights<A>), 1, kThreadsToSum, stream, static_cast<const A*>(p.weight), p.classes, weight_sum);
-  return weight_sum;
+  return {loss, weight_sum};
 }
 
 template <class S, bool kGaps>
-void launch_rows(const CrossEntropyForward& p, const opmath_t<S>* weight_sum, opmath_t<S>* row_loss,
+void launch_rows(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, opmath_t<S>* row_loss,
                  cudaStream_t stream) {
   if (p.input_class_stride == 1 && p.classes >= kMinClassesForBlock) {
-    LAUNCH((cross_entropy_forward_by_class<S, kGaps>), p.rows, kThreadsByClass, stream, p, weight_sum, row_loss);
+    LAUNCH((cross_entropy_forward_by_class<S, kGaps>), p.rows, kThreadsByClass, stream, p, loss, row_loss);
   } else {
-    LAUNCH((cross_entropy_forward_by_row<S, kGaps>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p,
-           weight_sum, row_loss);
+    LAUNCH((cross_entropy_forward_by_row<S, kGaps>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p, loss,
+           row_loss);
   }
 }
 
@@ -54,11 +56,11 @@ void launch_forward(const CrossEntropyForward& p, void* workspace, cudaStream_t 
   const Workspace parts(p);
   A* row_loss = Workspace::at<A>(workspace, parts.row_loss);
   if (p.rows > 0) {
-    const A* weight_sum = launch_weight_sum<A>(p, workspace, stream);
+    const DeviceLoss<A> loss = make_loss<A>(p, workspace, stream);
     if (p.label_smoothing > 0) {
-      launch_rows<S, true>(p, weight_sum, row_loss, stream);
+      launch_rows<S, true>(p, loss, row_loss, stream);
     } else {
-      launch_rows<S, false>(p, weight_sum, row_loss, stream);
+      launch_rows<S, false>(p, loss, row_loss, stream);
     }
   }
   if (p.reduction == Reduction::kNone || p.groups == 0) return;
@@ -73,18 +75,18 @@ void launch_forward(const CrossEntropyForward& p, void* workspace, cudaStream_t 
 template <class S>
 void launch_backward(const CrossEntropyBackward& p, void* workspace, cudaStream_t stream) {
   if (p.rows == 0 || p.classes == 0) return;
-  const auto* weight_sum = launch_weight_sum<opmath_t<S>>(p, workspace, stream);
+  const auto loss = make_loss<opmath_t<S>>(p, workspace, stream);
   if (p.input_class_stride == 1 && p.grad_input_class_stride == 1 && p.classes >= kMinClassesForBlock) {
-    LAUNCH((cross_entropy_backward_by_class<S>), p.rows, kThreadsByClass, stream, p, weight_sum);
+    LAUNCH((cross_entropy_backward_by_class<S>), p.rows, kThreadsByClass, stream, p, loss);
   } else {
-    LAUNCH((cross_entropy_backward_by_row<S>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p, weight_sum);
+    LAUNCH((cross_entropy_backward_by_row<S>), divide_up(p.rows, kThreadsByRow), kThreadsByRow, stream, p, loss);
   }
 }
 
 }  // namespace
 
 int64_t workspace_size(const CrossEntropyForward& problem) { return Workspace(problem).end; }
-int64_t workspace_size(const CrossEntropyBackward&) { return sizeof(double); }  // the sum of the class weights
+int64_t workspace_size(const CrossEntropyBackward&) { return kWeightSumBytes; }
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream) {
   dispatch<__half, __nv_bfloat16>(problem.dtype,
