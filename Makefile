@@ -26,7 +26,7 @@ bench: $(BUILD_STAMP)  ## run the benchmarks
 lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
-	@$(VENV)/bin/mypy ce_ext
+	@$(VENV)/bin/mypy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu %.cuh,$(INPUTS))
 
 NVCC := $(shell command -v nvcc)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ce_ext import shapes
 from ce_ext.reductions import MEAN
 
 
@@ -23,9 +24,9 @@ def cross_entropy_double_backward(
     With the words of csrc/losses/cross_entropy.h, for a row with target y, weights w, smoothing s over C classes:
     grad_input_j = scale * (slope p_j - s/C w_j - (1 - s) w_y [j = y]), slope = (1 - s) w_y + s/C sum_k w_k.
     """
-    class_dim = min(batch_dims + 1, input.dim() - 1)
-    opmath = torch.float64 if input.dtype == torch.float64 else torch.float32
-    rows = input.shape[:class_dim] + input.shape[class_dim + 1 :]
+    opmath = shapes.opmath_dtype(input)
+    class_dim = shapes.class_dim(input, batch_dims)
+    rows = shapes.row_shape(input, batch_dims)
 
     def to_rows(values: Tensor) -> Tensor:
         """One value for each leading dimension as one for each row, with a class dimension to broadcast over."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ce_ext.reductions import MEAN, NONE
+from ce_ext.shapes import opmath_dtype, row_shape
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
@@ -22,9 +23,8 @@ def _(
                 f"input and {name} must be on the same device, but got input on {input.device} "
                 f"and {name} on {tensor.device}"
             )
-    opmath = torch.float64 if input.dtype == torch.float64 else torch.float32
-    class_dim = min(batch_dims + 1, input.dim() - 1)
-    rows = input.shape[:class_dim] + input.shape[class_dim + 1 :]
+    opmath = opmath_dtype(input)
+    rows = row_shape(input, batch_dims)
     batch = input.shape[:batch_dims]
     return (
         input.new_empty(rows if reduction == NONE else batch),

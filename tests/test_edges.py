@@ -5,15 +5,14 @@ import torch
 from torch import Tensor
 
 import ce_ext
-from tests.cases import LOSSES, Loss
+from tests.cases import Loss
+from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
 
 pytestmark = pytest.mark.kernel
 
 cross_entropy = ce_ext.functional.cross_entropy
 reference = torch.nn.functional.cross_entropy
 
-ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
-ALL_REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 SMOOTHED = pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.memory import peak_extra_bytes
-from tests.cases import CROSS_ENTROPY, LOSSES, Loss
+from tests.cases import CROSS_ENTROPY, Loss
 from tests.comparison import assert_rounded
+from tests.marks import ALL_LOSSES
 
 pytestmark = pytest.mark.kernel
 
@@ -52,7 +53,6 @@ LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
     },
 }
 LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in layouts]
-ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 
 
 @ALL_LOSSES

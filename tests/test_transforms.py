@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.cases import CROSS_ENTROPY, DTYPES, LOSSES, Loss
+from tests.cases import CROSS_ENTROPY, DTYPES, Loss
+from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
 
-ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
-ALL_REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)], ids=str)
 
 

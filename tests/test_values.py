@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from tests.cases import DTYPES, LOSSES, Case, Loss, cases
+from tests.cases import DTYPES, Case, Loss, cases
 from tests.comparison import assert_rounded
+from tests.marks import ALL_LOSSES
 
 pytestmark = pytest.mark.kernel
 
 ALL_CASES = pytest.mark.parametrize("case", list(cases()), ids=str)
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 
 
 @ALL_CASES

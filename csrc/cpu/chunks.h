@@ -18,7 +18,6 @@ constexpr int64_t kMaxChunkRows = 512;
 constexpr int64_t kChunksPerTask = 4;
 
 struct Chunk {
-  int64_t group;
   int64_t first;
   int64_t rows;
 };
@@ -37,9 +36,8 @@ struct Chunks {
         count(per_group * groups) {}
 
   Chunk operator[](int64_t index) const {
-    const int64_t group = index / per_group;
     const int64_t start = index % per_group * chunk_rows;
-    return {group, group * group_rows + start, std::min(chunk_rows, group_rows - start)};
+    return {index / per_group * group_rows + start, std::min(chunk_rows, group_rows - start)};
   }
 
   // Calls f(index, chunk) for every chunk, on all threads.

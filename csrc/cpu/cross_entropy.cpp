@@ -49,8 +49,7 @@ struct ChunkTargets {
   int64_t target[kMaxChunkRows];
   alignas(64) A weight[kMaxChunkRows];
 
-  ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk)
-      : padded_rows((chunk.rows + Lanes<A>::kSize - 1) / Lanes<A>::kSize * Lanes<A>::kSize) {
+  ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk) : padded_rows(Lanes<A>::round_up(chunk.rows)) {
     const A* class_weight = static_cast<const A*>(p.weight);
     for (int64_t r = 0; r < padded_rows; ++r) {
       const int64_t y = r < chunk.rows ? p.target[chunk.first + r] : p.ignore_index;
@@ -142,15 +141,12 @@ class Forward {
   void gather(const Chunk& chunk, const ChunkTargets<A>& targets, ChunkSums<A>& sums) const {
     const A* weight = static_cast<const A*>(p_.weight);
     if (classes_as_lanes_) {
-      const int64_t stride = run_stride(p_.row_dims, p_.input_rows);
-      for_each_run(p_.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-        const S* x = logits_.data + p_.input_rows.offset(p_.row_dims, row);
-        for (int64_t r = row - chunk.first; n > 0; --n, ++r, x += stride) {
-          if (targets.target[r] == kNoTarget) continue;
-          sums.set(r, softmax_sums<kGaps, A>(x, p_.classes, targets.target[r], weight));
-          sums.x_target[r] = static_cast<A>(x[targets.target[r]]);
-        }
-      });
+      for (int64_t r = 0; r < chunk.rows; ++r) {
+        if (targets.target[r] == kNoTarget) continue;
+        const S* x = logits_.row(chunk.first + r);
+        sums.set(r, softmax_sums<kGaps, A>(x, p_.classes, targets.target[r], weight));
+        sums.x_target[r] = static_cast<A>(x[targets.target[r]]);
+      }
     } else {
       softmax_sums<kGaps, A>(logits_, chunk, p_.classes, targets.target, weight, sums);
     }
@@ -260,28 +256,23 @@ class Backward {
     if (!classes_as_lanes_) {
       return write_gradient(logits_, grad_, chunk, p_.classes, targets.target, weight, gradients);
     }
-    S* target_places[kMaxChunkRows];
     alignas(64) A target_values[kMaxChunkRows] = {};  // logits, then their gradients
-    for_each_run(p_.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-      const S* x = logits_.data + p_.input_rows.offset(p_.row_dims, row);
-      S* grad_x = grad_.data + p_.grad_input_rows.offset(p_.row_dims, row);
-      for (int64_t r = row - chunk.first; n > 0; --n, ++r) {
-        if (targets.target[r] == kNoTarget) {
-          std::fill(grad_x, grad_x + p_.classes, S(0));
-        } else {
-          target_values[r] = static_cast<A>(x[targets.target[r]]);
-          target_places[r] = grad_x + targets.target[r];
-          write_gradient(x, grad_x, p_.classes, weight, gradients.template get<A>(r));
-        }
-        x += run_stride(p_.row_dims, p_.input_rows);
-        grad_x += run_stride(p_.row_dims, p_.grad_input_rows);
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      S* grad_x = grad_.row(chunk.first + r);
+      if (targets.target[r] == kNoTarget) {
+        std::fill(grad_x, grad_x + p_.classes, S(0));
+      } else {
+        const S* x = logits_.row(chunk.first + r);
+        target_values[r] = static_cast<A>(x[targets.target[r]]);
+        write_gradient(x, grad_x, p_.classes, weight, gradients.template get<A>(r));
       }
-    });
+    }
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (targets.target[r] != kNoTarget) *target_places[r] = static_cast<S>(target_values[r]);
+      if (targets.target[r] == kNoTarget) continue;
+      grad_.row(chunk.first + r)[targets.target[r]] = static_cast<S>(target_values[r]);
     }
   }
 

@@ -27,6 +27,9 @@ struct Lanes {
   Lanes(T value) : vec(value) {}
   explicit Lanes(Vec v) : vec(v) {}
 
+  // n, padded to whole vectors.
+  static constexpr int64_t round_up(int64_t n) { return (n + kSize - 1) / kSize * kSize; }
+
   static Lanes iota() { return Lanes(Vec::arange(T(0), T(1))); }
 
   template <class S>
@@ -72,7 +75,6 @@ struct Lanes {
   friend Lanes operator+(Lanes a, Lanes b) { return Lanes(a.vec + b.vec); }
   friend Lanes operator-(Lanes a, Lanes b) { return Lanes(a.vec - b.vec); }
   friend Lanes operator*(Lanes a, Lanes b) { return Lanes(a.vec * b.vec); }
-  friend Lanes operator/(Lanes a, Lanes b) { return Lanes(a.vec / b.vec); }
   friend Lanes operator-(Lanes a) { return Lanes(a.vec.neg()); }
   friend LaneMask<T> operator==(Lanes a, Lanes b) { return {a.vec == b.vec}; }
   friend LaneMask<T> operator<(Lanes a, Lanes b) { return {a.vec < b.vec}; }

@@ -46,12 +46,14 @@ struct Matrix {
   const RowDims& dims;
   const RowStrides& rows;
   int64_t class_stride;
+
+  S* row(int64_t r) const { return data + rows.offset(dims, r); }
 };
 
 template <class A>
 class Tile {
  public:
-  explicit Tile(int64_t rows) : pitch_((rows + Lanes<A>::kSize - 1) / Lanes<A>::kSize * Lanes<A>::kSize) {}
+  explicit Tile(int64_t rows) : pitch_(Lanes<A>::round_up(rows)) {}
 
   int64_t max_classes() const { return kTileElements / pitch_; }
   A* operator[](int64_t c) { return values_ + c * pitch_; }
@@ -77,7 +79,7 @@ class Tile {
   template <class S, class F>
   void each_run(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, F f) {
     for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-      S* p = m.data + m.rows.offset(m.dims, row) + first_class * m.class_stride;
+      S* p = m.row(row) + first_class * m.class_stride;
       f(values_ + (row - chunk.first), p, run_stride(m.dims, m.rows), n);
     });
   }

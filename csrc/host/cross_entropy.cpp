@@ -24,14 +24,15 @@ struct Arguments {
   const at::Tensor& input;
   at::Tensor target;  // int64, contiguous
   at::Tensor weight;  // opmath, contiguous; undefined for none
+  int64_t batch_dims;
   int64_t class_dim;
   int64_t classes;
   double label_smoothing;
 
   // A sample is (C), or (N, C, d1, ...).
   Arguments(const at::Tensor& input_, const at::Tensor& target_, const std::optional<at::Tensor>& weight_,
-            double label_smoothing_, int64_t batch_dims)
-      : input(input_), target(target_), label_smoothing(label_smoothing_) {
+            double label_smoothing_, int64_t batch_dims_)
+      : input(input_), target(target_), batch_dims(batch_dims_), label_smoothing(label_smoothing_) {
     TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
                 batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
     check_label_smoothing(label_smoothing);
@@ -61,13 +62,11 @@ struct Arguments {
   }
 
   // The shapes of the results.
-  at::IntArrayRef batch(int64_t batch_dims) const { return input.sizes().slice(0, batch_dims); }
-  at::IntArrayRef loss(Reduction reduction, int64_t batch_dims) const {
-    return reduction == Reduction::kNone ? target.sizes() : batch(batch_dims);
-  }
-  at::IntArrayRef denominator(Reduction reduction, int64_t batch_dims) const {
+  at::IntArrayRef batch() const { return input.sizes().slice(0, batch_dims); }
+  at::IntArrayRef loss(Reduction reduction) const { return reduction == Reduction::kNone ? target.sizes() : batch(); }
+  at::IntArrayRef denominator(Reduction reduction) const {
     static constexpr int64_t kNothing[] = {0};
-    return reduction == Reduction::kMean ? batch(batch_dims) : at::IntArrayRef(kNothing);
+    return reduction == Reduction::kMean ? batch() : at::IntArrayRef(kNothing);
   }
   at::DimVector stats() const {
     at::DimVector shape(target.sizes());
@@ -96,9 +95,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(const at::T
   problem.row_dims = lay_out_rows({{input, arguments.class_dim, problem.input_rows}});
 
   const auto opmath = input.options().dtype(opmath_of(input));
-  at::Tensor loss = at::empty(arguments.loss(problem.reduction, batch_dims), input.options());
+  at::Tensor loss = at::empty(arguments.loss(problem.reduction), input.options());
   at::Tensor stats = at::empty(arguments.stats(), opmath);
-  at::Tensor denominator = at::empty(arguments.denominator(problem.reduction, batch_dims), opmath);
+  at::Tensor denominator = at::empty(arguments.denominator(problem.reduction), opmath);
   problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
   problem.stats = stats.mutable_data_ptr();
@@ -118,9 +117,9 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const at::Tenso
 
   const Reduction kind = check_reduction(reduction);
   const at::ScalarType opmath = opmath_of(input);
-  check_from_forward("grad_output", grad_output, arguments.loss(kind, batch_dims), input.scalar_type(), input);
+  check_from_forward("grad_output", grad_output, arguments.loss(kind), input.scalar_type(), input);
   check_from_forward("stats", stats, arguments.stats(), opmath, input);
-  check_from_forward("denominator", denominator, arguments.denominator(kind, batch_dims), opmath, input);
+  check_from_forward("denominator", denominator, arguments.denominator(kind), opmath, input);
 
   const bool mean = kind == Reduction::kMean;
   const at::Tensor row_stats = stats.contiguous();
