@@ -107,7 +107,8 @@ CROSS_ENTROPY = Loss(
     module=ce_ext.nn.CrossEntropyLoss,
     reference_module=torch.nn.CrossEntropyLoss,
     make_inputs=class_index_inputs,
-    # Around the sizes where a kernel changes its ways: vectors, class blocks, rows as lanes or classes as lanes.
+    # Around the sizes where a kernel changes its ways: vectors, class blocks, rows as lanes or classes as lanes, more
+    # rows than are summed at a time.
     shapes=(
         (5,),
         (1, 1),
@@ -117,6 +118,7 @@ CROSS_ENTROPY = Loss(
         (5, 64),
         (33, 100),
         (600, 10),
+        (9000, 3),
         (3, 257),
         (2, 4097),
         (2, 9000),

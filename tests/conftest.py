@@ -1,26 +1,68 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests import cuda_emu
 from tests.cases import DEVICES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     help = "run only the tests of this device, and none that have no device; may be repeated"
     parser.addoption("--device", action="append", choices=("cpu", "emulated", "cuda"), help=help)
+    help = "a library with the emulated CUDA kernels, in place of the one that is compiled from csrc"
+    parser.addoption("--emulated-kernels", type=Path, metavar="FILE", help=help)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Everything runs on the CPU and a GPU; tests of kernels also run the CUDA kernels without a GPU."""
+    if "device" in metafunc.fixturenames:
+        is_emulated = cuda_emu.IS_SUPPORTED and metafunc.definition.get_closest_marker("kernel")
+        metafunc.parametrize("device", (*DEVICES, *(("emulated",) if is_emulated else ())), indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if chosen := config.getoption("--device"):
-        device_of = {item: item.callspec.params.get("device") for item in items if hasattr(item, "callspec")}
-        config.hook.pytest_deselected(items=[item for item in items if device_of.get(item) not in chosen])
-        items[:] = [item for item in items if device_of.get(item) in chosen]
+        is_chosen = {item: _device_of(item) in chosen for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if not is_chosen[item]])
+        items[:] = [item for item in items if is_chosen[item]]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return request.param
+def _device_of(item: pytest.Item) -> str | None:
+    if "emulator" in item.fixturenames:
+        return "emulated"
+    return item.callspec.params.get("device") if hasattr(item, "callspec") else None
+
+
+@pytest.fixture(scope="session")
+def emulator(request: pytest.FixtureRequest) -> cuda_emu.Emulator:
+    return cuda_emu.Emulator(request.config.getoption("--emulated-kernels") or cuda_emu.compile_kernels())
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device to put tensors on; that of the emulated CUDA kernels is the CPU."""
+    if request.param != "emulated":
+        yield request.param
+        return
+    with request.getfixturevalue("emulator").running():
+        yield "cpu"
+
+
+@pytest.fixture
+def runs_cuda_kernels(request: pytest.FixtureRequest) -> bool:
+    return request.node.callspec.params["device"] != "cpu"
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Makes torch fill new tensors with NaN, so that no result can be right by what was there before."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)

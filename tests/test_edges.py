@@ -78,6 +78,31 @@ def test_ignored_rows_are_not_read(classes: int, device: str) -> None:
         assert (grad[~kept] == 0).all()
 
 
+@pytest.mark.parametrize("target_value", [-1, "classes", 10**12])
+@pytest.mark.parametrize("classes", [5, 300])
+def test_target_out_of_bounds(classes: int, target_value: int | str, device: str, runs_cuda_kernels: bool) -> None:
+    """The CPU raises. CUDA, whose host does not wait to hear of it, makes the row's loss and gradient NaN."""
+    input = torch.randn(6, classes, device=device)
+    target = torch.randint(0, classes, (6,), device=device)
+    target[4] = classes if target_value == "classes" else target_value
+    if not runs_cuda_kernels:
+        with pytest.raises(IndexError, match=rf"target\[4\] = {target[4].item()} is out of bounds"):
+            cross_entropy(input, target)
+        return
+    good = torch.arange(6, device=device) != 4
+    for options in ({}, {"label_smoothing": 0.1}):
+        for reduction in ("none", "sum"):
+            input.requires_grad_()
+            loss = cross_entropy(input, target, reduction=reduction, **options)
+            (grad,) = torch.autograd.grad(loss.sum(), input)
+            alone, grad_alone = _both(input[good], target[good], reduction=reduction, **options)[0]
+            if reduction == "none":
+                torch.testing.assert_close(loss[good], alone)
+            assert loss[~good].isnan().all() if reduction == "none" else loss.isnan()
+            torch.testing.assert_close(grad[good], grad_alone)
+            assert grad[~good].isnan().all()
+
+
 @pytest.mark.parametrize("ignore_index", [-100, -2, 0, 2, 255, 10**12])
 def test_ignore_index_of_any_value(ignore_index: int, device: str) -> None:
     input = torch.randn(6, 5, device=device)

@@ -1,5 +1,6 @@
 """Logits of any strides: read in place, with a gradient in their memory format."""
 
+import mmap
 from collections.abc import Callable
 
 import pytest
@@ -80,6 +81,32 @@ def test_layout(loss: Loss, dim: int, name: str, classes: int, reduction: str, d
 
 
 @ALL_LOSSES
+@pytest.mark.parametrize(
+    ("shape", "stride"),
+    [((2, 300), (2**31, 1)), ((2, 5), (2**31, 1)), ((2, 5), (1, 2**29)), ((1, 5, 2), (1, 2**29, 1))],
+)
+def test_elements_further_apart_than_2_31(
+    loss: Loss, shape: tuple[int, ...], stride: tuple[int, ...], device: str
+) -> None:
+    values, target = loss.make_inputs(shape, torch.bfloat16, device)
+    target.fill_(shape[1] - 1)
+    size = 2**31 + 2 * shape[1]
+    if device == "cuda":
+        memory = torch.empty(size, dtype=torch.bfloat16, device=device)
+    else:  # pages that nobody touches take no memory
+        pages = mmap.mmap(-1, size * 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = torch.frombuffer(pages, dtype=torch.bfloat16)
+    input = memory.as_strided(shape, stride).copy_(values)
+    results = []
+    for x in (input.detach(), values):
+        x.requires_grad_()
+        result = loss.function(x, target)
+        results.append((result.detach(), *torch.autograd.grad(result, x)))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@ALL_LOSSES
+@pytest.mark.heavy
 @pytest.mark.parametrize(("dim", "name"), [x for x in LAYOUTS if x[1] not in ("crop", "every other")])
 def test_logits_are_never_copied(loss: Loss, dim: int, name: str, device: str) -> None:
     shape = (4096, 256) if dim == 2 else (4, 64, 64, 64)

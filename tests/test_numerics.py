@@ -134,6 +134,7 @@ def test_smoothing_puts_mass_on_an_impossible_class(classes: int, device: str) -
     assert grad.isfinite().all()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(70000, 3), (70000, 65), (2, 3, 200, 175)], ids=str)
 def test_float16_mean_over_more_rows_than_float16_can_count(shape: tuple[int, ...], device: str) -> None:
     input = torch.randn(shape, device=device).half()
@@ -149,6 +150,7 @@ def test_float16_mean_over_more_rows_than_float16_can_count(shape: tuple[int, ..
     torch.testing.assert_close(input.grad.double(), exact_input.grad, rtol=1e-3, atol=2.0**-24)
 
 
+@pytest.mark.heavy
 def test_long_sums_stay_accurate(device: str) -> None:
     input = torch.randn(3_000_000, 2, device=device)
     target = torch.randint(0, 2, (3_000_000,), device=device)
@@ -156,6 +158,7 @@ def test_long_sums_stay_accurate(device: str) -> None:
     torch.testing.assert_close(cross_entropy(input, target, reduction="sum").double(), exact, rtol=2e-7, atol=0)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)], ids=str)
 def test_bits_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...], device: str) -> None:
     input = torch.randn(shape, device=device)

@@ -63,6 +63,7 @@ def test_second_derivative_where_all_rows_are_ignored(device: str) -> None:
 
 
 @ALL_LOSSES
+@pytest.mark.kernel
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, 0), (-1, None), (None, 0), (2, -1)], ids=str)
 def test_vmap(loss: Loss, in_dims: tuple[int | None, int | None], reduction: str, device: str) -> None:
@@ -85,6 +86,7 @@ def test_vmap(loss: Loss, in_dims: tuple[int | None, int | None], reduction: str
 
 
 @ALL_LOSSES
+@pytest.mark.kernel
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_nested_vmap(loss: Loss, reduction: str, device: str) -> None:
     samples = [loss.make_inputs((4, 5), torch.float64, device, seed) for seed in range(6)]
@@ -97,6 +99,7 @@ def test_nested_vmap(loss: Loss, reduction: str, device: str) -> None:
 
 
 @ALL_LOSSES
+@pytest.mark.kernel
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
     input, target = loss.make_inputs((4, 5), torch.float64, device)

@@ -45,6 +45,7 @@ def test_loss_and_gradient(case: Case, dtype: torch.dtype, device: str) -> None:
 
 
 @ALL_LOSSES
+@pytest.mark.heavy
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

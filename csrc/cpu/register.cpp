@@ -2,6 +2,6 @@
 #include <torch/library.h>
 
 #include "cpu/backend.h"
-#include "host/cross_entropy.h"
+#include "host/register_ops.h"
 
-TORCH_LIBRARY_IMPL(ce_ext, CPU, m) { ce_ext::register_cross_entropy<ce_ext::cpu::Backend>(m); }
+TORCH_LIBRARY_IMPL(ce_ext, CPU, m) { ce_ext::register_ops<ce_ext::cpu::Backend>(m); }

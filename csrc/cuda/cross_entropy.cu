@@ -1,5 +1,5 @@
 #include "cuda/cross_entropy.cuh"
-#include "cuda/cross_entropy.h"
+#include "cuda/launch.h"
 
 namespace ce_ext::cuda {
 namespace {

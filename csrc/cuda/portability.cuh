@@ -1,13 +1,15 @@
-// All that the kernels know of CUDA: what is not plain CUDA C++ in them goes through here, and they include nothing
-// of torch, so that nvcc takes seconds and a host compiler can be taught to run the same files.
+// All that the kernels know of CUDA: what is not plain C++ in them goes through here, and they include nothing of
+// torch. So nvcc takes seconds, and tests/cuda_emu can run the same files on the CPU.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#if defined(__CUDACC__)  // the emulator's headers, which stand in for those above, bring their own
 #define SHARED_ARRAY(T, name, size) __shared__ T name[size]
 #define LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<(blocks), (threads), 0, (stream)>>>(__VA_ARGS__)
+#endif
 
 namespace ce_ext::cuda {
 

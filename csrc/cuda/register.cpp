@@ -6,8 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "cuda/cross_entropy.h"
-#include "host/cross_entropy.h"
+#include "cuda/launch.h"
+#include "host/register_ops.h"
 
 namespace ce_ext::cuda {
 namespace {
@@ -34,4 +34,4 @@ struct Backend {
 }  // namespace
 }  // namespace ce_ext::cuda
 
-TORCH_LIBRARY_IMPL(ce_ext, CUDA, m) { ce_ext::register_cross_entropy<ce_ext::cuda::Backend>(m); }
+TORCH_LIBRARY_IMPL(ce_ext, CUDA, m) { ce_ext::register_ops<ce_ext::cuda::Backend>(m); }

@@ -1,4 +1,4 @@
-// The launchers of cross entropy: raw pointers, sizes and a stream, nothing of torch.
+// Launches the kernels of any problem: raw pointers, sizes and a stream, nothing of torch.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,14 @@
+// Gives the ops of one backend to the dispatcher.
+#pragma once
+
+#include "host/cross_entropy.h"
+
+namespace ce_ext {
+
+// Backend has a `DeviceGuard`, made of the input, and a static `run` for every kind of problem: a Driver.
+template <class Backend>
+void register_ops(torch::Library& m) {
+  register_cross_entropy<Backend>(m);
+}
+
+}  // namespace ce_ext

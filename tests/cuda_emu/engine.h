@@ -1,0 +1,61 @@
+// Runs the threads of a CUDA kernel on the CPU, so that tests need no GPU: the blocks one after another, every thread
+// of a block as a fiber. A fiber runs until it waits for others, at a barrier or a warp collective, or reaches an
+// atomic; then the schedule picks who goes on. This file is what include/cuda_runtime.h builds CUDA's words from.
+//
+// The schedule comes from the environment: CUDA_EMU_SCHEDULE=forward (the default), reverse or random:SEED, for
+// threads and blocks alike. What CUDA leaves undefined is an error with file and line: a barrier that not all threads
+// reach, collectives that do not match, a shuffle from a lane that is not there, a deadlock.
+//
+// The engine itself is never instrumented. Compiled with CUDA_EMU_ASAN or CUDA_EMU_TSAN, it tells the sanitizer of the
+// kernels about its fibers; to ThreadSanitizer every CUDA thread is a thread, ordered by barriers, __syncwarp and
+// fences and by nothing else.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+
+struct uint3 {
+  unsigned x, y, z;
+};
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+namespace cuda_emu {
+
+constexpr int kWarpSize = 32;
+
+// Of the thread that runs, and of its launch.
+extern uint3 thread_index, block_index;
+extern dim3 block_size, grid_size;
+
+// Runs the grid. Throws std::runtime_error for a launch that no GPU takes, and for what goes wrong in it.
+void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& thread);
+
+// The block's array that `key` stands for: filled with 0xff, which makes NaN of floats, when it is first asked for.
+void* static_shared(const void* key, size_t bytes);
+void* dynamic_shared();
+
+using Where = std::source_location;
+using Fold = uint64_t (*)(uint64_t, uint64_t);
+
+// All threads of the block meet, and get their values folded into one. Orders memory.
+uint64_t meet_block(const char* what, uint64_t value, Fold fold, const Where& at);
+
+// The lanes of the mask meet, and get their values folded into one.
+enum class Memory { kUnordered, kOrdered };
+uint64_t meet_warp(const char* what, unsigned mask, uint64_t value, Fold fold, Memory memory, const Where& at);
+
+// The lanes of the mask meet, and each gets the value of another.
+uint64_t shuffle(const char* what, unsigned mask, uint64_t value, int source_lane, const Where& at);
+
+unsigned lane();
+void fence();
+void atomic_point();  // where the schedule may put another thread before this one's atomic
+[[noreturn]] void fail(const char* message, const Where& at);
+
+}  // namespace cuda_emu

@@ -1,0 +1,18 @@
+// Stands in for the CUDA toolkit's header.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
+
+// To nearest, ties to even; every NaN becomes the one that CUDA makes.
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  if (x != x) return {0x7fff};
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}

@@ -1,0 +1,147 @@
+// Small kernels for the tests of the emulator. Each writes one int a thread, or does what CUDA leaves undefined.
+#include <map>
+#include <string>
+
+#include "cuda/block_reduce.cuh"
+
+namespace {
+
+constexpr unsigned kAll = ~0u;
+constexpr unsigned kFirstHalf = 0xffff;
+
+using ce_ext::cuda::RowTotals;
+
+int counter;
+
+int lane() { return threadIdx.x % 32; }
+int thread() { return threadIdx.x; }
+
+// A value that no other thread of the launch has.
+int number() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+int shared_exchange(int* array, void (*wait)(), int partner) {
+  array[thread()] = thread();
+  wait();
+  return array[partner];
+}
+
+const std::map<std::string, int (*)()> kernels = {
+    {"shfl", [] { return __shfl_sync(kAll, thread(), 7); }},
+    {"shfl beyond the warp", [] { return __shfl_sync(kAll, thread(), 33); }},
+    {"shfl width 8", [] { return __shfl_sync(kAll, thread(), 1, 8); }},
+    {"shfl_up", [] { return __shfl_up_sync(kAll, thread(), 4); }},
+    {"shfl_down", [] { return __shfl_down_sync(kAll, thread(), 4); }},
+    {"shfl_down width 8", [] { return __shfl_down_sync(kAll, thread(), 4, 8); }},
+    {"shfl_xor width 8", [] { return __shfl_xor_sync(kAll, thread(), 3, 8); }},
+    {"shfl double", [] { return int(__shfl_sync(kAll, thread() * 1.5, 2) * 2); }},
+    {"half warps apart",
+     [] {
+       const unsigned mask = lane() < 16 ? kFirstHalf : ~kFirstHalf;
+       int sum = lane();
+       for (int offset = 8; offset > 0; offset /= 2) sum += __shfl_xor_sync(mask, sum, offset);
+       return sum;
+     }},
+    {"some lanes alone", [] { return lane() < 7 ? __reduce_add_sync(0x7fu, lane()) : -1; }},
+    {"the others have exited",
+     [] {
+       if (lane() >= 7) return -1;
+       return __reduce_add_sync(kAll, lane());
+     }},
+    {"ballot", [] { return int(__ballot_sync(kAll, lane() % 3 == 0)); }},
+    {"any", [] { return __any_sync(kAll, thread() == 40); }},
+    {"all", [] { return __all_sync(kAll, thread() < 40); }},
+    {"reduce_add", [] { return __reduce_add_sync(kAll, thread()); }},
+    {"reduce_min", [] { return __reduce_min_sync(kAll, 5 - thread()); }},
+    {"reduce_min unsigned", [] { return int(__reduce_min_sync(kAll, unsigned(5 - thread()))); }},
+    {"reduce_max", [] { return __reduce_max_sync(kAll, 5 - thread()); }},
+    {"reduce_and", [] { return int(__reduce_and_sync(kAll, thread() | 64u)); }},
+    {"reduce_or", [] { return int(__reduce_or_sync(kAll, unsigned(thread()))); }},
+    {"reduce_xor", [] { return int(__reduce_xor_sync(kAll, 1u << lane())); }},
+    {"syncthreads_count", [] { return __syncthreads_count(thread() % 3); }},
+    {"syncthreads_or", [] { return __syncthreads_or(thread() == 5); }},
+    {"syncthreads_and", [] { return __syncthreads_and(thread() == 5); }},
+    {"shared memory across a warp",
+     [] {
+       SHARED_ARRAY(int, array, 64);
+       return shared_exchange(array, [] { __syncwarp(); }, thread() ^ 1);
+     }},
+    {"shared memory across the block",
+     [] {
+       SHARED_ARRAY(int, array, 64);
+       return shared_exchange(array, [] { __syncthreads(); }, 63 - thread());
+     }},
+    {"dynamic shared memory",
+     [] {
+       DYNAMIC_SHARED_ARRAY(int, array);
+       return shared_exchange(array, [] { __syncthreads(); }, 63 - thread());
+     }},
+    {"shared memory before it is written",
+     [] {
+       SHARED_ARRAY(int, array, 64);
+       const int before = array[thread()];
+       array[thread()] = 1;
+       return before;
+     }},
+    {"atomicAdd", [] { return atomicAdd(&counter, 1); }},
+    {"the last block sees the others",
+     [] {
+       SHARED_ARRAY(bool, is_last, 1);
+       static int sums[2];
+       const int sum = __reduce_add_sync(kAll, thread());
+       if (thread() == 0) {
+         sums[blockIdx.x] = sum;
+         __threadfence();
+         is_last[0] = atomicAdd(&counter, 1) == int(gridDim.x) - 1;
+       }
+       __syncthreads();
+       if (!is_last[0] || thread() != 0) return -1;
+       __threadfence();
+       return sums[0] + sums[1];
+     }},
+    {"block_reduce twice",
+     [] {
+       const RowTotals first = ce_ext::cuda::block_reduce<64>(RowTotals{double(thread()), 1.0});
+       const RowTotals second = ce_ext::cuda::block_reduce<64>(RowTotals{2.0 * thread(), 1.0});
+       return thread() == 0 ? int(first.loss * 10000 + second.loss) : -1;
+     }},
+
+    {"barrier that half of the threads reach",
+     [] {
+       if (thread() < 32) __syncthreads();
+       return 0;
+     }},
+    {"different barriers",
+     [] {
+       if (thread() < 32) {
+         __syncthreads();
+       } else {
+         __syncthreads();
+       }
+       return 0;
+     }},
+    {"half a warp shuffles for all", [] { return lane() < 16 ? __shfl_down_sync(kAll, lane(), 1) : 0; }},
+    {"different collectives", [] { return lane() < 16 ? __any_sync(kAll, 1) : __all_sync(kAll, 1); }},
+    {"lane outside of its own mask", [] { return __any_sync(kFirstHalf, 1); }},
+    {"shuffle from a lane that is not there",
+     [] { return lane() < 16 ? __shfl_sync(kFirstHalf, lane(), 20) : 0; }},
+    {"shuffle of width 5", [] { return __shfl_sync(kAll, lane(), 0, 5); }},
+};
+
+}  // namespace
+
+// Runs it, and returns what went wrong or an empty string.
+extern "C" const char* run_selftest(const char* kernel, int blocks, int threads, int dynamic_shared_bytes, int* out) {
+  static std::string error;
+  const auto run = kernels.at(kernel);
+  error.clear();
+  counter = 0;
+  try {
+    cuda_emu::launch(blocks, threads, dynamic_shared_bytes, [&] {
+      const int result = run();
+      out[number()] = result;
+    });
+  } catch (const std::exception& e) {
+    error = e.what();
+  }
+  return error.c_str();
+}

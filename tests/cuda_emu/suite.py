@@ -1,0 +1,55 @@
+"""The tests of kernels on the emulated device, in a process of their own: under a sanitizer, or with other sources."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from torch.utils.cpp_extension import get_cxx_compiler
+
+from tests.cuda_emu import CSRC, ROOT, compile_kernels
+
+Run = subprocess.CompletedProcess[str]
+Item = TypeVar("Item")
+
+# A sanitizer has to be in the process before the library that it watches.
+_RUNTIMES = {None: (), "address": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
+_OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks at exit
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+    "OMP_NUM_THREADS": "1",  # torch's own threads: ThreadSanitizer does not see how OpenMP orders them
+}
+
+
+def run_suite(*arguments: str, csrc: Path = CSRC, sanitizer: str | None = None, schedule: str = "forward") -> Run:
+    """pytest with these arguments; stdout holds its stderr too."""
+    kernels = compile_kernels(csrc, sanitizer)
+    runtimes = [
+        subprocess.check_output([get_cxx_compiler(), f"-print-file-name={name}"], text=True).strip()
+        for name in _RUNTIMES[sanitizer]
+    ]
+    environment = dict(os.environ, CUDA_EMU_SCHEDULE=schedule)
+    if sanitizer:
+        environment |= _OPTIONS | {"LD_PRELOAD": ":".join(runtimes)}
+    options = ("-q", "-x", "-s", "-p", "no:cacheprovider", "--device", "emulated", f"--emulated-kernels={kernels}")
+    return subprocess.run(
+        (sys.executable, "-m", "pytest", *options, *arguments),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@contextmanager
+def concurrently(function: Callable[[Item], Run], items: Sequence[Item]) -> Iterator[dict[Item, Future[Run]]]:
+    """Starts them all, as many at a time as there are cores."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield {item: pool.submit(function, item) for item in items}
+        pool.shutdown(cancel_futures=True)

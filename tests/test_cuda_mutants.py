@@ -1,0 +1,212 @@
+"""Plants bugs in the CUDA kernels, one at a time: the suite has to fail on each of them, and for the right reason."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import cuda_emu
+from tests.cuda_emu.suite import Run, concurrently, run_suite
+
+pytestmark = pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux")
+
+WRONG_VALUES = r"AssertionError"
+WRONG_PLACE = rf"{WRONG_VALUES}|Segmentation fault"
+OUT_OF_BOUNDS = r"AddressSanitizer: heap-buffer-overflow"
+MISALIGNED = r"runtime error: .* misaligned address"
+RACE = r"ThreadSanitizer: data race"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str  # of csrc/cuda
+    old: str
+    new: str
+    tests: str  # arguments of pytest: those that kill it
+    evidence: str = WRONG_VALUES
+    schedule: str = "forward"
+    sanitizer: str | None = None
+
+
+BLOCK_REDUCE, PACKS, KERNELS = "block_reduce.cuh", "packs.cuh", "cross_entropy.cuh"
+BY_CLASS = "tests/test_values.py -k 3x257"
+BY_ROW = "tests/test_values.py -k 33x100"
+MANY_ROWS = "tests/test_values.py -k 9000x3"
+FAR_APART = "tests/test_layouts.py -k further_apart"
+
+MUTANTS = (
+    Mutant(
+        "no barrier after shared memory is written",
+        BLOCK_REDUCE,
+        "  __syncthreads();\n  if (warp == 0)",
+        "  if (warp == 0)",
+        BY_CLASS,
+    ),
+    Mutant(
+        "no barrier after shared memory is written, where that gives the right values",
+        BLOCK_REDUCE,
+        "  __syncthreads();\n  if (warp == 0)",
+        "  if (warp == 0)",
+        BY_CLASS,
+        RACE,
+        schedule="reverse",
+        sanitizer="thread",
+    ),
+    Mutant(
+        "no barrier before shared memory is reused",
+        BLOCK_REDUCE,
+        "  __syncthreads();  // warp_sums is free for the next call\n",
+        "",
+        "tests/test_cuda_emu.py -k block_reduce",
+        schedule="reverse",
+    ),
+    Mutant(
+        "half a warp shuffles with the mask of all",
+        BLOCK_REDUCE,
+        "if (warp == 0) {\n    sums = lane < kWarps ? warp_sums[lane] : Sums();",
+        "if (threadIdx.x < kWarps) {\n    sums = warp_sums[lane];",
+        BY_CLASS,
+        r"deadlock.*\n.*lanes ff: __shfl_down_sync at .* for lanes ffffffff\n.*lanes ffffff00: __syncthreads",
+    ),
+    Mutant(
+        "lanes read more sums than there are warps",
+        BLOCK_REDUCE,
+        "lane < kWarps ? warp_sums[lane] : Sums()",
+        "warp_sums[lane]",
+        BY_CLASS,
+        r"runtime error: index \d+ out of bounds",
+        sanitizer="address",
+    ),
+    Mutant(
+        "every lane writes the sum of its warp",
+        BLOCK_REDUCE,
+        "if (lane == 0) warp_sums[warp] = sums;",
+        "warp_sums[warp] = sums;",
+        BY_CLASS,
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "count of packs rounded up",
+        PACKS,
+        "(size - head) / Pack<S>::kSize * Pack<S>::kSize",
+        "(size - head + Pack<S>::kSize - 1) / Pack<S>::kSize * Pack<S>::kSize",
+        BY_CLASS,
+        OUT_OF_BOUNDS,
+        sanitizer="address",
+    ),
+    Mutant(
+        "packs that are not aligned",
+        PACKS,
+        "head = to_boundary < size ? to_boundary : size;",
+        "head = 0;",
+        "tests/test_layouts.py -k misaligned",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "packs where the row of the gradient is aligned otherwise",
+        KERNELS,
+        "split.head = split.packs_end = p.classes;",
+        "",
+        "tests/test_layouts.py -k misaligned",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "blocks add to one sum without atomics",
+        KERNELS,
+        "if (threadIdx.x == 0) totals[slice] = sums;",
+        """if (threadIdx.x == 0) {
+          totals[slice] = slice % slices ? RowTotals() : sums;
+          if (slice % slices) totals[slice / slices * slices].merge(sums);
+        }""",
+        MANY_ROWS,
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "the last block leaves out the last row",
+        KERNELS,
+        "begin + kRowsPerSlice < group_end ? begin + kRowsPerSlice : group_end",
+        "begin + kRowsPerSlice < group_end ? begin + kRowsPerSlice : group_end - 1",
+        MANY_ROWS,
+    ),
+    Mutant(
+        "the last block goes a row too far",
+        KERNELS,
+        "if (row >= p.rows) return;",
+        "if (row > p.rows) return;",
+        BY_ROW,
+        OUT_OF_BOUNDS,
+        sanitizer="address",
+    ),
+    Mutant(
+        "a block adds up no more slices than it has threads",
+        KERNELS,
+        "for (int64_t i = threadIdx.x; i < slices; i += kThreadsToSum) sums.merge(totals[group * slices + i]);",
+        "if (threadIdx.x < slices) sums.merge(totals[group * slices + threadIdx.x]);",
+        "tests/test_numerics.py -k long_sums",
+    ),
+    Mutant(
+        "offset of a row in 32 bits",
+        KERNELS,
+        "+ p.input_rows.offset(p.row_dims, row)",
+        "+ int(p.input_rows.offset(p.row_dims, row))",
+        FAR_APART,
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "offset of a class in 32 bits",
+        KERNELS,
+        "load(x + c * stride)",
+        "load(x + int(c * stride))",
+        FAR_APART,
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "gradient of ignored rows left unwritten",
+        KERNELS,
+        "  S* grad_x = grad_row<S>(p, row);\n",
+        "  S* grad_x = grad_row<S>(p, row);\n  if (gradient.kind == TargetKind::kIgnored) return;\n",
+        BY_CLASS,
+    ),
+    Mutant(
+        "negative targets taken for classes",
+        KERNELS,
+        "target >= 0 && target < p.classes",
+        "target < p.classes",
+        "tests/test_edges.py -k out_of_bounds",
+        WRONG_PLACE,
+    ),
+)
+
+
+def _run(mutant: Mutant) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        csrc = Path(folder) / "csrc"
+        shutil.copytree(cuda_emu.CSRC, csrc)
+        file = csrc / "cuda" / mutant.file
+        source = file.read_text()
+        assert mutant.old in source, f"{mutant.file} no longer has the code that this mutant changes: {mutant.old}"
+        file.write_text(source.replace(mutant.old, mutant.new))
+        return run_suite(*mutant.tests.split(), csrc=csrc, schedule=mutant.schedule, sanitizer=mutant.sanitizer)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[Mutant, Future[Run]]]:
+    with concurrently(_run, MUTANTS) as started:
+        yield started
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_is_killed(mutant: Mutant, runs: dict[Mutant, Future[Run]]) -> None:
+    run = runs[mutant].result()
+    assert run.returncode != 0, f"survives: {run.stdout}"
+    assert re.search(mutant.evidence, run.stdout), run.stdout
