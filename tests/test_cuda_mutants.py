@@ -80,7 +80,7 @@ MUTANTS = (
         "lane < kWarps ? warp_sums[lane] : Sums()",
         "warp_sums[lane]",
         BY_CLASS,
-        r"runtime error: index \d+ out of bounds",
+        OUT_OF_BOUNDS,
         sanitizer="address",
     ),
     Mutant(
