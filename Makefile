@@ -8,6 +8,7 @@ PIP         := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 TORCH_STAMP := $(VENV)/.torch
 BUILD_STAMP := $(VENV)/.ce_ext
 INPUTS      := $(shell find csrc build_backend -type f -not -name '*.pyc') setup.py pyproject.toml
+NVCC        := $(shell command -v nvcc)
 
 .PHONY: help demo test bench lint check-cuda clean
 help:  ## list the targets (the default)
@@ -29,17 +30,12 @@ lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu %.cuh,$(INPUTS))
 
-NVCC := $(shell command -v nvcc)
-NVCC_FLAGS := -std=c++17 -O3 -Icsrc -Werror all-warnings -Xcompiler -Wall,-Werror \
-	-Xptxas --warning-as-error,--warn-on-spills,--warn-on-local-memory-usage \
-	$(foreach sm,80 90 100,-gencode arch=compute_$(sm),code=sm_$(sm))
-check-cuda:  ## compile the CUDA kernels, if nvcc is there; a register spill is an error
 ifeq ($(NVCC),)
-	@echo "check-cuda: skipped, there is no nvcc"
+check-cuda:
+	@echo "$@: skipped, there is no nvcc"
 else
-	@for file in $(wildcard csrc/cuda/*.cu); do \
-	    $(NVCC) $(NVCC_FLAGS) -c $$file -o /dev/null && echo "$$file: ok" || exit 1; \
-	done
+check-cuda: $(BUILD_STAMP)  ## compile the CUDA kernels for three generations of GPUs and check their machine code
+	@$(VENV)/bin/python -m tools.check_cuda $(ARGS)
 endif
 
 clean:  ## remove all that was built or installed here
