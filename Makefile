@@ -4,14 +4,26 @@ TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 ARGS   ?=
 
+# What check-cuda-build sets up next to that: a CUDA build of torch, which takes gigabytes.
+CUDA_TORCH ?= torch==2.11.0
+CUDA_VENV  ?= .venv-cuda
+
+# How to install ce_ext. Without -e it is copied, and does not follow the changes of its Python files.
+EDITABLE ?= -e
+EXTRAS   ?= test,bench,examples,dev
+
 PIP         := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 TORCH_STAMP := $(VENV)/.torch
 BUILD_STAMP := $(VENV)/.ce_ext
 INPUTS      := $(shell find csrc build_backend -type f -not -name '*.pyc') setup.py pyproject.toml
+ifeq ($(EDITABLE),)
+INPUTS      += $(filter-out ce_ext/_built_with.py,$(wildcard ce_ext/*.py))
+endif
+NVCC        := $(shell command -v nvcc)
 
-.PHONY: help demo test bench lint check-cuda clean
+.PHONY: help demo test bench lint check-cuda check-cuda-build test-cuda-build clean
 help:  ## list the targets (the default)
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
 	@echo "ARGS is passed on, as in: make test ARGS='-k focal'"
 
 demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and with torch
@@ -29,21 +41,26 @@ lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu %.cuh,$(INPUTS))
 
-NVCC := $(shell command -v nvcc)
-NVCC_FLAGS := -std=c++17 -O3 -Icsrc -Werror all-warnings -Xcompiler -Wall,-Werror \
-	-Xptxas --warning-as-error,--warn-on-spills,--warn-on-local-memory-usage \
-	$(foreach sm,80 90 100,-gencode arch=compute_$(sm),code=sm_$(sm))
-check-cuda:  ## compile the CUDA kernels, if nvcc is there; a register spill is an error
 ifeq ($(NVCC),)
-	@echo "check-cuda: skipped, there is no nvcc"
+check-cuda check-cuda-build:
+	@echo "$@: skipped, there is no nvcc"
 else
-	@for file in $(wildcard csrc/cuda/*.cu); do \
-	    $(NVCC) $(NVCC_FLAGS) -c $$file -o /dev/null && echo "$$file: ok" || exit 1; \
-	done
+check-cuda: $(BUILD_STAMP)  ## compile the CUDA kernels for three generations of GPUs and check their machine code
+	@$(VENV)/bin/python -m tools.check_cuda $(ARGS)
+
+check-cuda-build:  ## build ce_ext for a CUDA build of torch, import it, and check that its ops are complete
+	@CE_EXT_CUDA=1 $(MAKE) --no-print-directory VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)' EDITABLE= EXTRAS=test \
+	    test-cuda-build
 endif
 
+# The tests that need no GPU. Neither command has the checkout on its path, hence they import what was installed.
+test-cuda-build: $(BUILD_STAMP)
+	@cd $(VENV) && bin/python -m ce_ext.info
+	@$(VENV)/bin/pytest --import-mode=importlib tests/test_libraries.py::test_every_op_has_its_kernels \
+	    tests/test_transforms.py::test_fakes_for_every_device
+
 clean:  ## remove all that was built or installed here
-	rm -rf $(VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png
+	rm -rf $(VENV) $(CUDA_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png
 
 # Ask for another TORCH, and the stamp is outdated.
 ifneq ($(TORCH),$(shell cat $(TORCH_STAMP) 2>/dev/null))
@@ -57,5 +74,5 @@ $(TORCH_STAMP):
 
 $(BUILD_STAMP): $(TORCH_STAMP) $(INPUTS)
 	@echo "building ce_ext, which takes minutes the first time"
-	@$(PIP) install --no-build-isolation -e '.[test,bench,examples,dev]'
+	@$(PIP) install --no-build-isolation $(EDITABLE) '.[$(EXTRAS)]'
 	@touch $@

@@ -45,6 +45,16 @@ def test_best_library_is_chosen() -> None:
         assert _load.cpu_library()[0] == RUNNABLE[0]
 
 
+def test_every_op_has_its_kernels() -> None:
+    """For the CPU always and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as it does in setup.py."""
+    keys = ["CPU", "CUDA"] if _C.cuda_architectures or os.environ.get("CE_EXT_CUDA") == "1" else ["CPU"]
+    ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ce_ext::")]
+    assert ops
+    for name in ops:
+        for key in keys:
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(name, key), f"{name} has no kernel for {key}"
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_parallel_for_is_parallel() -> None:
     """A library compiled without OpenMP runs at::parallel_for on one thread, and says nothing."""

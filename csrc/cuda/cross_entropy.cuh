@@ -151,7 +151,7 @@ template <class S>
 __device__ __forceinline__ RowGradient<opmath_t<S>> row_gradient(const CrossEntropyBackward& p,
                                                                  const DeviceLoss<opmath_t<S>>& loss, int64_t row) {
   using A = opmath_t<S>;
-  const A* weight = p.label_smoothing > 0 ? static_cast<const A*>(p.weight) : nullptr;
+  const A* weight = loss.on_host.smoothing > 0 ? static_cast<const A*>(p.weight) : nullptr;
   RowGradient<A> result{p.target[row], kind_of(p, p.target[row]), weight, {}};
   if (result.kind != TargetKind::kClass) return result;
   A scale = load(static_cast<const S*>(p.grad_output) + p.grad_output_rows.offset(p.row_dims, row));

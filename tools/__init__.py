@@ -1,0 +1,1 @@
+"""Checks of the sources that need neither a GPU nor the package."""

@@ -1,0 +1,141 @@
+"""Compile the CUDA kernels for three generations of GPUs, print what they use, and refuse what makes them slow.
+
+No kernel may spill registers or keep anything else in local memory. What more is asked of one follows from its name:
+
+    *_by_class           it walks contiguous classes, in a loop that loads 128 bits at a time
+    *_backward_by_class  and that stores 128 bits at a time, too
+    *_by_class, *_by_row it computes in float64 only if double is among its template arguments
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tools.kernels import CSRC, CompileError, Instruction, Kernel, compile_kernels
+
+WIDE_LOAD = r"LDG\..*\b(128|256)\b"
+WIDE_STORE = r"STG\..*\b(128|256)\b"
+FLOAT64 = r"D(ADD|FMA|MMA|MNMX|MUL|SETP)\b|.*(\.F64|64H)\b"
+LOCAL_MEMORY = r"LDL|STL"
+
+# What a multiprocessor holds, from the technical specifications per compute capability in NVIDIA's CUDA programming
+# guide. These three differ in shared memory alone.
+MAX_WARPS = 64
+MAX_BLOCKS = 32
+REGISTERS = 64 * 1024
+SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
+
+WIDTH_OF_A_FILE = 140  # where there is no terminal to ask, do not wrap the table
+
+
+def faults(kernel: Kernel) -> Iterator[str]:
+    """What there is to refuse in a kernel."""
+    name, _, arguments = kernel.name.partition("<")
+    if kernel.spills:
+        yield f"spills registers, {kernel.spills} bytes of stores and loads"
+    elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
+        yield f"uses local memory, a stack frame of {kernel.stack} bytes"
+    if name.endswith("_by_class"):
+        wanted = {"loads": WIDE_LOAD}
+        if name.endswith("_backward_by_class"):
+            wanted["stores"] = WIDE_STORE
+        if not any(all(_opcodes(loop, access) for access in wanted.values()) for loop in kernel.loops()):
+            yield f"has no loop with 128-bit global {' and '.join(wanted)}"
+    float64 = _opcodes(kernel.code, FLOAT64)
+    if name.endswith(("_by_class", "_by_row")) and float64 and not re.search(r"\bdouble\b", arguments):
+        yield f"computes in float64: {', '.join(sorted(float64))}"
+
+
+def _opcodes(code: Iterable[Instruction], pattern: str) -> set[str]:
+    return {instruction.opcode for instruction in code if re.match(pattern, instruction.opcode)}
+
+
+def resident_blocks(kernel: Kernel) -> int:
+    """How many blocks of the largest size that the kernel allows a multiprocessor holds."""
+    # A warp belongs to one of four schedulers, each with a quarter of the registers, and takes them by 256.
+    warp_registers = _round_up(32 * kernel.registers, 256)
+    warps = 4 * (REGISTERS // 4 // warp_registers)
+    # Every block takes 1024 bytes of shared memory for the system.
+    shared = _round_up(kernel.shared + 1024, 128)
+    return min(MAX_BLOCKS, MAX_WARPS // kernel.warps, warps // kernel.warps, SHARED_BYTES[kernel.sm] // shared)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def describe(kernels: list[tuple[Kernel, ...]], sms: list[int]) -> Table:
+    """One row a kernel; where its versions for the architectures differ, they are set side by side."""
+    title = f"CUDA kernels on sm_{' / '.join(map(str, sms))}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("kernel", no_wrap=True)
+    for column in (
+        "threads\nof a block",
+        "registers\nof a thread",
+        "shared memory,\nbytes",
+        "resident\nblocks",
+        "occupancy",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for versions in kernels:
+        blocks = [resident_blocks(kernel) for kernel in versions]
+        occupancy = (count * kernel.warps / MAX_WARPS for count, kernel in zip(blocks, versions, strict=True))
+        table.add_row(
+            versions[0].name,
+            _cell(kernel.threads for kernel in versions),
+            _cell(kernel.registers for kernel in versions),
+            _cell(kernel.shared for kernel in versions),
+            _cell(blocks),
+            _cell(f"{share:.0%}" for share in occupancy),
+        )
+    return table
+
+
+def _cell(values: Iterable[object]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sources = sorted((CSRC / "cuda").glob("*.cu"))
+    parser.add_argument("sources", nargs="*", type=Path, default=sources, help="default: those of csrc/cuda")
+    parser.add_argument("--sm", nargs="+", type=int, choices=SHARED_BYTES, default=list(SHARED_BYTES))
+    options = parser.parse_args()
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+
+    jobs = list(product(options.sources, options.sm))
+    try:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            compiled = dict(zip(jobs, pool.map(compile_kernels, *zip(*jobs, strict=True)), strict=True))
+    except CompileError as error:
+        sys.exit(f"check-cuda: {error}")
+    kernels = [
+        versions
+        for source in options.sources
+        for versions in zip(*(compiled[source, sm] for sm in options.sm), strict=True)
+    ]
+    console.print(describe(kernels, options.sm))
+    failures = [f"{k.name}, sm_{k.sm}: {fault}" for versions in kernels for k in versions for fault in faults(k)]
+    if not any("_by_class" in versions[0].name for versions in kernels):
+        failures.append("there is no kernel *_by_class whose loops could be looked at")
+    for failure in failures:
+        console.print("[bold red]refused:[/]", failure, highlight=False, soft_wrap=True)
+    if not failures:
+        console.print(f"{len(kernels)} kernels: no spills, no local memory, 128-bit accesses, no stray float64")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
