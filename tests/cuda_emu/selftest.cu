@@ -122,8 +122,7 @@ const std::map<std::string, int (*)()> kernels = {
     {"half a warp shuffles for all", [] { return lane() < 16 ? __shfl_down_sync(kAll, lane(), 1) : 0; }},
     {"different collectives", [] { return lane() < 16 ? __any_sync(kAll, 1) : __all_sync(kAll, 1); }},
     {"lane outside of its own mask", [] { return __any_sync(kFirstHalf, 1); }},
-    {"shuffle from a lane that is not there",
-     [] { return lane() < 16 ? __shfl_sync(kFirstHalf, lane(), 20) : 0; }},
+    {"shuffle from a lane that is not there", [] { return lane() < 16 ? __shfl_sync(kFirstHalf, lane(), 20) : 0; }},
     {"shuffle of width 5", [] { return __shfl_sync(kAll, lane(), 0, 5); }},
 };
 

@@ -50,28 +50,25 @@ T from_bits(uint64_t bits) {
   return value;
 }
 
-// A fold of values of T as the engine wants it.
-template <class T, T (*kFold)(T, T)>
+constexpr auto plus = [](auto a, auto b) { return a + b; };
+constexpr auto smaller = [](auto a, auto b) { return b < a ? b : a; };
+constexpr auto larger = [](auto a, auto b) { return a < b ? b : a; };
+constexpr auto both = [](auto a, auto b) { return a & b; };
+constexpr auto either = [](auto a, auto b) { return a | b; };
+constexpr auto one_of = [](auto a, auto b) { return a ^ b; };
+
+// A fold of values of T, as the engine knows values.
+template <class T, auto kFold>
 uint64_t fold_bits(uint64_t a, uint64_t b) {
-  return to_bits(kFold(from_bits<T>(a), from_bits<T>(b)));
+  return to_bits(T(kFold(from_bits<T>(a), from_bits<T>(b))));
 }
 
-template <class T>
-T plus(T a, T b) { return a + b; }
-template <class T>
-T smaller(T a, T b) { return b < a ? b : a; }
-template <class T>
-T larger(T a, T b) { return a < b ? b : a; }
-inline unsigned both(unsigned a, unsigned b) { return a & b; }
-inline unsigned either(unsigned a, unsigned b) { return a | b; }
-inline unsigned one_of(unsigned a, unsigned b) { return a ^ b; }
-
-template <class T, T (*kFold)(T, T)>
+template <auto kFold, class T>
 T reduce_warp(const char* what, unsigned mask, T value, const Where& at) {
   return from_bits<T>(meet_warp(what, mask, to_bits(value), fold_bits<T, kFold>, Memory::kUnordered, at));
 }
 
-template <class T, T (*kFold)(T, T)>
+template <auto kFold, class T>
 T reduce_block(const char* what, T value, const Where& at) {
   return from_bits<T>(meet_block(what, to_bits(value), fold_bits<T, kFold>, at));
 }
@@ -102,19 +99,17 @@ T modify(T* address, F f) {
 
 }  // namespace cuda_emu
 
-#define CUDA_EMU_HERE const ::cuda_emu::Where &at = ::cuda_emu::Where::current()
+#define CUDA_EMU_HERE const ::cuda_emu::Where& at = ::cuda_emu::Where::current()
 
-inline void __syncthreads(CUDA_EMU_HERE) {
-  cuda_emu::reduce_block<unsigned, cuda_emu::either>("__syncthreads", 0u, at);
-}
+inline void __syncthreads(CUDA_EMU_HERE) { cuda_emu::reduce_block<cuda_emu::either>("__syncthreads", 0u, at); }
 inline int __syncthreads_count(int predicate, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_block<int, cuda_emu::plus>("__syncthreads_count", int(predicate != 0), at);
+  return cuda_emu::reduce_block<cuda_emu::plus>("__syncthreads_count", int(predicate != 0), at);
 }
 inline int __syncthreads_or(int predicate, CUDA_EMU_HERE) {
-  return int(cuda_emu::reduce_block<unsigned, cuda_emu::either>("__syncthreads_or", unsigned(predicate != 0), at));
+  return int(cuda_emu::reduce_block<cuda_emu::either>("__syncthreads_or", unsigned(predicate != 0), at));
 }
 inline int __syncthreads_and(int predicate, CUDA_EMU_HERE) {
-  return int(cuda_emu::reduce_block<unsigned, cuda_emu::both>("__syncthreads_and", unsigned(predicate != 0), at));
+  return int(cuda_emu::reduce_block<cuda_emu::both>("__syncthreads_and", unsigned(predicate != 0), at));
 }
 
 inline void __syncwarp(unsigned mask = ~0u, CUDA_EMU_HERE) {
@@ -146,36 +141,36 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_EM
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
   const unsigned vote = unsigned(predicate != 0) << cuda_emu::lane();
-  return cuda_emu::reduce_warp<unsigned, cuda_emu::either>("__ballot_sync", mask, vote, at);
+  return cuda_emu::reduce_warp<cuda_emu::either>("__ballot_sync", mask, vote, at);
 }
 inline int __any_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
-  return int(cuda_emu::reduce_warp<unsigned, cuda_emu::either>("__any_sync", mask, unsigned(predicate != 0), at));
+  return int(cuda_emu::reduce_warp<cuda_emu::either>("__any_sync", mask, unsigned(predicate != 0), at));
 }
 inline int __all_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
-  return int(cuda_emu::reduce_warp<unsigned, cuda_emu::both>("__all_sync", mask, unsigned(predicate != 0), at));
+  return int(cuda_emu::reduce_warp<cuda_emu::both>("__all_sync", mask, unsigned(predicate != 0), at));
 }
 
 // For int and unsigned.
 template <class T>
 T __reduce_add_sync(unsigned mask, T value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<T, cuda_emu::plus>("__reduce_add_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::plus>("__reduce_add_sync", mask, value, at);
 }
 template <class T>
 T __reduce_min_sync(unsigned mask, T value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<T, cuda_emu::smaller>("__reduce_min_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::smaller>("__reduce_min_sync", mask, value, at);
 }
 template <class T>
 T __reduce_max_sync(unsigned mask, T value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<T, cuda_emu::larger>("__reduce_max_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::larger>("__reduce_max_sync", mask, value, at);
 }
 inline unsigned __reduce_and_sync(unsigned mask, unsigned value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<unsigned, cuda_emu::both>("__reduce_and_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::both>("__reduce_and_sync", mask, value, at);
 }
 inline unsigned __reduce_or_sync(unsigned mask, unsigned value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<unsigned, cuda_emu::either>("__reduce_or_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::either>("__reduce_or_sync", mask, value, at);
 }
 inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, CUDA_EMU_HERE) {
-  return cuda_emu::reduce_warp<unsigned, cuda_emu::one_of>("__reduce_xor_sync", mask, value, at);
+  return cuda_emu::reduce_warp<cuda_emu::one_of>("__reduce_xor_sync", mask, value, at);
 }
 
 template <class T>
