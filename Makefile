@@ -3,6 +3,7 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 ARGS   ?=
+OUT    ?= build/gpu
 
 # What check-cuda-build sets up next to that: a CUDA build of torch, which takes gigabytes.
 CUDA_TORCH ?= torch==2.11.0
@@ -21,9 +22,12 @@ INPUTS      += $(filter-out ce_ext/_built_with.py,$(wildcard ce_ext/*.py))
 endif
 NVCC        := $(shell command -v nvcc)
 
-.PHONY: help demo test bench lint check-cuda check-cuda-build test-cuda-build clean
+GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench)
+
+.PHONY: help demo test bench gpu $(GPU_STAGES) lint check-cuda check-cuda-build test-cuda-build clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
+	@echo "$(GPU_STAGES) are the stages of gpu"
 	@echo "ARGS is passed on, as in: make test ARGS='-k focal'"
 
 demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and with torch
@@ -34,6 +38,12 @@ test: $(BUILD_STAMP)  ## run the tests
 
 bench: $(BUILD_STAMP)  ## run the benchmarks
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+gpu:  ## on a machine with a GPU, with its own torch: build, test, sanitize and benchmark; logs go to OUT
+	@$(PYTHON) -m tools.gpu $(OUT)
+
+$(GPU_STAGES): gpu-%:
+	@$(PYTHON) -m tools.gpu $(OUT) --stages $*
 
 lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/ruff check

@@ -9,19 +9,19 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.cases import select
+from benchmarks.cases import DTYPES, select
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.environment import describe
-from benchmarks.measure import Row, measure
+from benchmarks.measure import measure
 from benchmarks.oracle import TOLERANCE
 from benchmarks.plot import plot
-from benchmarks.providers import PROVIDERS
+from benchmarks.providers import PEERS, PROVIDERS, competitors
 from benchmarks.results import Results
 from benchmarks.tables import show
 
 QUICK_PROVIDERS = ("ce_ext", "eager")  # compiling takes longer than all the rest
 QUICK_BUDGET = 1.0
-WIDTH_OF_A_FILE = 140  # where there is no terminal to ask, do not wrap the tables
+WIDTH_OF_A_FILE = 160  # where there is no terminal to ask, do not wrap the tables
 
 
 def parse() -> argparse.Namespace:
@@ -29,11 +29,11 @@ def parse() -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
     dtypes = [str(dtype).removeprefix("torch.") for dtype in TOLERANCE]
-    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes)
     for option, example in (("--losses", "cross_entropy"), ("--shapes", "64x1000")):
         help = f"those that contain one of the parts; a full name is {example}"
         parser.add_argument(option, nargs="+", metavar="PART", default=(), help=help)
-    help = "the first is compared with the others"
+    help = "the first is compared with the others; default: torch and, on CUDA, the peers that are installed"
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, help=help)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--budget", type=float, default=10, help="seconds of timing a case")
@@ -45,39 +45,48 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
+    device = options.device
     if options.threads:
         torch.set_num_threads(options.threads)
-    providers = options.providers or (QUICK_PROVIDERS if options.quick else tuple(PROVIDERS))
+    providers = options.providers or (QUICK_PROVIDERS if options.quick else competitors(device))
     budget = min(options.budget, QUICK_BUDGET) if options.quick else options.budget
-    cases = list(select(options.losses, options.shapes, options.dtypes, options.quick))
+    cases = list(
+        select(options.losses, options.shapes, options.dtypes or DTYPES[device], device=device, quick=options.quick)
+    )
     if not cases:
         sys.exit("no case matches these --losses, --shapes and --dtypes")
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
 
-    environment = describe(options.device)
-    rows: list[Row] = []
-    failures: list[str] = []
+    results = Results(describe(device), providers)
+
+    def save() -> None:
+        if options.json:
+            unfinished = options.json.with_suffix(".part")
+            unfinished.write_text(json.dumps(results.as_json(), indent=2) + "\n")
+            unfinished.replace(options.json)
+
     # Refreshed by hand: a thread that redraws would disturb the timing.
     with Progress(console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("ceilings", total=len(cases))
-        before = measure_ceilings(options.device)
+        results.ceilings["before"] = measure_ceilings(device)
         for case in cases:
             progress.update(task, description=str(case), refresh=True)
-            timed, failed = measure(case, providers, options.device, budget)
-            rows += timed
-            failures += failed
+            if not console.is_terminal:
+                console.print(str(case), highlight=False)  # of a log one wants to know how far it got
+            rows, failures = measure(case, providers, device, budget)
+            results.rows += rows
+            results.failures += failures
+            save()  # already now: a later case may end the process
             progress.advance(task)
-        after = measure_ceilings(options.device)
+        results.ceilings["after"] = measure_ceilings(device)
 
-    results = Results(environment, providers, before, after, rows, failures)
+    save()
     show(results, console)
-    if options.json:
-        options.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
     if options.plot:
         plot(results, options.plot)
-    return 1 if failures else 0
+    return int(any(failure.provider not in PEERS for failure in results.failures))
 
 
 if __name__ == "__main__":

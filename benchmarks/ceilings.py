@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import torch
+from torch import Tensor
 
 from benchmarks.timing import Step, kernel_clock
 
@@ -32,8 +34,8 @@ def measure_ceilings(device: str) -> Ceilings:
     source = torch.ones(BUFFER_BYTES[device] // 4, device=device)
     destination = torch.ones_like(source)
 
-    def rate(step: Step, nbytes: int) -> float:
-        return nbytes / min(clock(step, 1) for _ in range(REPEATS)) * 1e-9
+    def rate(call: Callable[[], Tensor], nbytes: int) -> float:
+        return nbytes / min(clock(Step(call), 1) for _ in range(REPEATS)) * 1e-9
 
     return Ceilings(
         read=rate(source.sum, source.nbytes),

@@ -3,32 +3,32 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-
-from benchmarks.timing import Step
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's notices off the terminal
 
 
-def peak_extra_bytes(step: Step, device: str) -> int:
-    """The most that torch's allocator held during `step` beyond what it held before."""
-    return _cuda_peak(step) if device == "cuda" else _cpu_peak(step)
+def peak_extra_bytes(call: Callable[[], Tensor], device: str) -> int:
+    """The most that torch's allocator held during `call` beyond what it held before."""
+    return _cuda_peak(call) if device == "cuda" else _cpu_peak(call)
 
 
-def _cuda_peak(step: Step) -> int:
+def _cuda_peak(call: Callable[[], Tensor]) -> int:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    step()
+    call()
     return torch.cuda.max_memory_allocated() - before
 
 
-def _cpu_peak(step: Step) -> int:
+def _cpu_peak(call: Callable[[], Tensor]) -> int:
     # The CPU allocator keeps no peak, but a profile lists its every allocation and release.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
+        call()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(trace))

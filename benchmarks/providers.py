@@ -1,16 +1,66 @@
-"""Who competes. An entry turns a loss into the function to time, `function(input, target)`."""
+"""Who competes: ce_ext, torch, and on CUDA the libraries of the same losses that happen to be installed.
 
+Libraries that fuse the loss with the linear layer before it, such as cut_cross_entropy, are none of them: they never
+make the logits, so they solve another problem, whose time is that of its matrix products.
+"""
+
+import importlib
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 from torch import Tensor
 
-from tests.cases import Loss
+from benchmarks.cases import Case
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
-PROVIDERS: dict[str, Callable[[Loss], Function]] = {
-    "ce_ext": lambda loss: loss.function,
-    "eager": lambda loss: loss.reference,
-    "compile": lambda loss: torch.compile(loss.reference, dynamic=False),
+
+@dataclass(frozen=True)
+class Provider:
+    find: Callable[[Case], Function | None]  # the function to time, `function(input, target)`; None where it has none
+    package: str | None = None  # a peer's, which need not be installed, nor take every case
+    overwrites_input: bool = False  # with the gradient
+
+
+def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Function | None]:
+    """A peer's cross entropy, which takes (N, C) alone."""
+
+    def find(case: Case) -> Function | None:
+        if case.loss.name == "cross_entropy" and len(case.shape) == 2:
+            return getattr(importlib.import_module(module), name)
+        return None
+
+    return find
+
+
+PROVIDERS = {
+    "ce_ext": Provider(lambda case: case.loss.function),
+    "eager": Provider(lambda case: case.loss.reference),
+    "compile": Provider(lambda case: torch.compile(case.loss.reference, dynamic=False)),
+    "liger": Provider(
+        _cross_entropy_of_rows("liger_kernel.transformers.functional", "liger_cross_entropy"),
+        package="liger_kernel",
+        overwrites_input=True,
+    ),
+    "quack": Provider(_cross_entropy_of_rows("quack", "cross_entropy"), package="quack-kernels"),
 }
+
+
+PEERS = {name: provider.package for name, provider in PROVIDERS.items() if provider.package}
+
+
+def versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    installed = {}
+    for name, package in PEERS.items():
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(package)
+    return installed
+
+
+def competitors(device: str) -> tuple[str, ...]:
+    installed = versions() if device == "cuda" else {}
+    return tuple(name for name in PROVIDERS if name not in PEERS or name in installed)

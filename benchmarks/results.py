@@ -1,28 +1,29 @@
 """All rows of a run, and what follows from them. The subject is the first provider."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
 from benchmarks.ceilings import Ceilings
-from benchmarks.measure import Row
+from benchmarks.measure import Failure, Row
 
 Contest = dict[str, Row]  # one pass of one case, by provider
 
 
-@dataclass(frozen=True)
+@dataclass
 class Results:
     environment: dict[str, Any]
     providers: Sequence[str]
-    before: Ceilings
-    after: Ceilings
-    rows: Sequence[Row]
-    failures: Sequence[str]
+    ceilings: dict[str, Ceilings] = field(default_factory=dict)  # by when they were measured
+    rows: list[Row] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def machine(self) -> str:
-        return "{device}, {threads} threads, torch {torch}".format(**self.environment)
+        host = "driver {driver}" if self.environment["driver"] else "{threads} threads"
+        return f"{{device}}, {host}, torch {{torch}}".format(**self.environment)
 
     @property
     def subject(self) -> str:
@@ -40,7 +41,7 @@ class Results:
         return [contest for contest in contests if self.subject in contest]
 
     def ceiling(self, row: Row) -> float:
-        return row.floor.ceiling(self.before.best(self.after))
+        return row.floor.ceiling(reduce(Ceilings.best, self.ceilings.values()))
 
     def speedup(self, contest: Contest, peer: str) -> float | None:
         """The peer's best time over the subject's."""
@@ -51,9 +52,10 @@ class Results:
     def as_json(self) -> dict[str, Any]:
         return {
             "environment": self.environment,
-            "ceilings_gb_per_second": {"before": asdict(self.before), "after": asdict(self.after)},
+            "providers": self.providers,
+            "ceilings_gb_per_second": {when: asdict(rates) for when, rates in self.ceilings.items()},
             "rows": [self._row_as_json(row) for row in self.rows],
-            "failures": self.failures,
+            "failures": [str(failure) for failure in self.failures],
         }
 
     def _row_as_json(self, row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.floors import CAPTION
@@ -19,7 +20,7 @@ def show(results: Results, console: Console) -> None:
     if results.contests(tiny=False):
         console.print(CAPTION, style="dim", width=100)
     for failure in results.failures:
-        console.print("[bold red]not timed:[/]", failure, highlight=False)
+        console.print(f"[bold red]not timed:[/] {escape(str(failure))}", highlight=False)
 
 
 def _tables(results: Results) -> Iterator[Table]:
@@ -35,7 +36,7 @@ def _tables(results: Results) -> Iterator[Table]:
 
 def _ceilings(results: Results) -> Table:
     table = _table("Ceilings, GB/s", "when", "read", "copy", "fill of fresh memory")
-    for when, rates in (("before", results.before), ("after", results.after)):
+    for when, rates in results.ceilings.items():
         table.add_row(when, f"{rates.read:.1f}", f"{rates.copy:.1f}", f"{rates.fill_fresh:.1f}")
     return table
 

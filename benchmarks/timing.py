@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Step = Callable[[], Tensor]
+
+@dataclass(frozen=True)
+class Step:
+    """What is timed, and what is not: putting back inputs that the call has overwritten."""
+
+    call: Callable[[], Tensor]
+    restore: Callable[[], object] = lambda: None
+
+
 Clock = Callable[[Step, int], float]  # seconds a call, over that many calls
 
 # The host's timer and scheduler tick in bursts; a sample has to outlast them.
@@ -19,8 +27,8 @@ MIN_ROUNDS = 5
 # The minima are stable once so many rounds have lowered none of them by more than the tolerance.
 STABLE_ROUNDS = 100
 STABLE_TOLERANCE = 0.005
-# Several times the L2 cache of any current GPU.
-FLUSH_BYTES = 256 << 20
+# Many times the L2 cache of any GPU, and a third of a millisecond of reading even at 3 TB/s.
+FLUSH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -35,14 +43,18 @@ class Timing:
 
 
 def wall_clock(device: str) -> Clock:
-    """The host's time for a call and the kernels it starts."""
+    """The host's time for a call and the kernels it starts.
+
+    Nothing is restored between the calls of a sample: it would be timed, and values do not change the overhead.
+    """
     synchronize = torch.get_device_module(device).synchronize
 
     def clock(step: Step, calls: int) -> float:
+        step.restore()
         synchronize()
         start = time.perf_counter()
         for _ in range(calls):
-            step()
+            step.call()
         synchronize()
         return (time.perf_counter() - start) / calls
 
@@ -53,19 +65,20 @@ def kernel_clock(device: str) -> Clock:
     """On CUDA, the GPU's time for calls that start with a cold L2 cache."""
     if device != "cuda":
         return wall_clock(device)
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    flush = torch.ones(FLUSH_BYTES // 4, device=device)
 
     def clock(step: Step, calls: int) -> float:
-        milliseconds = 0.0
-        for _ in range(calls):
-            flush.zero_()  # also keeps the GPU busy while the host enqueues the call
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+        for start, end in pairs:
+            step.restore()
+            # Reads, because writes would leave dirty lines, whose way out of the cache the call would pay for. While
+            # the GPU is at it, the host enqueues the call, so that gaps between kernels are not timed.
+            flush.sum()
             start.record()
-            step()
+            step.call()
             end.record()
-            end.synchronize()
-            milliseconds += start.elapsed_time(end)
-        return milliseconds * 1e-3 / calls
+        torch.cuda.synchronize()
+        return sum(start.elapsed_time(end) for start, end in pairs) * 1e-3 / calls
 
     return clock
 

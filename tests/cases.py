@@ -76,11 +76,11 @@ def class_count(shape: tuple[int, ...]) -> int:
 def class_index_inputs(
     shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu", seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    input = torch.randn(shape, generator=generator).mul_(3).to(dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    input = torch.randn(shape, generator=generator, device=device).mul_(3).to(dtype)
     rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
-    target = torch.randint(0, class_count(shape), rows, generator=generator)
-    return input.to(device), target.to(device)
+    target = torch.randint(0, class_count(shape), rows, generator=generator, device=device)
+    return input, target
 
 
 def _options(**choices: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:

@@ -1,1 +1,1 @@
-"""Checks of the sources that need neither a GPU nor the package."""
+"""What the Makefile runs besides the tests and the benchmarks."""

@@ -1,0 +1,211 @@
+"""Build, test, sanitize and benchmark on a machine with a GPU, with the torch that it has and no network.
+
+Every stage is a command with a time limit and a log of its own. One that fails does not stop those after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+try:
+    import torch
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    sys.exit(f"gpu: {sys.executable} has no {missing.name}; name a Python that has (make gpu PYTHON=...)")
+
+from benchmarks.compact import compact
+
+ROOT = Path(__file__).parent.parent
+WIDTH = 140
+LAST_LINES = 15  # of the log of a stage that failed
+LISTED_FAILURES = 5  # of the benchmark, in the summary
+
+# Sanitizers make every launch slow. These shapes take every form of the kernels: by row, with more rows than are summed
+# at a time; by class, in one step of a block and in several; with classes that lie apart. Rows are odd or misaligned.
+# A sum takes the kernels of a mean, and float16 those of bfloat16.
+FEW_TESTS = (
+    "(test_loss_and_gradient and (9000x3 or 3x257 or 2x9000 or 2x130x5x3) or test_layout[ and misaligned)"
+    " and not sum and not -float16"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    limit: int  # seconds
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    findings: Sequence[str] = ()  # patterns, whose last matches in the log tell the summary how it went
+
+
+@dataclass(frozen=True)
+class Outcome:
+    stage: Stage
+    verdict: str
+    seconds: float
+    log: str
+
+    @property
+    def findings(self) -> str:
+        matches = (re.findall(pattern, self.log, re.MULTILINE) for pattern in self.stage.findings)
+        found = [match[-1] for match in matches if match]
+        return "; ".join(found) if found or self.verdict == "ok" else self.last_lines(1)
+
+    def last_lines(self, count: int) -> str:
+        return "\n".join(self.log.rstrip().splitlines()[-count:])
+
+
+def stages(folder: Path) -> list[Stage]:
+    """Together they may take just under nine minutes."""
+    python = sys.executable
+    pytest = (python, "-m", "pytest", "-q", "--device", "cuda")
+    tests = r"(\d+ (?:failed|passed|skipped|deselected|error).*) in [\d.]+s"
+    path = os.pathsep.join([os.environ["PATH"], os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin"])
+    # setup.py needs build_backend, where pip would find it. Peers may have come by PYTHONPATH, too.
+    python_path = os.pathsep.join(filter(None, [str(ROOT / "build_backend"), os.environ.get("PYTHONPATH")]))
+    # All cores: the free memory, which setup.py goes by, is little where a virtual machine gets more as it needs it.
+    jobs = os.environ.get("MAX_JOBS", str(len(os.sched_getaffinity(0))))
+
+    def sanitize(tool: str, **environment: str) -> Stage:
+        command = [shutil.which("compute-sanitizer", path=path) or "compute-sanitizer", "--tool", tool]
+        command += ["--kernel-name", "kernel_substring=ce_ext"]  # torch's own kernels are not our business
+        command += ["--report-api-errors", "no"]  # nor are the calls by which torch probes the driver
+        command += ["--launch-timeout", "0"]  # importing torch can take longer than it would wait
+        command += ["--error-exitcode", "1", *pytest, "-m", "kernel", "-k", FEW_TESTS]
+        return Stage(tool, 60, command, environment, (tests, r"SUMMARY: (.*)"))
+
+    return [
+        # In place, because pip would change the environment, and Debian's Python forbids that.
+        Stage(
+            "build",
+            90,
+            (python, "setup.py", "build_ext", "--inplace"),
+            {"CE_EXT_CUDA": "1", "MAX_JOBS": jobs, "PYTHONPATH": python_path},
+            (r"^ce_ext: (.*)",),
+        ),
+        Stage("test", 100, (*pytest, *(("-n", "8") if find_spec("xdist") else ())), findings=(tests,)),
+        # Without torch's cache of memory every tensor ends where its allocation does.
+        sanitize("memcheck", PYTORCH_NO_CUDA_MEMORY_CACHING="1"),
+        sanitize("racecheck"),
+        Stage(
+            "bench",
+            220,
+            (python, "-m", "benchmarks", "--device", "cuda", "--budget", "3", "--json", str(folder / "benchmark.json")),
+            findings=(r"^not timed: (.*)",),
+        ),
+    ]
+
+
+def run(stage: Stage, folder: Path) -> Outcome:
+    log = folder / f"{stage.name}.log"
+    begin = time.monotonic()
+    with log.open("w") as output:
+        try:
+            process = subprocess.Popen(
+                stage.command,
+                cwd=ROOT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | stage.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=os.setpgrp,
+            )
+        except OSError as error:
+            output.write(f"{error}\n")
+            verdict = "FAILED"
+        else:
+            try:
+                verdict = "FAILED" if process.wait(stage.limit) else "ok"
+            except subprocess.TimeoutExpired:
+                verdict = "TIMED OUT"
+            finally:
+                end(process)
+    return Outcome(stage, verdict, time.monotonic() - begin, log.read_text(errors="replace"))
+
+
+def end(leader: subprocess.Popen[bytes]) -> None:
+    """Ends whatever is left of the leader's process group: asks first, so that ninja stops its compilers."""
+    with suppress(ProcessLookupError):  # nothing is left
+        os.killpg(leader.pid, signal.SIGTERM)
+        for _ in range(50):
+            leader.poll()
+            os.killpg(leader.pid, 0)
+            time.sleep(0.1)
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
+
+
+def summarize(outcomes: Sequence[Outcome], record: dict[str, Any] | None, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("stage", "result", "seconds", "limit", "in short"):
+        table.add_column(column, justify="right" if column in ("seconds", "limit") else "left", no_wrap=True)
+    for outcome in outcomes:
+        color = "green" if outcome.verdict == "ok" else "bold red"
+        verdict = f"[{color}]{outcome.verdict}[/]"
+        stage = outcome.stage
+        table.add_row(stage.name, verdict, f"{outcome.seconds:.0f}", str(stage.limit), escape(outcome.findings))
+    console.print(table)
+    if record is None:
+        return
+    console.print("{device}, driver {driver}, torch {torch}; {date}, commit {commit}".format(**record["environment"]))
+    console.print(compact(record))
+    failures = record["failures"]
+    for failure in failures[:LISTED_FAILURES]:
+        [first_line, *_] = failure.splitlines()
+        console.print(f"not timed: {first_line}", no_wrap=True, overflow="ellipsis", markup=False)
+    if len(failures) > LISTED_FAILURES:
+        console.print(f"... and {len(failures) - LISTED_FAILURES} more: see bench.log")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.gpu", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where logs, benchmark.json and summary.txt go")
+    names = [stage.name for stage in stages(Path())]
+    parser.add_argument("--stages", nargs="+", choices=names, default=names, metavar="STAGE", help=f"of {names}")
+    options = parser.parse_args()
+    if options.stages != ["build"] and not torch.cuda.is_available():
+        sys.exit(f"gpu: torch {torch.__version__} sees no GPU on this machine")
+
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "benchmark.json"
+    if "bench" in options.stages:
+        results.unlink(missing_ok=True)  # of an earlier run
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    outcomes = []
+    for stage in stages(folder):
+        if stage.name in options.stages:
+            console.print(f"{stage.name}: at most {stage.limit} s, log in {folder / stage.name}.log", highlight=False)
+            outcome = run(stage, folder)
+            outcomes.append(outcome)
+            if outcome.verdict != "ok":
+                last_lines = outcome.last_lines(LAST_LINES)
+                console.print(last_lines, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
+    record = json.loads(results.read_text()) if "bench" in options.stages and results.exists() else None
+    with (folder / "summary.txt").open("w") as file:
+        for place in (Console(file=file, width=WIDTH), console):
+            summarize(outcomes, record, place)
+    return int(any(outcome.verdict != "ok" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
