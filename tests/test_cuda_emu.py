@@ -9,7 +9,10 @@ import pytest
 from tests import cuda_emu
 from tests.cuda_emu import Emulator
 
-pytestmark = pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux")
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux"),
+]
 
 BLOCKS, THREADS = 2, 64
 SCHEDULES = ("forward", "reverse", "random:1", "random:2")

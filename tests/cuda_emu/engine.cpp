@@ -16,11 +16,7 @@
 #include <vector>
 
 #include "fiber.h"
-
-#if defined(CUDA_EMU_TSAN)
-extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
-extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
-#endif
+#include "thread_sanitizer.h"
 
 namespace cuda_emu {
 
@@ -43,16 +39,6 @@ std::ostream& operator<<(std::ostream& out, const uint3& i) {
 }
 
 std::ostream& operator<<(std::ostream& out, const Where& at) { return out << at.file_name() << ':' << at.line(); }
-
-// Within it, what the allocator does to memory is no access of a thread.
-struct UntrackedMemory {
-#if defined(CUDA_EMU_TSAN)
-  UntrackedMemory() { AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
-  ~UntrackedMemory() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__); }
-#else
-  UntrackedMemory() {}
-#endif
-};
 
 class Schedule {
  public:
@@ -142,7 +128,6 @@ class Engine {
   void run_block(std::array<Fiber, kMaxThreads>& fibers);
   [[noreturn]] void exit_thread();
   Thread* pick();
-  void resume(Thread& thread);
   void try_collective(Warp& warp, uint32_t mask);
   [[noreturn]] void fail_at(const Request& request, const std::string& message);
   [[noreturn]] void report_deadlock();
@@ -167,8 +152,9 @@ class Engine {
   Fiber host_;
   // Neighbouring blocks take turns with them: to ThreadSanitizer, what one fiber does is in order.
   std::array<std::array<Fiber, kMaxThreads>, 2> fibers_;
-  // ThreadSanitizer's name for what the host did before, for what all threads did, and for what fences order.
-  char launched_, ended_, fenced_;
+  HappensBefore launched_;  // by the host, before any thread
+  HappensBefore ended_;     // by the threads, before the host goes on
+  HappensBefore fenced_;
 };
 
 Engine engine;
@@ -192,18 +178,15 @@ void Engine::launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const st
   warp_count_ = (thread_count_ + kWarpSize - 1) / kWarpSize;
   dynamic_shared_bytes_ = dynamic_shared_bytes;
   host_.adopt_caller();
-#if defined(CUDA_EMU_TSAN)
-  __tsan_release(&launched_);
-#endif
+  launched_.release();
   unsigned turn = 0;
   for (const uint64_t b : schedule_.permutation(uint64_t(grid.x) * grid.y * grid.z)) {
     block_index = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
     run_block(fibers_[turn++ % fibers_.size()]);
-    if (!failure_.empty()) throw std::runtime_error("cuda_emu: " + failure_);
+    if (!failure_.empty()) break;
   }
-#if defined(CUDA_EMU_TSAN)
-  __tsan_acquire(&ended_);
-#endif
+  ended_.acquire();
+  if (!failure_.empty()) throw std::runtime_error("cuda_emu: " + failure_);
 }
 
 void Engine::run_block(std::array<Fiber, kMaxThreads>& fibers) {
@@ -227,17 +210,13 @@ void Engine::run_block(std::array<Fiber, kMaxThreads>& fibers) {
 
 void Engine::run_thread() {
   engine.current_->fiber->arrived();
-#if defined(CUDA_EMU_TSAN)
-  __tsan_acquire(&engine.launched_);
-#endif
+  engine.launched_.acquire();
   (*engine.body_)();
   engine.exit_thread();
 }
 
 void Engine::exit_thread() {
-#if defined(CUDA_EMU_TSAN)
-  __tsan_release(&ended_);
-#endif
+  ended_.release();
   Warp& warp = warp_of(*current_);
   warp.runnable &= ~(1u << lane());
   warp.exited |= 1u << lane();
@@ -316,9 +295,9 @@ void Engine::try_collective(Warp& warp, uint32_t mask) {
   if (!all_match) return;  // which ends in a deadlock
 
   uint64_t folded = first.value;
-  for_each_bit(lanes & (lanes - 1), [&](unsigned lane) {
-    if (first.fold) folded = first.fold(folded, threads[lane].request.value);
-  });
+  if (first.fold) {
+    for_each_bit(lanes & (lanes - 1), [&](unsigned lane) { folded = first.fold(folded, threads[lane].request.value); });
+  }
   for_each_bit(lanes, [&](unsigned lane) {
     const Request& request = threads[lane].request;
     if (!request.fold && !(lanes >> request.source_lane & 1)) {
@@ -336,26 +315,23 @@ void Engine::try_collective(Warp& warp, uint32_t mask) {
 
 // All that these threads did happens before all that they will do.
 template <class ForEachThread>
-void Engine::order_memory([[maybe_unused]] ForEachThread for_each_thread) {
-#if defined(CUDA_EMU_TSAN)
-  const auto meeting = std::make_unique<char>();
+void Engine::order_memory(ForEachThread for_each_thread) {
+  // Another one each time, for it never forgets who has released.
+  const auto meeting = std::make_unique<HappensBefore>();
   for_each_thread([&](const Thread& thread) {
     thread.fiber->run_as();
-    __tsan_release(meeting.get());
+    meeting->release();
   });
   for_each_thread([&](const Thread& thread) {
     thread.fiber->run_as();
-    __tsan_acquire(meeting.get());
+    meeting->acquire();
   });
   current_->fiber->run_as();
-#endif
 }
 
 void Engine::fence() {
-#if defined(CUDA_EMU_TSAN)
-  __tsan_acquire(&fenced_);
-  __tsan_release(&fenced_);
-#endif
+  fenced_.acquire();
+  fenced_.release();
 }
 
 void* Engine::shared(const void* key, size_t bytes) {
@@ -374,6 +350,10 @@ void Engine::fail(const std::string& message) {
   std::ostringstream text;
   text << "block " << block_index << ", thread " << thread_index << ": " << message;
   failure_ = text.str();
+  for (const Thread& thread : std::span(threads_.data(), thread_count_)) {
+    thread.fiber->run_as();
+    ended_.release();
+  }
   current_->fiber->switch_to(host_);
   std::abort();  // nothing resumes a thread that has failed
 }
