@@ -51,9 +51,12 @@ def _compile_binding() -> Path:
 
 def _library(name: str, folders: Sequence[Path], sources: Sequence[Source], link: Sequence[str] = ()) -> Path:
     """Compiles and links, unless there is a library that was made of just what is in these folders."""
-    content = hashlib.sha256(repr((sources, link, torch.__version__)).encode())
+    made_of = repr((sources, link, torch.__version__))
+    for folder in folders:
+        made_of = made_of.replace(str(folder), folder.name)  # wherever it is
+    content = hashlib.sha256(made_of.encode())
     for path in sorted(path for folder in folders for path in folder.rglob("*.*") if path.suffix != ".pyc"):
-        content.update(path.read_bytes())
+        content.update(path.name.encode() + path.read_bytes())
     library = ROOT / "build" / "cuda_emu" / f"{name}-{content.hexdigest()[:16]}.so"
     if library.exists():
         return library
