@@ -78,7 +78,7 @@ def test_ignored_rows_are_not_read(classes: int, device: str) -> None:
         assert (grad[~kept] == 0).all()
 
 
-@pytest.mark.parametrize("target_value", [-1, "classes", 10**12])
+@pytest.mark.parametrize("target_value", [-1, "classes", 10**12, 2**32 - 100])
 @pytest.mark.parametrize("classes", [5, 300])
 def test_target_out_of_bounds(classes: int, target_value: int | str, device: str, runs_cuda_kernels: bool) -> None:
     """The CPU raises. CUDA, whose host does not wait to hear of it, makes the row's loss and gradient NaN."""

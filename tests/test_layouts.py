@@ -27,6 +27,12 @@ def _crop(x: Tensor) -> Tensor:
     return view.copy_(x)
 
 
+def _sliding_windows(x: Tensor) -> Tensor:
+    """Classes and pixels are both next to each other in memory; the gradient's classes are not."""
+    _, classes, height, width = x.shape
+    return x.as_strided(x.shape, (classes * height * width, 1, classes, 1))
+
+
 def _every_other(x: Tensor) -> Tensor:
     return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
 
@@ -49,6 +55,7 @@ LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
         "everything reversed": _permuted(3, 2, 1, 0),
         "crop": _crop,
         "every other": _every_other,
+        "sliding windows": _sliding_windows,
         "expanded batch": lambda x: x[:1].expand_as(x),
         "expanded pixels": lambda x: x[:, :, :1, :1].expand_as(x),
     },

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <random>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "fiber.h"
+#include "schedule.h"
 #include "thread_sanitizer.h"
 
 namespace cuda_emu {
@@ -39,44 +39,6 @@ std::ostream& operator<<(std::ostream& out, const uint3& i) {
 }
 
 std::ostream& operator<<(std::ostream& out, const Where& at) { return out << at.file_name() << ':' << at.line(); }
-
-class Schedule {
- public:
-  Schedule() {
-    const char* variable = std::getenv("CUDA_EMU_SCHEDULE");
-    const std::string_view text = variable ? variable : "forward";
-    if (text == "reverse") {
-      order_ = Order::kReverse;
-    } else if (text.starts_with("random:")) {
-      order_ = Order::kRandom;
-      random_.seed(std::strtoull(variable + std::strlen("random:"), nullptr, 10));
-    } else if (text != "forward") {
-      throw std::runtime_error("CUDA_EMU_SCHEDULE must be forward, reverse or random:SEED, but got " +
-                               std::string(text));
-    }
-  }
-
-  // One of the bits that are set.
-  unsigned choose(uint32_t bits) {
-    if (order_ == Order::kForward) return std::countr_zero(bits);
-    if (order_ == Order::kReverse) return 31 - std::countl_zero(bits);
-    for (unsigned skip = random_() % std::popcount(bits); skip > 0; --skip) bits &= bits - 1;
-    return std::countr_zero(bits);
-  }
-
-  // A permutation of 0 .. count - 1.
-  std::vector<uint64_t> permutation(uint64_t count) {
-    std::vector<uint64_t> order(count);
-    for (uint64_t i = 0; i < count; ++i) order[i] = order_ == Order::kReverse ? count - 1 - i : i;
-    if (order_ == Order::kRandom) std::shuffle(order.begin(), order.end(), random_);
-    return order;
-  }
-
- private:
-  enum class Order { kForward, kReverse, kRandom };
-  Order order_ = Order::kForward;
-  std::minstd_rand random_;
-};
 
 // What a thread waits for, and brings along.
 struct Request {
