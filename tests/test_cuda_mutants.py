@@ -25,7 +25,7 @@ RACE = r"ThreadSanitizer: data race"
 @dataclass(frozen=True)
 class Mutant:
     name: str
-    file: str  # of csrc/cuda
+    file: str
     old: str
     new: str
     tests: str  # arguments of pytest: those that kill it
@@ -34,7 +34,10 @@ class Mutant:
     sanitizer: str | None = None
 
 
-BLOCK_REDUCE, PACKS, KERNELS = "block_reduce.cuh", "packs.cuh", "cross_entropy.cuh"
+BLOCK_REDUCE = "csrc/cuda/block_reduce.cuh"
+PACKS = "csrc/cuda/packs.cuh"
+KERNELS = "csrc/cuda/cross_entropy.cuh"
+SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 BY_CLASS = "tests/test_values.py -k 3x257"
 BY_ROW = "tests/test_values.py -k 33x100"
 MANY_ROWS = "tests/test_values.py -k 9000x3"
@@ -109,6 +112,24 @@ MUTANTS = (
         "tests/test_layouts.py -k misaligned",
         MISALIGNED,
         sanitizer="address",
+    ),
+    Mutant(
+        "a shuffle taken for a barrier of the warp",
+        SELFTEST,
+        "__syncwarp();",
+        "__shfl_sync(kAll, 0, 0);",
+        "tests/test_cuda_emu.py -k warp-forward",
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "the last block reads what no fence has let through",
+        SELFTEST,
+        "__threadfence();\n         is_last",
+        "is_last",
+        "tests/test_cuda_emu.py -k last_block",
+        RACE,
+        sanitizer="thread",
     ),
     Mutant(
         "packs where the row of the gradient is aligned otherwise",
@@ -190,13 +211,14 @@ MUTANTS = (
 
 def _run(mutant: Mutant) -> Run:
     with tempfile.TemporaryDirectory() as folder:
-        csrc = Path(folder) / "csrc"
-        shutil.copytree(cuda_emu.CSRC, csrc)
-        file = csrc / "cuda" / mutant.file
+        root = Path(folder)
+        for part in (cuda_emu.CSRC, cuda_emu.EMULATOR):
+            shutil.copytree(cuda_emu.ROOT / part, root / part)
+        file = root / mutant.file
         source = file.read_text()
         assert mutant.old in source, f"{mutant.file} no longer has the code that this mutant changes: {mutant.old}"
         file.write_text(source.replace(mutant.old, mutant.new))
-        return run_suite(*mutant.tests.split(), csrc=csrc, schedule=mutant.schedule, sanitizer=mutant.sanitizer)
+        return run_suite(*mutant.tests.split(), root=root, schedule=mutant.schedule, sanitizer=mutant.sanitizer)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import get_cxx_compiler, include_paths, library_paths
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-CSRC = ROOT / "csrc"
+ROOT = Path(__file__).parent.parent.parent
+# What is compiled, below the root.
+CSRC, EMULATOR = Path("csrc"), Path("tests", "cuda_emu")
 
 # The engine switches stacks in assembly, and knows how Linux maps them.
 IS_SUPPORTED = platform.machine() in ("x86_64", "AMD64") and platform.system() == "Linux"
@@ -32,30 +32,33 @@ _SANITIZERS = {
 Source = tuple[Path, tuple[str, ...]]  # a file, and its flags
 
 
-def compile_kernels(csrc: Path = CSRC, sanitizer: str | None = None) -> Path:
+def compile_kernels(root: Path = ROOT, sanitizer: str | None = None) -> Path:
     """A library with the launchers of `csrc/cuda`, their kernels and those of the emulator's own tests."""
     kernel_flags, engine_flags = _SANITIZERS[sanitizer]
-    engine = _library("engine", [HERE], [(HERE / "engine.cpp", ("-O2", *engine_flags))])
-    flags = ("-O1", f"-I{HERE / 'include'}", f"-I{csrc}", *kernel_flags, "-x", "c++")
-    sources = [(file, flags) for file in (*sorted(csrc.glob("cuda/*.cu")), HERE / "selftest.cu")]
-    return _library("kernels", [HERE, csrc], sources, (*kernel_flags, str(engine)))
+    csrc, emulator = root / CSRC, root / EMULATOR
+    engine = _library("engine", root, [EMULATOR], [(emulator / "engine.cpp", ("-O2", *engine_flags))])
+    flags = ("-O1", f"-I{emulator / 'include'}", f"-I{csrc}", *kernel_flags, "-x", "c++")
+    sources = [(file, flags) for file in (*sorted(csrc.glob("cuda/*.cu")), emulator / "selftest.cu")]
+    link = (*kernel_flags, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
+    return _library("kernels", root, [CSRC, EMULATOR], sources, link)
 
 
 def _compile_binding() -> Path:
-    flags = ("-O1", f"-I{CSRC}", *(f"-isystem{path}" for path in include_paths()))
-    sources = [(file, flags) for file in (HERE / "binding.cpp", *sorted(CSRC.glob("host/*.cpp")))]
-    return _library(
-        "binding", [HERE, CSRC], sources, (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
-    )
+    csrc, emulator = ROOT / CSRC, ROOT / EMULATOR
+    flags = ("-O1", f"-I{csrc}", *(f"-isystem{path}" for path in include_paths()))
+    sources = [(file, flags) for file in (emulator / "binding.cpp", *sorted(csrc.glob("host/*.cpp")))]
+    link = (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
+    return _library("binding", ROOT, [CSRC, EMULATOR], sources, link)
 
 
-def _library(name: str, folders: Sequence[Path], sources: Sequence[Source], link: Sequence[str] = ()) -> Path:
+def _library(
+    name: str, root: Path, folders: Sequence[Path], sources: Sequence[Source], link: Sequence[str] = ()
+) -> Path:
     """Compiles and links, unless there is a library that was made of just what is in these folders."""
-    made_of = repr((sources, link, torch.__version__))
-    for folder in folders:
-        made_of = made_of.replace(str(folder), folder.name)  # wherever it is
+    made_of = repr((sources, link, torch.__version__)).replace(str(root), "")  # wherever that is
     content = hashlib.sha256(made_of.encode())
-    for path in sorted(path for folder in folders for path in folder.rglob("*.*") if path.suffix != ".pyc"):
+    files = (path for folder in folders for path in (root / folder).rglob("*.*") if path.suffix != ".pyc")
+    for path in sorted(files):
         content.update(path.name.encode() + path.read_bytes())
     library = ROOT / "build" / "cuda_emu" / f"{name}-{content.hexdigest()[:16]}.so"
     if library.exists():

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 from torch.utils.cpp_extension import get_cxx_compiler
 
-from tests.cuda_emu import CSRC, ROOT, compile_kernels
+from tests.cuda_emu import ROOT, compile_kernels
 
 Run = subprocess.CompletedProcess[str]
 Item = TypeVar("Item")
@@ -28,12 +28,12 @@ _OPTIONS = {
 }
 
 
-def run_suite(*arguments: str, csrc: Path = CSRC, sanitizer: str | None = None, schedule: str = "forward") -> Run:
-    """pytest with these arguments; stdout holds its stderr too."""
+def run_suite(*arguments: str, root: Path = ROOT, sanitizer: str | None = None, schedule: str = "forward") -> Run:
+    """pytest with these arguments, on the kernels and the emulator of `root`; stdout holds its stderr too."""
     environment = dict(os.environ, CUDA_EMU_SCHEDULE=schedule)
     if sanitizer:
         environment |= _OPTIONS | {"LD_PRELOAD": ":".join(map(_runtime, _RUNTIMES[sanitizer]))}
-    kernels = compile_kernels(csrc, sanitizer)
+    kernels = compile_kernels(root, sanitizer)
     options = ("-q", "-x", "-s", "-p", "no:cacheprovider", "--device", "emulated", f"--emulated-kernels={kernels}")
     return subprocess.run(
         (*_fixed_addresses(), sys.executable, "-m", "pytest", *options, *arguments),
