@@ -53,7 +53,7 @@ struct SoftmaxSums {
     for (int i = 0; i < kCount; ++i) new_max = maximum(new_max, x[i]);
     if (new_max > max) raise_max(new_max);
     const T from = pivot();
-    for (int i = 0; i < kCount; ++i) exp_sum = exp_sum + (i == target ? T(0) : exp(x[i] - from));
+    for (int i = 0; i < kCount; ++i) exp_sum = exp_sum + exp(i == target ? T(-INFINITY) : x[i] - from);
     if constexpr (kGaps) {
       for (int i = 0; i < kCount; ++i) {
         gap_sum = gap_sum + product(weight[i], from - x[i]);
