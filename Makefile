@@ -49,7 +49,7 @@ lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu*' -type f)
+	@$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu*')
 
 ifeq ($(NVCC),)
 check-cuda check-cuda-build:

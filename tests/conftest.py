@@ -52,7 +52,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def runs_cuda_kernels(request: pytest.FixtureRequest) -> bool:
-    return request.node.callspec.params["device"] != "cpu"
+    return _device_of(request.node) != "cpu"
 
 
 @pytest.fixture(autouse=True)

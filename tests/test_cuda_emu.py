@@ -6,13 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import cuda_emu
 from tests.cuda_emu import Emulator
+from tests.marks import NEEDS_EMULATOR
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux"),
-]
+pytestmark = [pytest.mark.kernel, NEEDS_EMULATOR]
 
 BLOCKS, THREADS = 2, 64
 SCHEDULES = ("forward", "reverse", "random:1", "random:2")

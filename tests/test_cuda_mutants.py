@@ -12,8 +12,9 @@ import pytest
 
 from tests import cuda_emu
 from tests.cuda_emu.suite import Run, concurrently, run_suite
+from tests.marks import NEEDS_EMULATOR
 
-pytestmark = pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux")
+pytestmark = NEEDS_EMULATOR
 
 WRONG_VALUES = r"AssertionError"
 WRONG_PLACE = rf"{WRONG_VALUES}|Segmentation fault"

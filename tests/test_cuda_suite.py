@@ -9,11 +9,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from tests import cuda_emu
 from tests.cuda_emu.suite import Run, concurrently, run_suite
+from tests.marks import NEEDS_EMULATOR
 
-pytestmark = pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux")
-
+pytestmark = NEEDS_EMULATOR
 
 # Schedule and sanitizer. Forward without one is what `pytest --device emulated` does.
 RUNS = (("reverse", "address"), ("forward", "thread"), ("reverse", None), ("random:1", None))
