@@ -45,15 +45,14 @@ struct SoftmaxSums {
   // What to measure from: max, or 0 while every class is masked, so that e^{-inf - pivot} is 0 and not NaN.
   HOST_DEVICE T pivot() const { return where(max == T(-INFINITY), T(0), max); }
 
-  // Takes in kCount classes; `target` is the place of the target among them, or any other number. Masking the target
-  // by its place keeps the loop free of branches.
+  // Takes in kCount classes; `target` is the place of the target among them, or any other number.
   template <int kCount>
   HOST_DEVICE void add(const T (&x)[kCount], const T (&weight)[kCount], int64_t target) {
     T new_max = max;
     for (int i = 0; i < kCount; ++i) new_max = maximum(new_max, x[i]);
     if (new_max > max) raise_max(new_max);
     const T from = pivot();
-    for (int i = 0; i < kCount; ++i) exp_sum = exp_sum + exp(i == target ? T(-INFINITY) : x[i] - from);
+    for (int i = 0; i < kCount; ++i) exp_sum = exp_sum + (i == target ? T(0) : exp(x[i] - from));
     if constexpr (kGaps) {
       for (int i = 0; i < kCount; ++i) {
         gap_sum = gap_sum + product(weight[i], from - x[i]);
