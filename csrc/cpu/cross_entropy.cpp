@@ -130,42 +130,39 @@ class Forward {
       const ChunkTargets<A> targets(p_, chunk);
       if (targets.first_bad >= 0) return bad.report(targets.first_bad);
       ChunkSums<A> sums;
-      gather(chunk, targets, sums);
-      partials[index] = finish(chunk, targets, sums);
+      alignas(64) A x_target[kMaxChunkRows];
+      gather(chunk, targets, sums, x_target);
+      partials[index] = finish(chunk, targets, sums, x_target);
     });
     if (bad.row() < 0 && p_.reduction != Reduction::kNone) reduce(partials);
     return bad.row();
   }
 
  private:
-  void gather(const Chunk& chunk, const ChunkTargets<A>& targets, ChunkSums<A>& sums) const {
+  void gather(const Chunk& chunk, const ChunkTargets<A>& targets, ChunkSums<A>& sums, A* x_target) const {
     const A* weight = static_cast<const A*>(p_.weight);
-    if (classes_as_lanes_) {
-      for (int64_t r = 0; r < chunk.rows; ++r) {
-        if (targets.target[r] == kNoTarget) continue;
-        const S* x = logits_.row(chunk.first + r);
-        sums.set(r, softmax_sums<kGaps, A>(x, p_.classes, targets.target[r], weight));
-        sums.x_target[r] = static_cast<A>(x[targets.target[r]]);
-      }
-    } else {
-      softmax_sums<kGaps, A>(logits_, chunk, p_.classes, targets.target, weight, sums);
-    }
-    const SoftmaxSums<A, kGaps> neutral{A(0), A(0), A(0), A(0)};
+    if (!classes_as_lanes_) softmax_sums<kGaps, A>(logits_, chunk, p_.classes, weight, sums);
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
-      if (targets.target[r] != kNoTarget) continue;
-      sums.set(r, neutral);
-      sums.x_target[r] = A(0);
+      if (targets.target[r] == kNoTarget) {
+        sums.set(r, SoftmaxSums<A, kGaps>{A(0), A(1)});
+        x_target[r] = A(0);
+        continue;
+      }
+      const S* x = logits_.row(chunk.first + r);
+      if (classes_as_lanes_) sums.set(r, softmax_sums<kGaps, A>(x, p_.classes, weight));
+      x_target[r] = static_cast<A>(x[targets.target[r] * p_.input_class_stride]);
     }
   }
 
-  Partial finish(const Chunk& chunk, const ChunkTargets<A>& targets, const ChunkSums<A>& sums) const {
+  Partial finish(const Chunk& chunk, const ChunkTargets<A>& targets, const ChunkSums<A>& sums,
+                 const A* x_targets) const {
     V loss_sum, weight_sum;
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
       const auto row = sums.template get<V, kGaps>(r);
-      const V x_target = V::load(sums.x_target + r);
+      const V x_target = V::load(x_targets + r);
       const V weight_target = V::load(targets.weight + r);
-      const RowStats<V> stats = row.finish(x_target);
+      const RowStats<V> stats = row.finish();
       const V loss = loss_.loss(stats, x_target, row.gap_sum, weight_target);
       store(stats, chunk.first + r, n);
       if (p_.reduction == Reduction::kNone) loss.store(static_cast<S*>(p_.loss) + chunk.first + r, n);

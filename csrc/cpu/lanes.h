@@ -14,6 +14,8 @@ namespace ce_ext::cpu {
 template <class T>
 struct LaneMask {
   at::vec::Vectorized<T> bits;
+
+  bool any() const { return bits.zero_mask() != (1 << bits.size()) - 1; }
 };
 
 template <class T>

@@ -32,17 +32,30 @@ auto sum_classes(int64_t classes, Step step) {
   return fold_classes(classes, V(), [&](V acc, int64_t i, int64_t n) { return acc + step(i, n); }, add).sum();
 }
 
+// The first of the classes that is `value`; the number of classes if none is.
+template <class A, class S>
+int64_t find_class(const S* x, int64_t classes, A value) {
+  using V = Lanes<A>;
+  int64_t i = 0;
+  for (; i < classes; i += V::kSize) {
+    if ((V::load(x + i, std::min<int64_t>(V::kSize, classes - i), A(NAN)) == V(value)).any()) break;
+  }
+  while (i < classes && static_cast<A>(x[i]) != value) ++i;
+  return std::min(i, classes);
+}
+
 // `weight` may be null, for ones; it matters for the gaps only.
 template <bool kGaps, class A, class S>
-SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, const A* weight) {
+SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, const A* weight) {
   using V = Lanes<A>;
   constexpr A kLowest = A(-INFINITY);
   SoftmaxSums<A, kGaps> sums;
   for (int64_t begin = 0; begin < classes; begin += kClassBlock) {
     const int64_t end = std::min(begin + kClassBlock, classes);
     const auto larger = [](V a, V b) { return maximum(a, b); };
-    const auto block_max = [&](V acc, int64_t i, int64_t n) { return larger(acc, V::load(x + begin + i, n, kLowest)); };
-    sums.raise_max(std::max(sums.max, fold_classes(end - begin, V(kLowest), block_max, larger).max()));
+    const auto take_max = [&](V acc, int64_t i, int64_t n) { return larger(acc, V::load(x + begin + i, n, kLowest)); };
+    const A block_max = fold_classes(end - begin, V(kLowest), take_max, larger).max();
+    sums.raise_max(std::max(sums.max, block_max));
 
     const A pivot = sums.pivot();
     const auto exp_sum = [&](int64_t from, int64_t to) {
@@ -50,13 +63,12 @@ SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, int64_t target, 
       return sum_classes<V>(to - from,
                             [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
     };
-    if (target < begin || target >= end) {
-      sums.exp_sum += exp_sum(begin, end);
-    } else {  // the target's own e^{x_y} stays out
-      const int64_t first = target - (target - begin) % V::kSize;
-      const int64_t last = std::min<int64_t>(first + V::kSize, end);
-      const V others = where(V::iota() == V(A(target - first)), V(kLowest), V::load(x + first, last - first, kLowest));
-      sums.exp_sum += exp_sum(begin, first) + exp(others - V(pivot)).sum() + exp_sum(last, end);
+    // Where the maximum is, it stays out of the sum; it is enough to find it once.
+    const int64_t top = begin + (block_max == sums.max ? find_class(x + begin, end - begin, sums.max) : end - begin);
+    sums.exp_sum += exp_sum(begin, top);
+    if (top < end) {
+      sums.add_below(static_cast<A>(x[top]));
+      sums.exp_sum += exp_sum(top + 1, end);
     }
 
     if constexpr (kGaps) {

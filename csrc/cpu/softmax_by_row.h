@@ -17,22 +17,23 @@ constexpr int64_t kMinTileRows = 64;
 
 constexpr int64_t kNoTarget = -1;
 
-// SoftmaxSums of every row of a chunk, and the logit of its target.
+// SoftmaxSums of every row of a chunk.
 template <class A>
 struct ChunkSums {
-  alignas(64) A x_target[kMaxChunkRows];
   alignas(64) A max[kMaxChunkRows];
+  alignas(64) A ties[kMaxChunkRows];
   alignas(64) A exp_sum[kMaxChunkRows];
   alignas(64) A gap_sum[kMaxChunkRows];
   alignas(64) A weight_sum[kMaxChunkRows];
 
   template <class T, bool kGaps>
   SoftmaxSums<T, kGaps> get(int64_t r) const {
-    return {read<T>(max + r), read<T>(exp_sum + r), read<T>(gap_sum + r), read<T>(weight_sum + r)};
+    return {read<T>(max + r), read<T>(ties + r), read<T>(exp_sum + r), read<T>(gap_sum + r), read<T>(weight_sum + r)};
   }
   template <class T, bool kGaps>
   void set(int64_t r, const SoftmaxSums<T, kGaps>& row) {
     write(max + r, row.max);
+    write(ties + r, row.ties);
     write(exp_sum + r, row.exp_sum);
     write(gap_sum + r, row.gap_sum);
     write(weight_sum + r, row.weight_sum);
@@ -108,8 +109,8 @@ class Tile {
 
 // The sums of every row of a chunk. `weight` may be null, for ones; it matters for the gaps only.
 template <bool kGaps, class A, class S>
-void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t classes, const int64_t* target,
-                  const A* weight, ChunkSums<A>& sums) {
+void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t classes, const A* weight,
+                  ChunkSums<A>& sums) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
   for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps>());
@@ -121,25 +122,10 @@ void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t cla
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
       row.raise_max(max);
+      for (int64_t c = 0; c < n; ++c) row.add_below(V::load(tile[c] + r));
       if constexpr (kGaps) {
-        for (int64_t c = 0; c < n; ++c) {
-          const V w(weight ? weight[begin + c] : A(1));
-          row.gap_sum = row.gap_sum + product(w, row.pivot() - V::load(tile[c] + r));
-          row.weight_sum = row.weight_sum + w;
-        }
+        for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), V(weight ? weight[begin + c] : A(1)));
       }
-      sums.set(r, row);
-    }
-    // The target's own e^{x_y} stays out of the sum.
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (target[r] < begin || target[r] >= begin + n) continue;
-      sums.x_target[r] = tile[target[r] - begin][r];
-      tile[target[r] - begin][r] = A(-INFINITY);
-    }
-    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-      auto row = sums.template get<V, kGaps>(r);
-      const V pivot = row.pivot();
-      for (int64_t c = 0; c < n; ++c) row.exp_sum = row.exp_sum + exp(V::load(tile[c] + r) - pivot);
       sums.set(r, row);
     }
   }

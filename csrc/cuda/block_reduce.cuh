@@ -25,6 +25,7 @@ template <class T, bool kGaps>
 __device__ __forceinline__ SoftmaxSums<T, kGaps> shuffle_down(const SoftmaxSums<T, kGaps>& x, int offset) {
   SoftmaxSums<T, kGaps> result;
   result.max = __shfl_down_sync(kFullWarp, x.max, offset);
+  result.ties = __shfl_down_sync(kFullWarp, x.ties, offset);
   result.exp_sum = __shfl_down_sync(kFullWarp, x.exp_sum, offset);
   if constexpr (kGaps) {
     result.gap_sum = __shfl_down_sync(kFullWarp, x.gap_sum, offset);

@@ -51,11 +51,11 @@ __device__ __forceinline__ A class_weight(const CrossEntropyProblem& p, int64_t 
 // Takes in kCount classes from class c on.
 template <int kCount, class A, bool kGaps>
 __device__ __forceinline__ void add_classes(SoftmaxSums<A, kGaps>& sums, const CrossEntropyProblem& p,
-                                            const A (&x)[kCount], int64_t c, int64_t target) {
+                                            const A (&x)[kCount], int64_t c) {
   A weights[kCount];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) weights[i] = kGaps ? class_weight<A>(p, c + i) : A(1);
-  sums.add(x, weights, target - c);
+  sums.add(x, weights);
 }
 
 // Ends a row: its statistics, and its loss, which goes to the result for kNone and else to `row_loss`.
@@ -70,7 +70,7 @@ __device__ __forceinline__ void finish_row(const CrossEntropyForward& p, const D
   A loss = kind == TargetKind::kIgnored ? A(0) : A(NAN);
   if (kind == TargetKind::kClass) {
     const A x_target = load(x + target * p.input_class_stride);
-    stats = sums.finish(x_target);
+    stats = sums.finish();
     loss = loss_of.get().loss(stats, x_target, sums.gap_sum, class_weight<A>(p, target));
   }
   static_cast<RowStats<A>*>(p.stats)[row] = stats;
@@ -86,21 +86,20 @@ __global__ void __launch_bounds__(kThreadsByClass, kMinBlocksByClass)
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, opmath_t<S>* row_loss) {
   using A = opmath_t<S>;
   const int64_t row = blockIdx.x;
-  const int64_t target = p.target[row];
   const S* x = logits_row<S>(p, row);
   SoftmaxSums<A, kGaps> sums;
-  if (kind_of(p, target) == TargetKind::kClass) {  // the same for the whole block
+  if (kind_of(p, p.target[row]) == TargetKind::kClass) {  // the same for the whole block
     const RowSplit<S> split(x, p.classes);
     const auto add_single = [&](int64_t c) {
       const A value[1] = {load(x + c)};
-      add_classes(sums, p, value, c, target);
+      add_classes(sums, p, value, c);
     };
     if (threadIdx.x < split.head) add_single(threadIdx.x);
     for (int64_t c = split.head + threadIdx.x * Pack<S>::kSize; c < split.packs_end;
          c += kThreadsByClass * Pack<S>::kSize) {
       A values[Pack<S>::kSize];
       load_pack(x + c, values);
-      add_classes(sums, p, values, c, target);
+      add_classes(sums, p, values, c);
     }
     if (threadIdx.x < p.classes - split.packs_end) add_single(split.packs_end + threadIdx.x);
     sums = block_reduce<kThreadsByClass>(sums);
@@ -114,7 +113,6 @@ __global__ void __launch_bounds__(kThreadsByRow, kMinBlocksByRow)
   using A = opmath_t<S>;
   const int64_t row = int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x;
   if (row >= p.rows) return;
-  const int64_t target = p.target[row];
   const int64_t stride = p.input_class_stride;
   const S* x = logits_row<S>(p, row);
   SoftmaxSums<A, kGaps> sums;
@@ -123,11 +121,11 @@ __global__ void __launch_bounds__(kThreadsByRow, kMinBlocksByRow)
     A values[kClassesInFlight];
 #pragma unroll
     for (int i = 0; i < kClassesInFlight; ++i) values[i] = load(x + (c + i) * stride);
-    add_classes(sums, p, values, c, target);
+    add_classes(sums, p, values, c);
   }
   for (; c < p.classes; ++c) {
     const A value[1] = {load(x + c * stride)};
-    add_classes(sums, p, value, c, target);
+    add_classes(sums, p, value, c);
   }
   finish_row(p, loss, row, x, sums, row_loss);
 }

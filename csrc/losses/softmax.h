@@ -1,6 +1,7 @@
-// What every softmax loss needs to know about a row of logits x_0 ... x_{C-1} with target y, gathered in one
-// pass over the classes in any order and any grouping (Milakov and Gimelshein, "Online normalizer calculation
-// for softmax", 2018), and without cancellation: e^{x_y} never enters the sum it would later be taken from.
+// What every softmax loss needs to know about a row of logits x_0 ... x_{C-1}, gathered in one pass over the classes
+// in any order and any grouping (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), and
+// without cancellation: the maximum's own e^0 = 1 stays out of the sum, so that of a confident row what little the
+// other classes add is not lost.
 #pragma once
 
 #include <cstdint>
@@ -32,12 +33,15 @@ HOST_DEVICE T probability(const RowStats<T>& stats, T x) {
 template <class T, bool kGaps>
 struct SoftmaxSums {
   T max = T(-INFINITY);
-  T exp_sum = T(0);     // sum of e^{x_j - max} over the classes other than the target
-  T gap_sum = T(0);     // sum of w_j (max - x_j) over all classes: each term >= 0
-  T weight_sum = T(0);  // sum of w_j over all classes
+  T ties = T(0);        // sum of e^{x_j - max} = 1 over classes that are the maximum: one of them or more
+  T exp_sum = T(0);     // sum of e^{x_j - max} over the others
+  T gap_sum = T(0);     // sum of w_j (max - x_j): each term >= 0
+  T weight_sum = T(0);  // sum of w_j
 
   HOST_DEVICE void raise_max(T new_max) {
-    exp_sum = exp_sum * exp(difference(max, new_max));
+    const auto stays = new_max == max;
+    exp_sum = where(stays, exp_sum, (exp_sum + ties) * exp(max - new_max));
+    ties = where(stays, ties, T(0));
     if constexpr (kGaps) gap_sum = gap_sum + product(weight_sum, difference(new_max, max));
     max = new_max;
   }
@@ -45,19 +49,26 @@ struct SoftmaxSums {
   // What to measure from: max, or 0 while every class is masked, so that e^{-inf - pivot} is 0 and not NaN.
   HOST_DEVICE T pivot() const { return where(max == T(-INFINITY), T(0), max); }
 
-  // Takes in kCount classes; `target` is the place of the target among them, or any other number.
+  // Takes in a class that is not above the maximum.
+  HOST_DEVICE void add_below(T x) {
+    const auto is_max = x == max;
+    const T e = exp(x - pivot());  // NaN for an infinite maximum, which makes the row NaN
+    exp_sum = exp_sum + where(is_max, T(0), e);
+    ties = ties + where(is_max, e, T(0));
+  }
+  HOST_DEVICE void add_gap(T x, T weight) {
+    gap_sum = gap_sum + product(weight, pivot() - x);
+    weight_sum = weight_sum + weight;
+  }
+
   template <int kCount>
-  HOST_DEVICE void add(const T (&x)[kCount], const T (&weight)[kCount], int64_t target) {
+  HOST_DEVICE void add(const T (&x)[kCount], const T (&weight)[kCount]) {
     T new_max = max;
     for (int i = 0; i < kCount; ++i) new_max = maximum(new_max, x[i]);
     if (new_max > max) raise_max(new_max);
-    const T from = pivot();
-    for (int i = 0; i < kCount; ++i) exp_sum = exp_sum + (i == target ? T(0) : exp(x[i] - from));
+    for (int i = 0; i < kCount; ++i) add_below(x[i]);
     if constexpr (kGaps) {
-      for (int i = 0; i < kCount; ++i) {
-        gap_sum = gap_sum + product(weight[i], from - x[i]);
-        weight_sum = weight_sum + weight[i];
-      }
+      for (int i = 0; i < kCount; ++i) add_gap(x[i], weight[i]);
     }
   }
 
@@ -65,14 +76,13 @@ struct SoftmaxSums {
     const T new_max = maximum(max, other.max);
     raise_max(new_max);
     other.raise_max(new_max);
+    ties = ties + other.ties;
     exp_sum = exp_sum + other.exp_sum;
     gap_sum = gap_sum + other.gap_sum;
     weight_sum = weight_sum + other.weight_sum;
   }
 
-  // log(exp_sum + e^{x_y - max}), written so that it stays exact when the target is all there is:
-  // for x_y = max it is log1p(exp_sum), and otherwise another class contributes the 1 that expm1 takes away.
-  HOST_DEVICE RowStats<T> finish(T x_target) const { return {max, log1p(exp_sum + expm1(x_target - max))}; }
+  HOST_DEVICE RowStats<T> finish() const { return {max, log1p(exp_sum + (ties - T(1)))}; }
 };
 
 }  // namespace ce_ext
