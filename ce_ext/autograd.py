@@ -11,67 +11,166 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ce_ext import derivatives
-from ce_ext.reductions import MEAN
+from ce_ext import derivatives, shapes
+from ce_ext.options import CrossEntropyOptions
+from ce_ext.reductions import MEAN, NONE
 
 # Looking an overload up costs more than calling it.
 _forward = torch.ops.ce_ext.cross_entropy_forward.default
 _backward = torch.ops.ce_ext.cross_entropy_backward.default
-
-_BATCH_DIMS = 0  # of a call that no vmap has been through
+_with_grad = torch.ops.ce_ext.cross_entropy_with_grad.default
 
 
 def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    reduction: int,
-    ignore_index: int,
-    label_smoothing: float,
-) -> Tensor:
-    """The loss with its derivatives. The arguments are those of `ce_ext.functional.cross_entropy`, checked."""
-    options = (reduction, ignore_index, label_smoothing, _BATCH_DIMS)
-    return _apply(CrossEntropy, input.requires_grad, input, target, weight, *options)[0]
+    sample_weight: Tensor | None,
+    options: CrossEntropyOptions,
+    report: bool = False,
+) -> tuple[Tensor, ...]:
+    """The loss with its derivatives and, if asked for, what is reported of every row."""
+    differentiable = input.requires_grad
+    loss, _, _, *reports = _apply(
+        CrossEntropy,
+        differentiable,
+        input,
+        target,
+        weight,
+        sample_weight,
+        *options,
+        differentiable or _is_transformed(),
+        report,
+    )
+    return loss, *reports
+
+
+def cross_entropy_with_grad(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    options: CrossEntropyOptions,
+    report: bool,
+    inplace: bool,
+    loss_scale: float | None,
+) -> tuple[Tensor, ...]:
+    """`cross_entropy` with its gradient computed at once, in the memory of the input if `inplace`."""
+    if options.reduction == MEAN and input.dtype == torch.float16 and loss_scale is None:
+        raise ValueError(
+            "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
+            "give loss_scale, the upstream gradient to expect, which is None"
+        )
+    if _is_transformed() or not (input.requires_grad and torch.is_grad_enabled()):
+        return cross_entropy(input, target, weight, sample_weight, options, report)
+    if inplace and input.is_leaf:
+        raise RuntimeError("inplace: input is a leaf that requires grad, and its values would be lost")
+    scale = 1.0 if loss_scale is None else loss_scale
+    arguments = (input, target, weight, sample_weight, options, report, inplace, scale)
+    return CrossEntropyWithGrad.apply(*arguments)
+
+
+class CrossEntropyWithGrad(torch.autograd.Function):
+    """The op `cross_entropy_with_grad`: (loss, *report), for one backward pass in eager mode."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        options: CrossEntropyOptions,
+        report: bool,
+        inplace: bool,
+        loss_scale: float,
+    ) -> tuple[Tensor, ...]:
+        # Detached, the input shares its memory and its version counter.
+        ctx.grad_input = input.detach() if inplace else torch.empty_like(input)
+        ctx.options, ctx.loss_scale = options, loss_scale
+        loss, reports = _with_grad(ctx.grad_input, input, target, weight, sample_weight, *options, report, loss_scale)
+        ctx.mark_non_differentiable(*reports)
+        ctx.set_materialize_grads(False)
+        return loss, *reports
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        others = (None,) * 7
+        if grad_output is None:
+            return None, *others
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a gradient computed in the forward pass has no derivative: create_graph needs grad_in_forward=False"
+            )
+        if ctx.grad_input is None:
+            raise RuntimeError(
+                "a gradient computed in the forward pass serves one backward pass, and this is the second: "
+                "it needs grad_in_forward=False"
+            )
+        grad_input, ctx.grad_input = ctx.grad_input, None
+        factor = grad_output / ctx.loss_scale
+        if ctx.options.reduction == NONE:
+            factor = factor.unsqueeze(shapes.class_dim(grad_input, 0))
+        if factor.is_cuda or not (factor == 1).all():  # to look costs a GPU more than to multiply
+            grad_input.mul_(factor)
+        return grad_input, *others
 
 
 class CrossEntropy(torch.autograd.Function):
-    """The op `cross_entropy_forward`: (loss, stats, denominator), of which the loss is differentiable."""
+    """The op `cross_entropy_forward`: (loss, stats, denominator, *report), of which the loss is differentiable."""
 
     @staticmethod
     def forward(
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
+        sample_weight: Tensor | None,
         reduction: int,
         ignore_index: int,
         label_smoothing: float,
+        gamma: float,
+        z_loss: float,
+        logit_scale: float,
+        softcap: float,
+        input_is_log_prob: bool,
+        zero_if_empty: bool,
+        out_dtype: torch.dtype | None,
         batch_dims: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _forward(input, target, weight, reduction, ignore_index, label_smoothing, batch_dims)
+        keep_stats: bool,
+        report: bool,
+    ) -> tuple[Tensor, ...]:
+        logits = (label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob)
+        options = (reduction, ignore_index, *logits, zero_if_empty, out_dtype, batch_dims)
+        loss, stats, denominator, reports = _forward(input, target, weight, sample_weight, *options, keep_stats, report)
+        return loss, stats, denominator, *reports
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, target, weight, *ctx.options = inputs
-        _, stats, denominator = output
-        ctx.save_for_backward(input, target, weight, stats, denominator)
-        ctx.mark_non_differentiable(stats, denominator)
+        input, target, weight, sample_weight, *options, _, _ = inputs
+        ctx.options = CrossEntropyOptions(*options)
+        _, stats, denominator, *reports = output
+        ctx.save_for_backward(input, target, weight, sample_weight, stats, denominator)
+        ctx.mark_non_differentiable(stats, denominator, *reports)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        others = (None,) * 16
         if grad_output is None:
-            return None, None, None, None, None, None, None
+            return None, *others
         grad_input = _apply(CrossEntropyBackward, True, grad_output, *ctx.saved_tensors, *ctx.options)
-        return grad_input, None, None, None, None, None, None
+        return grad_input, *others
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        input, target, weight, *options, batch_dims = arguments
+        input, target, weight, sample_weight, *options, batch_dims, keep_stats, report = arguments
         if in_dims[2] is not None:  # the op takes one weight for all
             return _map_slices(CrossEntropy, info, in_dims, arguments)
         input, target = _batch_first(info, in_dims[:2], input, target)
-        output = CrossEntropy.apply(input, target, weight, *options, batch_dims + 1)
-        return output, (0, 0, 0 if output[2].dim() > batch_dims else None)
+        if sample_weight is not None:
+            (sample_weight,) = _batch_first(info, in_dims[3:4], sample_weight)
+        output = CrossEntropy.apply(input, target, weight, sample_weight, *options, batch_dims + 1, keep_stats, report)
+        return output, tuple(0 if x.dim() > batch_dims else None for x in output)
 
 
 class CrossEntropyBackward(torch.autograd.Function):
@@ -83,36 +182,51 @@ class CrossEntropyBackward(torch.autograd.Function):
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
+        sample_weight: Tensor | None,
         stats: Tensor,
         denominator: Tensor,
         reduction: int,
         ignore_index: int,
         label_smoothing: float,
+        gamma: float,
+        z_loss: float,
+        logit_scale: float,
+        softcap: float,
+        input_is_log_prob: bool,
+        zero_if_empty: bool,
+        out_dtype: torch.dtype | None,
         batch_dims: int,
     ) -> Tensor:
-        options = (reduction, ignore_index, label_smoothing, batch_dims)
-        return _backward(grad_output, input, target, weight, stats, denominator, *options)
+        logits = (label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob)
+        options = (reduction, ignore_index, *logits, zero_if_empty, out_dtype, batch_dims)
+        return _backward(grad_output, input, target, weight, sample_weight, stats, denominator, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        grad_output, input, target, weight, _, denominator, *ctx.options = inputs
-        ctx.save_for_backward(grad_output, input, target, weight, denominator)
+        grad_output, input, target, weight, sample_weight, _, denominator, *options = inputs
+        ctx.options = CrossEntropyOptions(*options)
+        ctx.save_for_backward(grad_output, input, target, weight, sample_weight, denominator)
 
     @staticmethod
     def backward(ctx: Any, grad_grad_input: Tensor) -> tuple[Tensor | None, ...]:
-        grads = derivatives.cross_entropy_double_backward(grad_grad_input, *ctx.saved_tensors, *ctx.options)
-        return *grads, None, None, None, None, None, None, None, None
+        grad_output, input, target, weight, sample_weight, denominator = ctx.saved_tensors
+        tangents = derivatives.CrossEntropyTangents(
+            grad_grad_input, input, target, weight, sample_weight, denominator, ctx.options
+        )
+        return tangents.of_loss(), tangents.of_grad_input(grad_output), *((None,) * 16)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         if in_dims[3] is not None:
             return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
-        grad_output, input, target, weight, stats, denominator, *options, batch_dims = arguments
+        grad_output, input, target, weight, sample_weight, stats, denominator, *options, batch_dims = arguments
         grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
-        (stats,) = _batch_first(info, in_dims[4:5], stats)
+        if sample_weight is not None:
+            (sample_weight,) = _batch_first(info, in_dims[4:5], sample_weight)
+        (stats,) = _batch_first(info, in_dims[5:6], stats)
         if options[0] == MEAN:  # otherwise it is empty, whatever the batch
-            (denominator,) = _batch_first(info, in_dims[5:6], denominator)
-        tensors = (grad_output, input, target, weight, stats, denominator)
+            (denominator,) = _batch_first(info, in_dims[6:7], denominator)
+        tensors = (grad_output, input, target, weight, sample_weight, stats, denominator)
         return CrossEntropyBackward.apply(*tensors, *options, batch_dims + 1), 0
 
 

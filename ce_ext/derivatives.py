@@ -1,57 +1,113 @@
-"""Second derivatives, as closed forms in torch ops, which autograd can differentiate further."""
+"""Second derivatives and forward-mode ones, as closed forms in torch ops, which autograd can differentiate further."""
 
 import torch
 from torch import Tensor
 
 from ce_ext import shapes
-from ce_ext.reductions import MEAN
+from ce_ext.options import CrossEntropyOptions
+from ce_ext.reductions import MEAN, NONE
 
 
-def cross_entropy_double_backward(
-    grad_grad_input: Tensor,
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    denominator: Tensor,
-    reduction: int,
-    ignore_index: int,
-    label_smoothing: float,
-    batch_dims: int,
-) -> tuple[Tensor, Tensor]:
-    """The gradients in grad_output and in input of <grad_grad_input, cross_entropy_backward(...)>.
+class CrossEntropyTangents:
+    """What changes with a tangent `v` of the logits: the loss by J v, and grad_input by H v, where H is symmetric.
 
-    With the words of csrc/losses/cross_entropy.h, for a row with target y, weights w, smoothing s over C classes:
-    grad_input_j = scale * (slope p_j - s/C w_j - (1 - s) w_y [j = y]), slope = (1 - s) w_y + s/C sum_k w_k.
+    So J v is also the gradient in grad_output of <v, cross_entropy_backward(...)>, and H v is its gradient in input.
+
+    With the words of csrc/losses/cross_entropy.h, n for lse - z_y, e for the one-hot y, D for the derivative along v:
+
+        dn = p - e,  dlse = p,  dbase = slope p - (1 - s) w_y e - s/C w,  slope = (1 - s) w_y + s/C sum_k w_k,
+        dloss = f dbase + f' base dn + 2 zeta lse dlse          in z,
+        D p = p (u - <p, u>),  u = v dz/dx.
     """
-    opmath = shapes.opmath_dtype(input)
-    class_dim = shapes.class_dim(input, batch_dims)
-    rows = shapes.row_shape(input, batch_dims)
 
-    def to_rows(values: Tensor) -> Tensor:
+    def __init__(
+        self,
+        v: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        denominator: Tensor,
+        options: CrossEntropyOptions,
+    ) -> None:
+        self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
+        self._class_dim = dim = shapes.class_dim(input, options.batch_dims)
+        self._rows = shapes.row_shape(input, options.batch_dims)
+        classes = input.shape[dim]
+
+        def total(x: Tensor) -> Tensor:
+            return x.sum(dim, keepdim=True)
+
+        y = target.reshape(self._rows).to(torch.int64).unsqueeze(dim)
+        self._valid = y != options.ignore_index
+        y = y.where(self._valid, 0)
+        is_target = (
+            torch.arange(classes, device=y.device).view([-1 if d == dim else 1 for d in range(input.dim())]) == y
+        )
+        e = is_target.to(self._opmath)
+        w = e.new_ones(classes) if weight is None else weight.to(self._opmath)
+        hard = (1 - options.label_smoothing) * w[y]
+        smoothing = options.label_smoothing / classes
+        slope = hard + smoothing * w.sum()
+        w = w.view([-1 if d == dim else 1 for d in range(input.dim())])
+
+        v = v.to(self._opmath)
+        z, slope_x, curve_x = _logits(input.to(self._opmath).where(self._valid, 0), options)
+        u = slope_x * v
+        p = torch.zeros_like(z) if options.input_is_log_prob else z.softmax(dim)
+        lse = z.logsumexp(dim, keepdim=True)
+        mean_u = total(p * u)
+        u_target = total(e * u)
+        dp = p * (u - mean_u)
+        grad, d_grad = slope * p - hard * e - smoothing * w, slope * dp
+        d_loss = slope * mean_u - hard * u_target - smoothing * total(w * u)
+        if options.gamma > 0:
+            n = lse - z.gather(dim, y)
+            base = hard * n
+            if smoothing > 0:
+                base = base + smoothing * total(w * (lse - z))
+            grad_n, d_n = p - e, mean_u - u_target
+            p_target, rest = torch.exp(-n), (-torch.expm1(-n)).clamp_min(1e-30)
+            f = rest**options.gamma
+            f1 = options.gamma * p_target * rest ** (options.gamma - 1)
+            f2_base = f1 * ((options.gamma - 1) * p_target * (base / rest) - base)
+            d_grad = f * d_grad + f1 * (d_n * grad + d_loss * grad_n + base * dp) + f2_base * d_n * grad_n
+            grad, d_loss = f * grad + f1 * base * grad_n, f * d_loss + f1 * base * d_n
+        if options.z_loss > 0:
+            d_grad = d_grad + 2 * options.z_loss * (mean_u * p + lse * dp)
+            grad = grad + 2 * options.z_loss * lse * p
+            d_loss = d_loss + 2 * options.z_loss * lse * mean_u
+
+        # What the gradient of a row's loss is multiplied by, besides grad_output.
+        self._factor = torch.ones_like(hard)
+        if options.reduction == MEAN:
+            self._factor = self._to_rows(denominator).reciprocal()
+        if sample_weight is not None:
+            self._factor = self._factor * self._to_rows(sample_weight)
+        self._of_loss = d_loss
+        self._of_grad = slope_x * d_grad + curve_x * v * grad
+
+    def of_loss(self) -> Tensor:
+        """J v."""
+        per_row = (self._of_loss * self._factor).where(self._valid, 0).squeeze(self._class_dim)
+        shared = () if self._options.reduction == NONE else tuple(range(self._options.batch_dims, len(self._rows)))
+        return (per_row.sum(shared) if shared else per_row).to(self._options.out_dtype or self._input.dtype)
+
+    def of_grad_input(self, grad_output: Tensor) -> Tensor:
+        """H v."""
+        scale = self._to_rows(grad_output) * self._factor
+        return (scale * self._of_grad).where(self._valid, 0).to(self._input.dtype)
+
+    def _to_rows(self, values: Tensor) -> Tensor:
         """One value for each leading dimension as one for each row, with a class dimension to broadcast over."""
-        return values.to(opmath).reshape(values.shape + (1,) * (len(rows) - values.dim())).unsqueeze(class_dim)
+        shape = values.shape + (1,) * (len(self._rows) - values.dim())
+        return values.to(self._opmath).reshape(shape).unsqueeze(self._class_dim)
 
-    target = target.reshape(rows).to(torch.int64).unsqueeze(class_dim)
-    valid = target != ignore_index
-    target = target.where(valid, 0)
-    classes = input.shape[class_dim]
-    w = input.new_ones(classes, dtype=opmath) if weight is None else weight.to(opmath)
-    w_class = w.view([-1 if d == class_dim else 1 for d in range(input.dim())])
-    hard = (1 - label_smoothing) * w[target]
-    smoothing = label_smoothing / classes
-    slope = hard + smoothing * w.sum()
-    factor = to_rows(denominator).reciprocal() if reduction == MEAN else torch.ones_like(hard)
 
-    v = grad_grad_input.to(opmath)
-    p = input.to(opmath).where(valid, 0).softmax(class_dim)
-    mean_v = (p * v).sum(class_dim, keepdim=True)
-
-    scale = to_rows(grad_output) * factor
-    grad_input = (scale * slope * p * (v - mean_v)).where(valid, 0)
-
-    pull = smoothing * (w_class * v).sum(class_dim, keepdim=True) + hard * v.gather(class_dim, target)
-    per_row = ((slope * mean_v - pull) * factor).where(valid, 0).squeeze(class_dim)
-    shared = tuple(range(grad_output.dim(), len(rows)))  # dimensions whose rows share one grad_output
-    per_output = per_row.sum(shared) if shared else per_row
-    return per_output.to(grad_output.dtype), grad_input.to(input.dtype)
+def _logits(x: Tensor, options: CrossEntropyOptions) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    """The logits z that the loss is taken of, dz/dx and d2z/dx2, as csrc/losses/logits.h has them."""
+    if options.softcap == 0:
+        return options.logit_scale * x, options.logit_scale, 0.0
+    t = torch.tanh(options.logit_scale / options.softcap * x)
+    slope = options.logit_scale * (1 - t * t)
+    return options.softcap * t, slope, -2 * options.logit_scale / options.softcap * t * slope

@@ -1,38 +1,48 @@
 """Shapes, dtypes and strides of every op, for tensors without data: torch.compile, torch.export, FakeTensorMode."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import MEAN, NONE
 from ce_ext.shapes import opmath_dtype, row_shape
 
+_SAVED, _REPORTED = 3, 3  # numbers of a row: csrc/losses has their names
+
 
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
-def _(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: int,
-    ignore_index: int,
-    label_smoothing: float,
-    batch_dims: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    for name, tensor in (("target", target), ("weight", weight)):
+def _cross_entropy_forward(
+    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    *settings, keep_stats, report = arguments
+    options = CrossEntropyOptions(*settings)
+    for name, tensor in (("target", target), ("weight", weight), ("sample_weight", sample_weight)):
         if tensor is not None and tensor.device != input.device:
             raise RuntimeError(
                 f"input and {name} must be on the same device, but got input on {input.device} "
                 f"and {name} on {tensor.device}"
             )
     opmath = opmath_dtype(input)
-    rows = row_shape(input, batch_dims)
-    batch = input.shape[:batch_dims]
+    rows = row_shape(input, options.batch_dims)
+    batch = input.shape[: options.batch_dims]
+    reports = [input.new_empty((*rows, _REPORTED), dtype=opmath), input.new_empty(rows, dtype=torch.int64)]
     return (
-        input.new_empty(rows if reduction == NONE else batch),
-        input.new_empty((*rows, 2), dtype=opmath),
-        input.new_empty(batch if reduction == MEAN else (0,), dtype=opmath),
+        input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
+        input.new_empty((*rows, _SAVED) if keep_stats else (0,), dtype=opmath),
+        input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
+        reports if report else [],
     )
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_backward")
 def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
     return torch.empty_like(input)
+
+
+@torch.library.register_fake("ce_ext::cross_entropy_with_grad")
+def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+    *shared, report, _ = arguments
+    loss, _, _, reports = _cross_entropy_forward(*shared, False, report)
+    return loss, reports

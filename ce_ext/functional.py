@@ -1,9 +1,32 @@
 """Losses shaped like those of `torch.nn.functional`."""
 
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ce_ext import autograd
-from ce_ext.reductions import REDUCTIONS
+from ce_ext.options import CrossEntropyOptions, SoftmaxLossOptions
+from ce_ext.reductions import MEAN, REDUCTIONS, SUM
+from ce_ext.shapes import opmath_dtype
+
+
+class SoftmaxStats(NamedTuple):
+    """What ``return_stats=True`` tells of every row, each in the shape of ``target``. None of it is differentiable.
+
+    With ``softcap`` or ``logit_scale`` it is about the logits that the loss is taken of. lse, entropy and
+    target_log_prob are float32, or float64 for float64 logits.
+    """
+
+    lse: Tensor
+    """The log-sum-exp of the logits."""
+    entropy: Tensor
+    """The entropy of their softmax, in nats."""
+    argmax: Tensor
+    """The class with the largest logit, the first one if there are several; int64."""
+    target_log_prob: Tensor
+    """The log-probability of the target; 0 where the row is ignored."""
 
 
 def cross_entropy(
@@ -13,7 +36,8 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> Tensor:
+    **options: Unpack[SoftmaxLossOptions],
+) -> Any:
     r"""Cross entropy between logits and class indices, as `torch.nn.functional.cross_entropy`.
 
     For a row of logits :math:`x` over :math:`C` classes, its target :math:`y`, class weights :math:`w` and label
@@ -32,21 +56,26 @@ def cross_entropy(
 
     Args:
         input: logits of shape (C), (N, C) or (N, C, d1, ...); float64, float32, bfloat16 or float16.
-        target: class indices of shape (), (N) or (N, d1, ...), int64 or uint8, each in [0, C) or ``ignore_index``.
-        weight: a factor for each class, of shape (C) and the dtype of ``input``. Not differentiable.
+        target: class indices of shape (), (N) or (N, d1, ...) and of any integer dtype, each in [0, C) or
+            ``ignore_index``.
+        weight: a factor for each class, of shape (C) and the dtype of ``input``, or float32 for half logits. Not
+            differentiable.
         ignore_index: the target of rows that add nothing to the loss and get a gradient of zero.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: how much of the target's probability is spread over all classes, in [0, 1].
+        **options: what torch does not have, all of it off by default: `ce_ext.options.SoftmaxLossOptions`.
 
     Returns:
-        The loss in the dtype of ``input``: of the shape of ``target`` for ``"none"``, else a scalar.
+        The loss in the dtype of ``input`` or in ``out_dtype``: of the shape of ``target`` for ``"none"``, else a
+        scalar. With ``return_stats`` that and `SoftmaxStats`.
 
     Raises:
         TypeError: ``input`` or ``target`` is not a tensor.
-        ValueError: the batch sizes differ, or ``reduction`` is none of the three.
+        ValueError: the batch sizes differ, ``reduction`` is none of the three, or options have values that they cannot
+            have, or not together.
         IndexError: on the CPU, a target is neither a class nor ``ignore_index``.
         RuntimeError: any other shape, dtype, device or value that does not fit.
-        NotImplementedError: ``input`` is not floating-point, or ``target`` holds class probabilities.
+        NotImplementedError: ``input`` is not floating-point.
 
     The formula is that of `torch.nn.CrossEntropyLoss`; label smoothing is from Szegedy et al., "Rethinking the
     Inception Architecture for Computer Vision", 2016.
@@ -55,11 +84,150 @@ def cross_entropy(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
+    return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, **options)
+
+
+def softmax_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    **options: Unpack[SoftmaxLossOptions],
+) -> Any:
+    r"""The focal loss of softmax probabilities: `cross_entropy`, times a factor that fades as the target is found.
+
+    .. math::
+        (1 - p_y)^\gamma\, \ell, \qquad p = \mathrm{softmax}(x),
+
+    where :math:`\ell` is the cross entropy, label smoothing included. The factor is taken of
+    :math:`\log(1 - p_y)`, so that the loss and its gradient are finite for every :math:`\gamma` and for all logits, and
+    keep their relative accuracy. ``gamma=0`` is `cross_entropy`.
+
+    Args:
+        input, target, ignore_index, reduction, label_smoothing, options: as those of `cross_entropy`.
+        weight: alpha, a factor for each class, as that of `cross_entropy`; the mean divides by it likewise.
+        gamma: how fast the factor fades, >= 0.
+
+    Returns, Raises: as `cross_entropy`; ValueError also for a ``gamma`` that is negative or not finite.
+
+    From Lin et al., "Focal Loss for Dense Object Detection", 2017.
+
+    Example:
+        >>> logits = torch.randn(3, 5, requires_grad=True)
+        >>> ce_ext.functional.softmax_focal_loss(logits, torch.tensor([1, 0, 4]), gamma=1.5).backward()
+    """
+    return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    *,
+    denominator: Tensor | float | None = None,
+    on_empty: str = "nan",
+    sample_weight: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    r"""The negative log-likelihood :math:`-w_y x_y` of log-probabilities, as `torch.nn.functional.nll_loss`.
+
+    Args:
+        input: log-probabilities, of the shapes and dtypes of the logits of `cross_entropy`, and any strides.
+        target, weight, ignore_index, reduction: as those of `cross_entropy`.
+        denominator, on_empty, sample_weight, out_dtype: as in `ce_ext.options.SoftmaxLossOptions`.
+
+    Returns, Raises: as `cross_entropy`.
+
+    Example:
+        >>> logits = torch.randn(3, 5, requires_grad=True)
+        >>> log_probs = ce_ext.functional.log_softmax(logits, dim=1)
+        >>> ce_ext.functional.nll_loss(log_probs, torch.tensor([1, 0, 4])).backward()
+    """
+    return _softmax_loss(
+        input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True,
+        denominator=denominator, on_empty=on_empty, sample_weight=sample_weight, out_dtype=out_dtype,
+    )  # fmt: skip
+
+
+def _softmax_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    *,
+    gamma: float = 0.0,
+    input_is_log_prob: bool = False,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    logit_scale: float = 1.0,
+    sample_weight: Tensor | None = None,
+    denominator: Tensor | float | None = None,
+    on_empty: str = "nan",
+    out_dtype: torch.dtype | None = None,
+    return_stats: bool = False,
+    grad_in_forward: bool = False,
+    inplace: bool = False,
+    loss_scale: float | None = None,
+) -> Any:
     for name, value in (("input", input), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
-    if weight is not None and weight.requires_grad:
-        raise RuntimeError("weight is not differentiable and must not require grad")
-    return autograd.cross_entropy(input, target, weight, REDUCTIONS[reduction], ignore_index, label_smoothing)
+    if on_empty not in ("nan", "zero"):
+        raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
+    for name, factors in (("weight", weight), ("sample_weight", sample_weight)):
+        if factors is not None and factors.requires_grad:
+            raise RuntimeError(f"{name} is not differentiable and must not require grad")
+    how = REDUCTIONS[reduction]
+    if denominator is not None and how != MEAN:
+        raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
+
+    kernel_dtype = out_dtype
+    if denominator is not None:
+        how, kernel_dtype = SUM, opmath_dtype(input)
+    elif out_dtype not in (None, input.dtype):
+        kernel_dtype = opmath_dtype(input)
+    options = CrossEntropyOptions(
+        how,
+        ignore_index,
+        label_smoothing,
+        gamma,
+        z_loss,
+        logit_scale,
+        softcap,
+        input_is_log_prob,
+        on_empty == "zero",
+        kernel_dtype,
+    )
+    if grad_in_forward or inplace:
+        loss, *report = autograd.cross_entropy_with_grad(
+            input, target, weight, sample_weight, options, return_stats, inplace, loss_scale
+        )
+    else:
+        loss, *report = autograd.cross_entropy(input, target, weight, sample_weight, options, return_stats)
+    if denominator is not None:
+        loss = loss / _divisor(denominator, on_empty)
+    loss = loss.to(out_dtype or input.dtype)
+    return (loss, _stats(*report)) if return_stats else loss
+
+
+def _divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
+    """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
+    if on_empty == "nan":
+        return denominator
+    if isinstance(denominator, Tensor):
+        return denominator.where(denominator != 0, torch.inf)
+    return denominator or torch.inf
+
+
+def _stats(report: Tensor, argmax: Tensor) -> SoftmaxStats:
+    lse, entropy, target_log_prob = report.unbind(-1)
+    return SoftmaxStats(lse, entropy, argmax, target_log_prob)

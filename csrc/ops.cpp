@@ -8,19 +8,27 @@
 #include <omp.h>
 #endif
 
+// What the three ops of cross entropy have in common. reduction: 0 none, 1 mean, 2 sum. The first `batch_dims`
+// dimensions of input and target are a batch of samples, each reduced to a loss of its own; a sample is (C) or (N, C,
+// d1, ...).
+#define CROSS_ENTROPY_TENSORS "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, "
+#define CROSS_ENTROPY_SETTINGS                                                                             \
+  "int reduction, int ignore_index, float label_smoothing, float gamma, float z_loss, float logit_scale, " \
+  "float softcap, bool input_is_log_prob, bool zero_if_empty, ScalarType? out_dtype, int batch_dims"
+
 TORCH_LIBRARY(ce_ext, m) {
-  // reduction: 0 none, 1 mean, 2 sum. The first `batch_dims` dimensions of input and target are a batch of samples,
-  // each reduced to a loss of its own; a sample is (C) or (N, C, d1, ...).
-  // Returns the loss, the max and the log-sum-exp above it of every row, and the divisor of the mean.
-  m.def(
-      "cross_entropy_forward(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
-      "float label_smoothing, int batch_dims) -> (Tensor loss, Tensor stats, Tensor denominator)",
-      {at::Tag::pt2_compliant_tag});
-  m.def(
-      "cross_entropy_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, Tensor stats, "
-      "Tensor denominator, int reduction, int ignore_index, float label_smoothing, int batch_dims) -> Tensor "
-      "grad_input",
-      {at::Tag::pt2_compliant_tag});
+  // Returns the loss; what the backward pass needs of every row, if it is to be kept, and the divisor of the mean; and,
+  // if asked for, lse, entropy and the target's log-probability of every row, and its largest class.
+  m.def("cross_entropy_forward(" CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor[] report)",
+        {at::Tag::pt2_compliant_tag});
+  m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
+        "Tensor stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
+        {at::Tag::pt2_compliant_tag});
+  // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`.
+  m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
+        ", bool report, float loss_scale) -> (Tensor loss, Tensor[] report)",
+        {at::Tag::pt2_compliant_tag});
 }
 
 PYBIND11_MODULE(_C, m) {

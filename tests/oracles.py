@@ -4,6 +4,8 @@ They keep their relative accuracy where the prediction is confident, which log_s
 compared with the log-sum-exp of the *other* classes.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,19 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    gamma: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    logit_scale: float = 1.0,
+    denominator: Tensor | float | None = None,
+    on_empty: str = "nan",
+    sample_weight: Tensor | None = None,
 ) -> Tensor:
     x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
+    x = logit_scale * x
+    if softcap:
+        x = softcap * torch.tanh(x / softcap)
     classes = x.shape[-1]
     y = target.long().reshape(x.shape[:-1])
     w = x.new_ones(classes) if weight is None else weight.double()
@@ -32,9 +45,45 @@ def cross_entropy(
     if label_smoothing > 0:  # lse - x_j = nll + (x_y - x_j)
         spread = (w * (nll + x_target - x)).sum(-1, keepdim=True)
         loss = loss + label_smoothing / classes * spread
-    loss = loss.where(valid.unsqueeze(-1), 0).squeeze(-1)
+    if gamma > 0:
+        log_rest = -torch.nn.functional.softplus(x_target - others, threshold=1000)  # log(1 - p)
+        loss = torch.exp(gamma * log_rest) * loss
+    if z_loss > 0:
+        loss = loss + z_loss * (nll + x_target) ** 2
+    row_weight = torch.ones_like(nll) if sample_weight is None else sample_weight.double().reshape(nll.shape)
+    loss = (row_weight * loss).where(valid.unsqueeze(-1), 0).squeeze(-1)
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.sum() / weight_target.squeeze(-1).where(valid, 0).sum()
+    if denominator is None:
+        denominator = (row_weight * weight_target).squeeze(-1).where(valid, 0).sum()
+    return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
+    y = target.long().reshape(x.shape[:-1])
+    valid = y != ignore_index
+    y = y.where(valid, 0)
+    w = (x.new_ones(x.shape[-1]) if weight is None else weight.double())[y].where(valid, 0)
+    loss = -w * x.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    loss = loss.where(valid, 0)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / w.sum()
+
+
+def softmax_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    return cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)

@@ -13,6 +13,7 @@ struct Backend {
   };
   static int64_t run(const CrossEntropyForward& problem);
   static int64_t run(const CrossEntropyBackward& problem);
+  static int64_t run(const CrossEntropyWithGrad& problem);
 };
 
 }  // namespace ce_ext::cpu

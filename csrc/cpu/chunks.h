@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include "host/rows.h"
@@ -47,6 +48,20 @@ struct Chunks {
       for (int64_t i = begin; i < end; ++i) f(i, (*this)[i]);
     });
   }
+};
+
+// The lowest row that any thread reports.
+class FirstBadRow {
+ public:
+  void report(int64_t row) {
+    int64_t seen = row_.load();
+    while ((seen < 0 || row < seen) && !row_.compare_exchange_weak(seen, row)) {
+    }
+  }
+  int64_t row() const { return row_.load(); }
+
+ private:
+  std::atomic<int64_t> row_{-1};
 };
 
 // Calls f(first, n) for the longest runs of rows in [first, first + n) that lie at one distance from each other.

@@ -77,12 +77,15 @@ struct Lanes {
   friend Lanes operator+(Lanes a, Lanes b) { return Lanes(a.vec + b.vec); }
   friend Lanes operator-(Lanes a, Lanes b) { return Lanes(a.vec - b.vec); }
   friend Lanes operator*(Lanes a, Lanes b) { return Lanes(a.vec * b.vec); }
+  friend Lanes operator/(Lanes a, Lanes b) { return Lanes(a.vec / b.vec); }
   friend Lanes operator-(Lanes a) { return Lanes(a.vec.neg()); }
   friend LaneMask<T> operator==(Lanes a, Lanes b) { return {a.vec == b.vec}; }
   friend LaneMask<T> operator<(Lanes a, Lanes b) { return {a.vec < b.vec}; }
   friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(Vec::blendv(b.vec, a.vec, mask.bits)); }
   // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
+  friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
+  friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
   friend Lanes expm1(Lanes x) { return Lanes(x.vec.expm1()); }
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cpu/lanes.h"
+#include "losses/logits.h"
 #include "losses/softmax.h"
 
 namespace ce_ext::cpu {
@@ -44,41 +45,77 @@ int64_t find_class(const S* x, int64_t classes, A value) {
   return std::min(i, classes);
 }
 
-// `weight` may be null, for ones; it matters for the gaps only.
-template <bool kGaps, class A, class S>
-SoftmaxSums<A, kGaps> softmax_sums(const S* x, int64_t classes, const A* weight) {
+// The logits of one row, block by block: where they lie, or changed in a buffer.
+template <class A, class S, bool kLogitsChange>
+class RowLogits {
+ public:
+  RowLogits(const S* x, const Logits<Lanes<A>, kLogitsChange>& logits) : x_(x), logits_(logits) {}
+
+  const auto* block(int64_t begin, int64_t end) {
+    if constexpr (!kLogitsChange) {
+      return x_ + begin;
+    } else {
+      using V = Lanes<A>;
+      for (int64_t i = begin; i < end; i += V::kSize) {
+        const int64_t n = std::min<int64_t>(V::kSize, end - i);
+        logits_(V::load(x_ + i, n, A(0))).store(changed_ + (i - begin), n);
+      }
+      return static_cast<const A*>(changed_);
+    }
+  }
+
+ private:
+  const S* x_;
+  const Logits<Lanes<A>, kLogitsChange>& logits_;
+  alignas(64) A changed_[kLogitsChange ? kClassBlock : 1];
+};
+
+// The sums of one row, and where `argmax` is not null its largest class. `weight` may be null, for ones; it matters for
+// the gaps only.
+template <bool kGaps, bool kEntropy, class A, class S, bool kLogitsChange>
+SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row, int64_t classes, const A* weight,
+                                             int64_t* argmax) {
   using V = Lanes<A>;
   constexpr A kLowest = A(-INFINITY);
-  SoftmaxSums<A, kGaps> sums;
+  SoftmaxSums<A, kGaps, kEntropy> sums;
+  if (argmax) *argmax = 0;
   for (int64_t begin = 0; begin < classes; begin += kClassBlock) {
-    const int64_t end = std::min(begin + kClassBlock, classes);
+    const int64_t n = std::min(kClassBlock, classes - begin);
+    const auto* x = row.block(begin, begin + n);
     const auto larger = [](V a, V b) { return maximum(a, b); };
-    const auto take_max = [&](V acc, int64_t i, int64_t n) { return larger(acc, V::load(x + begin + i, n, kLowest)); };
-    const A block_max = fold_classes(end - begin, V(kLowest), take_max, larger).max();
-    sums.raise_max(std::max(sums.max, block_max));
+    const auto take_max = [&](V acc, int64_t i, int64_t count) { return larger(acc, V::load(x + i, count, kLowest)); };
+    const A max_before = sums.max;
+    const A block_max = fold_classes(n, V(kLowest), take_max, larger).max();
+    sums.raise_max(std::max(max_before, block_max));
 
-    const A pivot = sums.pivot();
-    const auto exp_sum = [&](int64_t from, int64_t to) {
-      const S* p = x + from;
-      return sum_classes<V>(to - from,
-                            [=](int64_t i, int64_t n) { return exp(V::load(p + i, n, kLowest) - V(pivot)); });
-    };
     // Where the maximum is, it stays out of the sum; it is enough to find it once.
-    const int64_t top = begin + (block_max == sums.max ? find_class(x + begin, end - begin, sums.max) : end - begin);
-    sums.exp_sum += exp_sum(begin, top);
-    if (top < end) {
+    const int64_t top = block_max == sums.max ? find_class(x, n, sums.max) : n;
+    if (argmax && block_max > max_before) *argmax = begin + top;
+    const A pivot = sums.pivot();
+    const auto add_range = [&](int64_t from, int64_t to) {
+      const auto exponent = [=](int64_t i, int64_t count) { return V::load(x + from + i, count, kLowest) - V(pivot); };
+      sums.exp_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) { return exp(exponent(i, count)); });
+      if constexpr (kEntropy) {
+        sums.entropy_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) {
+          const V below = exponent(i, count);
+          return product(exp(below), -below);
+        });
+      }
+    };
+    add_range(0, top);
+    if (top < n) {
       sums.add_below(static_cast<A>(x[top]));
-      sums.exp_sum += exp_sum(top + 1, end);
+      add_range(top + 1, n);
     }
 
     if constexpr (kGaps) {
-      const auto weights = [&](int64_t i, int64_t n) {
-        return weight ? V::load(weight + begin + i, n, A(0)) : V(A(1));
+      const auto weights = [&](int64_t i, int64_t count) {
+        return weight ? V::load(weight + begin + i, count, A(0)) : V(A(1));
       };
-      sums.gap_sum += sum_classes<V>(end - begin, [&](int64_t i, int64_t n) {
-        return product(weights(i, n), V(pivot) - V::load(x + begin + i, n, pivot));
+      sums.gap_sum += sum_classes<V>(n, [&](int64_t i, int64_t count) {
+        return product(weights(i, count), V(pivot) - V::load(x + i, count, pivot));
       });
-      sums.weight_sum += weight ? sum_classes<V>(end - begin, weights) : A(end - begin);
+      sums.weight_sum += weight ? sum_classes<V>(n, weights) : A(n);
     }
   }
   return sums;

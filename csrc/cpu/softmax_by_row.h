@@ -6,6 +6,7 @@
 
 #include "cpu/chunks.h"
 #include "cpu/lanes.h"
+#include "losses/logits.h"
 #include "losses/softmax.h"
 
 namespace ce_ext::cpu {
@@ -18,25 +19,28 @@ constexpr int64_t kMinTileRows = 64;
 constexpr int64_t kNoTarget = -1;
 
 // SoftmaxSums of every row of a chunk.
-template <class A>
+template <class A, bool kGaps, bool kEntropy>
 struct ChunkSums {
   alignas(64) A max[kMaxChunkRows];
   alignas(64) A ties[kMaxChunkRows];
   alignas(64) A exp_sum[kMaxChunkRows];
   alignas(64) A gap_sum[kMaxChunkRows];
   alignas(64) A weight_sum[kMaxChunkRows];
+  alignas(64) A entropy_sum[kMaxChunkRows];
 
-  template <class T, bool kGaps>
-  SoftmaxSums<T, kGaps> get(int64_t r) const {
-    return {read<T>(max + r), read<T>(ties + r), read<T>(exp_sum + r), read<T>(gap_sum + r), read<T>(weight_sum + r)};
+  template <class T>
+  SoftmaxSums<T, kGaps, kEntropy> get(int64_t r) const {
+    return {read<T>(max + r),     read<T>(ties + r),       read<T>(exp_sum + r),
+            read<T>(gap_sum + r), read<T>(weight_sum + r), read<T>(entropy_sum + r)};
   }
-  template <class T, bool kGaps>
-  void set(int64_t r, const SoftmaxSums<T, kGaps>& row) {
+  template <class T>
+  void set(int64_t r, const SoftmaxSums<T, kGaps, kEntropy>& row) {
     write(max + r, row.max);
     write(ties + r, row.ties);
     write(exp_sum + r, row.exp_sum);
     write(gap_sum + r, row.gap_sum);
     write(weight_sum + r, row.weight_sum);
+    write(entropy_sum + r, row.entropy_sum);
   }
 };
 
@@ -66,6 +70,12 @@ class Tile {
     });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
     for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
+  }
+
+  // Replaces x by f(x).
+  template <class F>
+  void apply(F f, int64_t classes) {
+    for (A* p = values_; p < (*this)[classes]; p += Lanes<A>::kSize) f(Lanes<A>::load(p)).store(p);
   }
 
   template <class S>
@@ -107,18 +117,22 @@ class Tile {
   const int64_t pitch_;  // rows, padded to whole vectors
 };
 
-// The sums of every row of a chunk. `weight` may be null, for ones; it matters for the gaps only.
-template <bool kGaps, class A, class S>
-void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t classes, const A* weight,
-                  ChunkSums<A>& sums) {
+// The sums of every row of a chunk, and where `argmax` is not null its largest class. `weight` may be null, for ones;
+// it matters for the gaps only.
+template <class A, class S, bool kGaps, bool kEntropy, bool kLogitsChange>
+void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits, const Chunk& chunk,
+                  int64_t classes, const A* weight, ChunkSums<A, kGaps, kEntropy>& sums, int64_t* argmax) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
-  for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps>());
+  for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
+  if (argmax) std::fill(argmax, argmax + chunk.rows, 0);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
-    tile.load(logits, chunk, begin, n);
+    tile.load(matrix, chunk, begin, n);
+    if constexpr (kLogitsChange) tile.apply(logits, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-      auto row = sums.template get<V, kGaps>(r);
+      auto row = sums.template get<V>(r);
+      const V max_before = row.max;
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
       row.raise_max(max);
@@ -127,36 +141,41 @@ void softmax_sums(const Matrix<const S>& logits, const Chunk& chunk, int64_t cla
         for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), V(weight ? weight[begin + c] : A(1)));
       }
       sums.set(r, row);
+      if (argmax) {
+        V first(A(-1));  // where the maximum is in this tile, if it is above those before
+        for (int64_t c = n - 1; c >= 0; --c) first = where(V::load(tile[c] + r) == max, V(A(c)), first);
+        A places[V::kSize];
+        where(max_before < max, first, V(A(-1))).store(places);
+        for (int64_t i = r; i < std::min<int64_t>(r + V::kSize, chunk.rows); ++i) {
+          if (places[i - r] >= 0) argmax[i] = begin + int64_t(places[i - r]);
+        }
+      }
     }
   }
 }
 
-// The gradient of every class of every row of a chunk; zeros for rows without a target. `weight` may be null, for ones.
+// The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
+// `weight` may be null, for ones.
 template <class A, class S, class Gradients>
 void write_gradient(const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
-                    const int64_t* target, const A* weight, const Gradients& gradients) {
+                    const int64_t* target, const A* grad_target, const A* weight, const Gradients& gradients) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
-  alignas(64) A target_values[kMaxChunkRows] = {};  // logits, then their gradients
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (target[r] >= begin && target[r] < begin + n) target_values[r] = tile[target[r] - begin][r];
-    }
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const auto row = gradients.template get<V>(r);
       for (int64_t c = 0; c < n; ++c) {
         const V w(weight ? weight[begin + c] : A(1));
         row.at(V::load(tile[c] + r), w).store(tile[c] + r);
       }
-      row.at_target(V::load(target_values + r)).store(target_values + r);
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
       if (target[r] == kNoTarget) {
         for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
       } else if (target[r] >= begin && target[r] < begin + n) {
-        tile[target[r] - begin][r] = target_values[r];
+        tile[target[r] - begin][r] = grad_target[r];
       }
     }
     tile.store(grad, chunk, begin, n);

@@ -2,28 +2,24 @@
 #pragma once
 
 #include "cuda/portability.cuh"
+#include "losses/reduction.h"
 #include "losses/softmax.h"
 
 namespace ce_ext::cuda {
-
-// What a block adds up of its rows, in float64.
-struct RowTotals {
-  double loss = 0;
-  double weight = 0;
-
-  __device__ void merge(const RowTotals& other) {
-    loss += other.loss;
-    weight += other.weight;
-  }
-};
 
 __device__ __forceinline__ RowTotals shuffle_down(const RowTotals& x, int offset) {
   return {__shfl_down_sync(kFullWarp, x.loss, offset), __shfl_down_sync(kFullWarp, x.weight, offset)};
 }
 
-template <class T, bool kGaps>
-__device__ __forceinline__ SoftmaxSums<T, kGaps> shuffle_down(const SoftmaxSums<T, kGaps>& x, int offset) {
-  SoftmaxSums<T, kGaps> result;
+template <class T>
+__device__ __forceinline__ ArgMax<T> shuffle_down(const ArgMax<T>& x, int offset) {
+  return {__shfl_down_sync(kFullWarp, x.max, offset), __shfl_down_sync(kFullWarp, x.index, offset)};
+}
+
+template <class T, bool kGaps, bool kEntropy>
+__device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> shuffle_down(const SoftmaxSums<T, kGaps, kEntropy>& x,
+                                                                        int offset) {
+  SoftmaxSums<T, kGaps, kEntropy> result;
   result.max = __shfl_down_sync(kFullWarp, x.max, offset);
   result.ties = __shfl_down_sync(kFullWarp, x.ties, offset);
   result.exp_sum = __shfl_down_sync(kFullWarp, x.exp_sum, offset);
@@ -31,6 +27,7 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps> shuffle_down(const SoftmaxSums<
     result.gap_sum = __shfl_down_sync(kFullWarp, x.gap_sum, offset);
     result.weight_sum = __shfl_down_sync(kFullWarp, x.weight_sum, offset);
   }
+  if constexpr (kEntropy) result.entropy_sum = __shfl_down_sync(kFullWarp, x.entropy_sum, offset);
   return result;
 }
 

@@ -12,8 +12,10 @@ namespace ce_ext::cuda {
 // Device memory that a launch needs besides its problem, in bytes.
 int64_t workspace_size(const CrossEntropyForward& problem);
 int64_t workspace_size(const CrossEntropyBackward& problem);
+int64_t workspace_size(const CrossEntropyWithGrad& problem);
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
+void launch(const CrossEntropyWithGrad& problem, void* workspace, CUstream_st* stream);
 
 }  // namespace ce_ext::cuda

@@ -11,10 +11,9 @@ constexpr int64_t kMinClassesForBlock = 256;
 constexpr int kThreadsByClass = 256;
 constexpr int kThreadsByRow = 128;
 
-// Blocks that shall fit on a multiprocessor: 1024 threads, of up to 64 registers each. Said outright because ptxas,
-// left to itself, aims higher and spills.
-constexpr int kMinBlocksByClass = 1024 / kThreadsByClass;
-constexpr int kMinBlocksByRow = 1024 / kThreadsByRow;
+// Blocks that shall fit on a multiprocessor: 1024 threads, of up to 64 registers each, or half as many threads where
+// rows need more of them. Said outright because ptxas, left to itself, aims higher and spills.
+constexpr int min_blocks(int threads, bool many_registers) { return (many_registers ? 512 : 1024) / threads; }
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;

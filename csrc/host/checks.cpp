@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <cmath>
 #include <sstream>
 
 namespace ce_ext {
@@ -25,12 +26,8 @@ DType check_input_dtype(const at::Tensor& input) {
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim) {
   TORCH_CHECK(input.device() == target.device(), "input and target must be on the same device, but got input on ",
               input.device(), " and target on ", target.device());
-  if (at::isFloatingType(target.scalar_type()) && input.sizes() == target.sizes()) {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, "target must hold class indices: class probabilities (a ", target.scalar_type(),
-                                " target of the shape of input, ", input.sizes(), ") are not supported");
-  }
-  TORCH_CHECK(target.scalar_type() == at::kLong || target.scalar_type() == at::kByte,
-              "target must hold class indices of dtype int64 or uint8, but got ", target.scalar_type());
+  TORCH_CHECK(at::isIntegralType(target.scalar_type(), /*includeBool=*/false),
+              "target must hold class indices of an integer dtype, but got ", target.scalar_type());
 
   auto expected = input.sizes().vec();
   expected.erase(expected.begin() + class_dim);
@@ -42,13 +39,15 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
               " for input of shape ", input.sizes(), ", but got shape ", got);
 }
 
-void check_class_weight(const at::Tensor& input, const at::Tensor& weight, int64_t classes) {
-  TORCH_CHECK(weight.dim() == 1 && weight.size(0) == classes, "weight must have shape [", classes,
-              "], one number for each class of input, but got shape ", weight.sizes());
-  TORCH_CHECK(weight.scalar_type() == input.scalar_type(), "weight must have the dtype of input, ", input.scalar_type(),
-              ", but got ", weight.scalar_type());
-  TORCH_CHECK(weight.device() == input.device(), "input and weight must be on the same device, but got input on ",
-              input.device(), " and weight on ", weight.device());
+void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef shape, const char* one_of,
+                   const at::Tensor& input, at::ScalarType opmath) {
+  TORCH_CHECK(factors.sizes() == shape, name, " must have shape ", shape, ", one ", one_of, ", but got shape ",
+              factors.sizes());
+  TORCH_CHECK(factors.scalar_type() == input.scalar_type() || factors.scalar_type() == opmath, name,
+              " must have the dtype of input, ", input.scalar_type(), opmath == input.scalar_type() ? "" : ", or Float",
+              ", but got ", factors.scalar_type());
+  TORCH_CHECK(factors.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
+              input.device(), " and ", name, " on ", factors.device());
 }
 
 void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
@@ -58,9 +57,23 @@ void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArray
               tensor.scalar_type(), " tensor of shape ", tensor.sizes(), " on ", tensor.device());
 }
 
-void check_label_smoothing(double label_smoothing) {
-  TORCH_CHECK(label_smoothing >= 0.0 && label_smoothing <= 1.0, "label_smoothing must be between 0.0 and 1.0, but got ",
-              label_smoothing);
+void check_options(const CrossEntropyOptions& options) {
+  TORCH_CHECK(options.label_smoothing >= 0.0 && options.label_smoothing <= 1.0,
+              "label_smoothing must be between 0.0 and 1.0, but got ", options.label_smoothing);
+  TORCH_CHECK_VALUE(options.gamma >= 0.0 && std::isfinite(options.gamma),
+                    "gamma must be finite and not negative, but got ", options.gamma);
+  TORCH_CHECK_VALUE(options.z_loss >= 0.0 && std::isfinite(options.z_loss),
+                    "z_loss must be finite and not negative, but got ", options.z_loss);
+  TORCH_CHECK_VALUE(std::isfinite(options.logits.scale), "logit_scale must be finite, but got ", options.logits.scale);
+  TORCH_CHECK_VALUE(options.logits.softcap >= 0.0 && std::isfinite(options.logits.softcap),
+                    "softcap must be finite and not negative, but got ", options.logits.softcap);
+}
+
+at::ScalarType check_out_dtype(std::optional<at::ScalarType> out_dtype, at::ScalarType input, at::ScalarType opmath) {
+  const at::ScalarType dtype = out_dtype.value_or(input);
+  TORCH_CHECK(dtype == input || dtype == opmath, "out_dtype must be that of input, ", input,
+              opmath == input ? "" : ", or Float", ", but got ", dtype);
+  return dtype;
 }
 
 Reduction check_reduction(int64_t reduction) {

@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "host/cross_entropy_problem.h"
 #include "host/dtype.h"
 
@@ -15,14 +17,18 @@ DType check_input_dtype(const at::Tensor& input);
 // `target` must hold one class index for every row of `input`, whose classes are dimension `class_dim`.
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim);
 
-// `weight` must hold one number a class, in the dtype and on the device of `input`.
-void check_class_weight(const at::Tensor& input, const at::Tensor& weight, int64_t classes);
+// Factors such as class weights must be a tensor of this shape, in the dtype of `input` or in `opmath`, on its device.
+void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef shape, const char* one_of,
+                   const at::Tensor& input, at::ScalarType opmath);
 
 // What a backward op gets from its forward must have the shape and dtype that the forward gave it.
 void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
                         const at::Tensor& input);
 
-void check_label_smoothing(double label_smoothing);
+void check_options(const CrossEntropyOptions& options);
+
+// The dtype of the loss: that of the input by default, or the one it is computed in.
+at::ScalarType check_out_dtype(std::optional<at::ScalarType> out_dtype, at::ScalarType input, at::ScalarType opmath);
 
 Reduction check_reduction(int64_t reduction);
 

@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "host/cross_entropy_problem.h"
 
@@ -16,33 +17,80 @@ namespace ce_ext {
 template <class Problem>
 using Driver = int64_t (*)(const Problem&);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(const at::Tensor& input, const at::Tensor& target,
-                                                                     const std::optional<at::Tensor>& weight,
-                                                                     int64_t reduction, int64_t ignore_index,
-                                                                     double label_smoothing, int64_t batch_dims,
-                                                                     Driver<CrossEntropyForward> run);
+// The arguments that all of the ops share, tensors and others.
+struct CrossEntropyTensors {
+  const at::Tensor& input;
+  const at::Tensor& target;
+  const std::optional<at::Tensor>& weight;
+  const std::optional<at::Tensor>& sample_weight;
+};
+struct CrossEntropySettings {
+  int64_t reduction;
+  int64_t ignore_index;
+  CrossEntropyOptions options;
+  bool input_is_log_prob;
+  bool zero_if_empty;
+  std::optional<at::ScalarType> out_dtype;
+  int64_t batch_dims;
+};
 
-at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& target,
-                                  const std::optional<at::Tensor>& weight, const at::Tensor& stats,
-                                  const at::Tensor& denominator, int64_t reduction, int64_t ignore_index,
-                                  double label_smoothing, int64_t batch_dims, Driver<CrossEntropyBackward> run);
+using Report = std::vector<at::Tensor>;  // RowReport and argmax of every row; empty if not asked for
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, Report> cross_entropy_forward(const CrossEntropyTensors& tensors,
+                                                                             const CrossEntropySettings& settings,
+                                                                             bool keep_stats, bool report,
+                                                                             Driver<CrossEntropyForward> run);
+
+at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const CrossEntropyTensors& tensors,
+                                  const at::Tensor& stats, const at::Tensor& denominator,
+                                  const CrossEntropySettings& settings, Driver<CrossEntropyBackward> run);
+
+// Loss and gradient at once, the latter into `grad_input`, which may be the input.
+std::tuple<at::Tensor, Report> cross_entropy_with_grad(const at::Tensor& grad_input, const CrossEntropyTensors& tensors,
+                                                       const CrossEntropySettings& settings, bool report,
+                                                       double loss_scale, Driver<CrossEntropyWithGrad> run);
 
 template <class Backend>
 void register_cross_entropy(torch::Library& m) {
+  using at::Tensor;
+  using MaybeTensor = std::optional<Tensor>;
+  using MaybeDtype = std::optional<at::ScalarType>;
+
   m.impl("cross_entropy_forward",
-         [](const at::Tensor& input, const at::Tensor& target, const std::optional<at::Tensor>& weight,
-            int64_t reduction, int64_t ignore_index, double label_smoothing, int64_t batch_dims) {
+         [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& sample_weight,
+            int64_t reduction, int64_t ignore_index, double label_smoothing, double gamma, double z_loss,
+            double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype,
+            int64_t batch_dims, bool keep_stats, bool report) {
            const typename Backend::DeviceGuard guard(input);
-           return cross_entropy_forward(input, target, weight, reduction, ignore_index, label_smoothing, batch_dims,
-                                        &Backend::run);
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_forward(
+               {input, target, weight, sample_weight},
+               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims}, keep_stats,
+               report, &Backend::run);
          });
   m.impl("cross_entropy_backward",
-         [](const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& target,
-            const std::optional<at::Tensor>& weight, const at::Tensor& stats, const at::Tensor& denominator,
-            int64_t reduction, int64_t ignore_index, double label_smoothing, int64_t batch_dims) {
+         [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& sample_weight, const Tensor& stats, const Tensor& denominator, int64_t reduction,
+            int64_t ignore_index, double label_smoothing, double gamma, double z_loss, double logit_scale,
+            double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype, int64_t batch_dims) {
            const typename Backend::DeviceGuard guard(input);
-           return cross_entropy_backward(grad_output, input, target, weight, stats, denominator, reduction,
-                                         ignore_index, label_smoothing, batch_dims, &Backend::run);
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_backward(
+               grad_output, {input, target, weight, sample_weight}, stats, denominator,
+               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims},
+               &Backend::run);
+         });
+  m.impl("cross_entropy_with_grad",
+         [](const Tensor& grad_input, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& sample_weight, int64_t reduction, int64_t ignore_index, double label_smoothing,
+            double gamma, double z_loss, double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
+            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale) {
+           const typename Backend::DeviceGuard guard(input);
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_with_grad(
+               grad_input, {input, target, weight, sample_weight},
+               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims}, report,
+               loss_scale, &Backend::run);
          });
 }
 

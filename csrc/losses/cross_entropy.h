@@ -1,62 +1,127 @@
-// Cross entropy of logits x and a class index y, with class weights w and label smoothing s, as defined by
-// torch.nn.CrossEntropyLoss; lse = log(sum_j e^{x_j}), p = softmax(x):
+// Cross entropy of logits z and a class index y, with class weights w and label smoothing s, as defined by
+// torch.nn.CrossEntropyLoss; with the factor of the focal loss (Lin et al., "Focal Loss for Dense Object Detection",
+// 2017) and with a z-loss (Chowdhery et al., "PaLM", 2022). With lse = log(sum_j e^{z_j}), p = softmax(z):
 //
-//   loss    = (1 - s) w_y (lse - x_y)  +  s/C sum_j w_j (lse - x_j)
-//   dloss/dx_j = ((1 - s) w_y + s/C sum_k w_k) p_j  -  s/C w_j  -  (1 - s) w_y [j = y]
+//   base  = (1 - s) w_y (lse - z_y)  +  s/C sum_j w_j (lse - z_j)
+//   loss  = f base + zeta lse^2,   f = (1 - p_y)^gamma
+//   dloss/dz_j = (hard + soft) p_j  -  smoothing w_j  -  hard [j = y]
+//
+//   hard      = f ((1 - s) w_y + gamma base p_y / (1 - p_y))
+//   soft      = f s/C sum_k w_k + 2 zeta lse
+//   smoothing = f s/C
 #pragma once
 
+#include "losses/logits.h"
 #include "losses/softmax.h"
 
 namespace ce_ext {
 
-// The gradient of one row: everything that does not depend on the class.
+struct CrossEntropyOptions {
+  double label_smoothing = 0;
+  double gamma = 0;
+  double z_loss = 0;  // zeta
+  LogitOptions logits;
+};
+
+// What the forward pass keeps of a row for the backward pass.
 template <class T>
+struct SavedRow {
+  RowStats<T> stats;
+  T spread;  // sum_j w_j (lse - z_j); only label smoothing needs it
+};
+
+// The gradient of one row, in x: everything that does not depend on the class.
+template <class T, bool kLogitsChange>
 struct CrossEntropyGradient {
   RowStats<T> stats;
-  T hard;       // factor of p_j that comes from the target: scale (1 - s) w_y
-  T soft;       // factor of p_j that comes from smoothing: scale s/C sum_k w_k
-  T smoothing;  // factor of w_j: scale s/C
-  T pull;       // smoothing * w_y
+  T hard;
+  T soft;
+  T smoothing;
+  T pull;  // smoothing * w_y
+  Logits<T, kLogitsChange> logits;
 
-  HOST_DEVICE T at(T x, T weight) const { return (hard + soft) * probability(stats, x) - smoothing * weight; }
+  HOST_DEVICE T at(T x, T weight) const {
+    const Logit<T> z = logits.with_slope(x);
+    return logits.chain(z, (hard + soft) * probability(stats, z.value) - smoothing * weight);
+  }
 
   // The target's own gradient, in which p_y - 1 does not cancel.
   HOST_DEVICE T at_target(T x_target) const {
-    const T hard_grad = hard * expm1(-negative_log_likelihood(stats, x_target));
-    return hard_grad + (soft * probability(stats, x_target) - pull);
+    const Logit<T> z = logits.with_slope(x_target);
+    const T hard_grad = hard * expm1(-negative_log_likelihood(stats, z.value));
+    return logits.chain(z, hard_grad + (soft * probability(stats, z.value) - pull));
   }
 
   // The same row in another type: SIMD lanes that all hold it.
   template <class R>
-  CrossEntropyGradient<R> as() const {
-    return {{R(stats.max), R(stats.log_sum)}, R(hard), R(soft), R(smoothing), R(pull)};
+  CrossEntropyGradient<R, kLogitsChange> as() const {
+    const RowStats<R> all{R(stats.max), R(stats.log_sum)};
+    return {all, R(hard), R(soft), R(smoothing), R(pull), Logits<R, kLogitsChange>(logits)};
   }
 };
 
+// The target's own gradient where the input holds log-probabilities, that of scale * -w_y x_y; no other class has any.
+template <class T>
+HOST_DEVICE T nll_gradient(T weight_target, T scale) {
+  return -(scale * weight_target);
+}
+
 template <class T>
 struct CrossEntropy {
+  bool is_focal;
   T confidence;  // 1 - s
   T smoothing;   // s / C
   T weight_sum;  // sum of w_j over the classes
+  T gamma;
+  T z_loss;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
-  HOST_DEVICE CrossEntropy(double label_smoothing, int64_t classes, Scalar weight_sum_)
-      : confidence(Scalar(1 - label_smoothing)),
-        smoothing(label_smoothing > 0 ? Scalar(label_smoothing / double(classes)) : Scalar(0)),
-        weight_sum(weight_sum_) {}
+  HOST_DEVICE CrossEntropy(const CrossEntropyOptions& options, int64_t classes, Scalar weight_sum_)
+      : is_focal(options.gamma > 0),
+        confidence(Scalar(1 - options.label_smoothing)),
+        smoothing(options.label_smoothing > 0 ? Scalar(options.label_smoothing / double(classes)) : Scalar(0)),
+        weight_sum(weight_sum_),
+        gamma(Scalar(options.gamma)),
+        z_loss(Scalar(options.z_loss)) {}
 
-  // `gap_sum` is sum_j w_j (max - x_j); without label smoothing it is 0.
-  HOST_DEVICE T loss(const RowStats<T>& stats, T x_target, T gap_sum, T weight_target) const {
-    const T hard = product(confidence * weight_target, negative_log_likelihood(stats, x_target));
-    return hard + smoothing * (gap_sum + weight_sum * stats.log_sum);
+  // `gap_sum` is sum_j w_j (max - z_j); without label smoothing it is 0.
+  HOST_DEVICE SavedRow<T> save(const RowStats<T>& stats, T gap_sum) const {
+    return {stats, gap_sum + product(weight_sum, stats.log_sum)};
+  }
+
+  HOST_DEVICE T loss(const SavedRow<T>& row, T z_target, T weight_target) const {
+    const T nll = negative_log_likelihood(row.stats, z_target);
+    const T lse = log_sum_exp(row.stats);
+    const T base = this->base(row, nll, weight_target);
+    return (is_focal ? product(focus(nll), base) : base) + product(z_loss, lse * lse);
   }
 
   // The gradient of `scale * loss`.
-  HOST_DEVICE CrossEntropyGradient<T> gradient(const RowStats<T>& stats, T weight_target, T scale) const {
-    const T each = scale * smoothing;
-    return {stats, scale * (confidence * weight_target), each * weight_sum, each, each * weight_target};
+  template <bool kLogitsChange>
+  HOST_DEVICE CrossEntropyGradient<T, kLogitsChange> gradient(const SavedRow<T>& row, T z_target, T weight_target,
+                                                              T scale, const Logits<T, kLogitsChange>& logits) const {
+    T hard = confidence * weight_target;
+    T factor = scale;
+    if (is_focal) {
+      const T nll = negative_log_likelihood(row.stats, z_target);
+      // At the bound, which keeps the quotient finite, p_j and the factor f leave nothing of it.
+      const T rest = maximum(-expm1(-nll), T(1e-30));
+      hard = hard + gamma * product(exp(-nll), base(row, nll, weight_target) / rest);
+      factor = scale * focus(nll);
+    }
+    const T each = factor * smoothing;
+    const T soft = each * weight_sum + scale * product(T(2) * z_loss, log_sum_exp(row.stats));
+    return {row.stats, factor * hard, soft, each, each * weight_target, logits};
   }
+
+ private:
+  HOST_DEVICE T base(const SavedRow<T>& row, T nll, T weight_target) const {
+    return product(confidence * weight_target, nll) + product(smoothing, row.spread);
+  }
+
+  // (1 - p)^gamma for p = e^-nll
+  HOST_DEVICE T focus(T nll) const { return exp(gamma * log(-expm1(-nll))); }
 };
 
 }  // namespace ce_ext

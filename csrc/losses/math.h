@@ -16,8 +16,12 @@ HOST_DEVICE float exp(float x) { return ::expf(x); }
 HOST_DEVICE double exp(double x) { return ::exp(x); }
 HOST_DEVICE float expm1(float x) { return ::expm1f(x); }
 HOST_DEVICE double expm1(double x) { return ::expm1(x); }
+HOST_DEVICE float log(float x) { return ::logf(x); }
+HOST_DEVICE double log(double x) { return ::log(x); }
 HOST_DEVICE float log1p(float x) { return ::log1pf(x); }
 HOST_DEVICE double log1p(double x) { return ::log1p(x); }
+HOST_DEVICE float tanh(float x) { return ::tanhf(x); }
+HOST_DEVICE double tanh(double x) { return ::tanh(x); }
 HOST_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
 HOST_DEVICE double maximum(double a, double b) { return ::fmax(a, b); }
 

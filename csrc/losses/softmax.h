@@ -25,21 +25,39 @@ HOST_DEVICE T negative_log_likelihood(const RowStats<T>& stats, T x_target) {
 }
 
 template <class T>
+HOST_DEVICE T log_sum_exp(const RowStats<T>& stats) {
+  return stats.max + stats.log_sum;
+}
+
+template <class T>
 HOST_DEVICE T probability(const RowStats<T>& stats, T x) {
   return exp((x - stats.max) - stats.log_sum);
 }
 
-// Sums over the classes seen so far. `kGaps` adds what label smoothing needs.
-template <class T, bool kGaps>
+// What a row tells besides its loss.
+template <class T>
+struct RowReport {
+  T lse;
+  T entropy;
+  T target_log_prob;
+};
+
+// Sums over the classes seen so far. `kGaps` adds what label smoothing needs, `kEntropy` what the entropy does.
+template <class T, bool kGaps, bool kEntropy = false>
 struct SoftmaxSums {
   T max = T(-INFINITY);
-  T ties = T(0);        // sum of e^{x_j - max} = 1 over classes that are the maximum: one of them or more
-  T exp_sum = T(0);     // sum of e^{x_j - max} over the others
-  T gap_sum = T(0);     // sum of w_j (max - x_j): each term >= 0
-  T weight_sum = T(0);  // sum of w_j
+  T ties = T(0);         // sum of e^{x_j - max} = 1 over classes that are the maximum: one of them or more
+  T exp_sum = T(0);      // sum of e^{x_j - max} over the others
+  T gap_sum = T(0);      // sum of w_j (max - x_j): each term >= 0
+  T weight_sum = T(0);   // sum of w_j
+  T entropy_sum = T(0);  // sum of e^{x_j - max} (max - x_j)
 
   HOST_DEVICE void raise_max(T new_max) {
     const auto stays = new_max == max;
+    if constexpr (kEntropy) {
+      const T raised = entropy_sum + product(exp_sum + ties, difference(new_max, max));
+      entropy_sum = where(stays, entropy_sum, raised * exp(max - new_max));
+    }
     exp_sum = where(stays, exp_sum, (exp_sum + ties) * exp(max - new_max));
     ties = where(stays, ties, T(0));
     if constexpr (kGaps) gap_sum = gap_sum + product(weight_sum, difference(new_max, max));
@@ -55,6 +73,7 @@ struct SoftmaxSums {
     const T e = exp(x - pivot());  // NaN for an infinite maximum, which makes the row NaN
     exp_sum = exp_sum + where(is_max, T(0), e);
     ties = ties + where(is_max, e, T(0));
+    if constexpr (kEntropy) entropy_sum = entropy_sum + product(e, pivot() - x);
   }
   HOST_DEVICE void add_gap(T x, T weight) {
     gap_sum = gap_sum + product(weight, pivot() - x);
@@ -80,9 +99,27 @@ struct SoftmaxSums {
     exp_sum = exp_sum + other.exp_sum;
     gap_sum = gap_sum + other.gap_sum;
     weight_sum = weight_sum + other.weight_sum;
+    entropy_sum = entropy_sum + other.entropy_sum;
   }
 
   HOST_DEVICE RowStats<T> finish() const { return {max, log1p(exp_sum + (ties - T(1)))}; }
+
+  // -sum_j p_j log p_j = log_sum + sum_j p_j (max - x_j)
+  HOST_DEVICE T entropy(const RowStats<T>& stats) const { return stats.log_sum + entropy_sum / (exp_sum + ties); }
+};
+
+// The class with the largest logit, the first of them if there are several.
+template <class T>
+struct ArgMax {
+  T max = T(-INFINITY);
+  int64_t index = 0;
+
+  HOST_DEVICE void add(T x, int64_t i) {
+    if (x > max) *this = {x, i};
+  }
+  HOST_DEVICE void merge(const ArgMax& other) {
+    if (other.max > max || (other.max == max && other.index < index)) *this = other;
+  }
 };
 
 }  // namespace ce_ext

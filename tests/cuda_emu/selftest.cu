@@ -9,7 +9,7 @@ namespace {
 constexpr unsigned kAll = ~0u;
 constexpr unsigned kFirstHalf = 0xffff;
 
-using ce_ext::cuda::RowTotals;
+using ce_ext::RowTotals;
 
 int counter;
 

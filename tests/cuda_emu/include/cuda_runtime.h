@@ -21,6 +21,10 @@
 
 using cudaStream_t = struct CUstream_st*;
 
+inline void cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  __builtin_memset(memory, value, bytes);
+}
+
 #define threadIdx (::cuda_emu::thread_index)
 #define blockIdx (::cuda_emu::block_index)
 #define blockDim (::cuda_emu::block_size)

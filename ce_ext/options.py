@@ -1,0 +1,73 @@
+"""The options of losses: those that users name, and all of them in the order in which the ops take them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import TypedDict
+
+
+class SoftmaxLossOptions(TypedDict, total=False):
+    """What `cross_entropy` and `softmax_focal_loss` of `ce_ext.functional` have beyond torch's arguments.
+
+    All of it is off by default.
+    """
+
+    z_loss: float
+    """Adds ``z_loss * lse(x)**2`` to the loss of every row, which keeps the logits near zero (Chowdhery et al., "PaLM",
+    2022). Not weighted by classes."""
+
+    logit_scale: float
+    """Takes the loss of ``logit_scale * input``, without making it."""
+
+    softcap: float
+    """Takes the loss of ``softcap * tanh(logit_scale * input / softcap)`` (Gemma Team, "Gemma 2", 2024); 0 for no
+    cap."""
+
+    sample_weight: Tensor | None
+    """A factor for each row, of the shape of ``target`` and the dtype of ``input``, or float32 for half logits. The
+    mean divides by the sum of its products with the weights of the targets' classes. Not differentiable."""
+
+    denominator: Tensor | float | None
+    """What the mean divides by, in place of what it counts: the rows of all micro-batches or of all processes, say. A
+    tensor is differentiable."""
+
+    on_empty: str
+    """What the mean of no rows is, or of rows that all weigh 0: ``"nan"`` as in torch, or ``"zero"``, with a gradient
+    of zeros."""
+
+    out_dtype: torch.dtype | None
+    """The dtype of the loss, that of ``input`` by default. A float32 loss of half logits is not rounded to half."""
+
+    return_stats: bool
+    """Whether to return `ce_ext.functional.SoftmaxStats` next to the loss, from the same pass over the logits."""
+
+    grad_in_forward: bool
+    """Computes the gradient together with the loss, while the logits are in the cache, and keeps it instead of them.
+    It serves one backward pass, and has no second derivative. A hint: it does nothing under ``torch.compile``,
+    ``torch.func`` and forward-mode AD."""
+
+    inplace: bool
+    """The same, with the gradient in the memory of ``input``, whose values are lost. Whoever needs them in a backward
+    pass gets autograd's error about tensors modified in place; leaves that require grad are refused."""
+
+    loss_scale: float | None
+    """The upstream gradient that ``grad_in_forward`` shall expect, 1 by default: a loss scaler's factor, for one,
+    without which the gradient of a float16 mean would underflow and is refused. Any other is right as well, but costs
+    a pass over the gradient."""
+
+
+class CrossEntropyOptions(NamedTuple):
+    """The settings of the ops, in their order."""
+
+    reduction: int
+    ignore_index: int
+    label_smoothing: float = 0.0
+    gamma: float = 0.0
+    z_loss: float = 0.0
+    logit_scale: float = 1.0
+    softcap: float = 0.0
+    input_is_log_prob: bool = False
+    zero_if_empty: bool = False
+    out_dtype: torch.dtype | None = None  # of the loss: None for that of the input, or what it is computed in
+    batch_dims: int = 0  # 0 for a call that no vmap has been through

@@ -1,0 +1,144 @@
+// The backward pass of cross entropy, chunk by chunk like the forward pass.
+#pragma once
+
+#include "cpu/cross_entropy_rows.h"
+#include "cpu/memory.h"
+#include "cpu/softmax_by_class.h"
+
+namespace ce_ext::cpu {
+
+// CrossEntropyGradient of every row of a chunk.
+template <class A, bool kLogitsChange>
+struct ChunkGradients {
+  Logits<A, kLogitsChange> logits;
+  alignas(64) A max[kMaxChunkRows];
+  alignas(64) A log_sum[kMaxChunkRows];
+  alignas(64) A hard[kMaxChunkRows];
+  alignas(64) A soft[kMaxChunkRows];
+  alignas(64) A smoothing[kMaxChunkRows];
+  alignas(64) A pull[kMaxChunkRows];
+
+  template <class T>
+  CrossEntropyGradient<T, kLogitsChange> get(int64_t r) const {
+    const RowStats<T> stats{read<T>(max + r), read<T>(log_sum + r)};
+    return {stats,
+            read<T>(hard + r),
+            read<T>(soft + r),
+            read<T>(smoothing + r),
+            read<T>(pull + r),
+            Logits<T, kLogitsChange>(logits)};
+  }
+  template <class T>
+  void set(int64_t r, const CrossEntropyGradient<T, kLogitsChange>& row) {
+    write(max + r, row.stats.max);
+    write(log_sum + r, row.stats.log_sum);
+    write(hard + r, row.hard);
+    write(soft + r, row.soft);
+    write(smoothing + r, row.smoothing);
+    write(pull + r, row.pull);
+  }
+};
+
+// scale[r] = what the gradient of the loss of row r is multiplied by.
+template <class S, class A>
+void read_scale(const CrossEntropyBackward& p, const Chunk& chunk, const ChunkTargets<A>& targets, A* scale) {
+  const auto read = [&](const auto* values) { read_rows(values, p.row_dims, p.grad_output_rows, chunk, scale); };
+  if (!p.grad_output) {
+    std::fill(scale, scale + chunk.rows, A(p.loss_scale));
+  } else if (p.loss_is_opmath) {
+    read(static_cast<const A*>(p.grad_output));
+  } else {
+    read(static_cast<const S*>(p.grad_output));
+  }
+  if (p.denominator) {
+    alignas(64) A denominator[kMaxChunkRows];
+    read_rows(static_cast<const A*>(p.denominator), p.row_dims, p.denominator_rows, chunk, denominator);
+    for (int64_t r = 0; r < chunk.rows; ++r) scale[r] /= denominator[r];
+  }
+  for (int64_t r = 0; r < chunk.rows; ++r) scale[r] = product(targets.sample_weight[r], scale[r]);
+  std::fill(scale + chunk.rows, scale + targets.padded_rows, A(0));
+}
+
+template <class S, bool kLogitsChange>
+class CrossEntropyBackwardRows {
+  using A = opmath_t<S>;
+  using V = Lanes<A>;
+
+ public:
+  explicit CrossEntropyBackwardRows(const CrossEntropyBackward& p)
+      : p_(p),
+        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
+        grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
+        logits_(p.options.logits),
+        loss_(make_loss<A>(p)),
+        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride) && p.grad_input_class_stride == 1),
+        chunks_(p.rows, 1, chunk_rows(p, classes_as_lanes_)) {
+    advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
+  }
+
+  const Chunks& chunks() const { return chunks_; }
+
+  // Writes the gradients of a chunk, of whose rows the forward pass has kept `saved`.
+  void run(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved) const {
+    alignas(64) A x_target[kMaxChunkRows] = {};
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      if (targets.target[r] == kNoTarget) continue;
+      x_target[r] = static_cast<A>(matrix_.row(chunk.first + r)[targets.target[r] * p_.input_class_stride]);
+    }
+    ChunkGradients<A, kLogitsChange> gradients{logits_, {}, {}, {}, {}, {}, {}};
+    prepare(chunk, targets, saved, x_target, gradients);
+    write(chunk, targets, x_target, gradients);
+  }
+
+ private:
+  void prepare(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved, const A* x_target,
+               ChunkGradients<A, kLogitsChange>& gradients) const {
+    alignas(64) A scale[kMaxChunkRows];
+    read_scale<S>(p_, chunk, targets, scale);
+    const Logits<V, kLogitsChange> logits(logits_);
+    alignas(64) A spread[kMaxChunkRows];
+    for (int64_t r = 0; r < targets.padded_rows; ++r) {
+      const SavedRow<A> row = r < chunk.rows ? saved[r] : SavedRow<A>{};
+      gradients.max[r] = row.stats.max;
+      gradients.log_sum[r] = row.stats.log_sum;
+      spread[r] = row.spread;
+    }
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      const SavedRow<V> row{{V::load(gradients.max + r), V::load(gradients.log_sum + r)}, V::load(spread + r)};
+      const V weight = V::load(targets.weight + r);
+      gradients.set(r, loss_.gradient(row, logits(V::load(x_target + r)), weight, V::load(scale + r), logits));
+    }
+  }
+
+  // `target_values` are logits, and become their gradients.
+  void write(const Chunk& chunk, const ChunkTargets<A>& targets, A* target_values,
+             const ChunkGradients<A, kLogitsChange>& gradients) const {
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
+    }
+    // Only label smoothing pulls every class by its own weight.
+    const A* weight = p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr;
+    if (!classes_as_lanes_) {
+      return write_gradient(matrix_, grad_, chunk, p_.classes, targets.target, target_values, weight, gradients);
+    }
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      S* grad_x = grad_.row(chunk.first + r);
+      if (targets.target[r] == kNoTarget) {
+        std::fill(grad_x, grad_x + p_.classes, S(0));
+      } else {
+        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, weight, gradients.template get<A>(r));
+        grad_x[targets.target[r]] = static_cast<S>(target_values[r]);
+      }
+    }
+  }
+
+  const CrossEntropyBackward& p_;
+  const Matrix<const S> matrix_;
+  const Matrix<S> grad_;
+  const Logits<A, kLogitsChange> logits_;
+  const CrossEntropy<V> loss_;
+  const bool classes_as_lanes_;
+  const Chunks chunks_;
+};
+
+}  // namespace ce_ext::cpu

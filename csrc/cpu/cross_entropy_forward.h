@@ -1,0 +1,128 @@
+// The forward pass of cross entropy: takes the rows in chunks, gathers what every row needs, and does the arithmetic of
+// whole rows for all rows of the chunk at once, with rows as lanes.
+#pragma once
+
+#include <vector>
+
+#include "cpu/cross_entropy_rows.h"
+#include "cpu/softmax_by_class.h"
+
+namespace ce_ext::cpu {
+
+// S is the type of the logits, Form tells which of the problem's options are compiled in.
+template <class S, class Form>
+class CrossEntropyForwardRows {
+  using A = opmath_t<S>;
+  using V = Lanes<A>;
+  using Sums = ChunkSums<A, Form::kGaps, Form::kReport>;
+
+ public:
+  explicit CrossEntropyForwardRows(const CrossEntropyForward& p)
+      : p_(p),
+        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
+        logits_(p.options.logits),
+        loss_(make_loss<A>(p)),
+        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride)),
+        chunks_(p.rows, p.groups, chunk_rows(p, classes_as_lanes_)) {}
+
+  const Chunks& chunks() const { return chunks_; }
+
+  // Does all of a chunk but to reduce its losses; keeps `saved`, one for each row.
+  RowTotals run(const Chunk& chunk, const ChunkTargets<A>& targets, SavedRow<A>* saved) const {
+    Sums sums;
+    int64_t argmax[kMaxChunkRows];
+    alignas(64) A z_target[kMaxChunkRows];
+    gather(chunk, targets, sums, z_target, argmax);
+    if (p_.report) std::copy(argmax, argmax + chunk.rows, p_.argmax + chunk.first);
+    return finish(chunk, targets, sums, z_target, saved);
+  }
+
+  // From the totals of the chunks to the losses of the groups.
+  void reduce(const std::vector<RowTotals>& totals) const {
+    for (int64_t g = 0; g < p_.groups && p_.reduction != Reduction::kNone; ++g) {
+      RowTotals total;
+      for (int64_t i = g * chunks_.per_group; i < (g + 1) * chunks_.per_group; ++i) total.merge(totals[i]);
+      const double divisor = total.divisor(p_.zero_if_empty);
+      const bool mean = p_.reduction == Reduction::kMean;
+      const double loss = mean ? total.loss / divisor : total.loss;
+      with_loss([&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });
+      if (mean) static_cast<A*>(p_.denominator)[g] = A(divisor);
+    }
+  }
+
+ private:
+  void gather(const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums, A* z_target, int64_t* argmax) const {
+    const A* weight = static_cast<const A*>(p_.weight);
+    if (!classes_as_lanes_ && !p_.input_is_log_prob) {
+      softmax_sums(matrix_, logits_, chunk, p_.classes, weight, sums, p_.report ? argmax : nullptr);
+    }
+    for (int64_t r = 0; r < targets.padded_rows; ++r) {
+      const bool has_target = targets.target[r] != kNoTarget;
+      const S* x = r < chunk.rows ? matrix_.row(chunk.first + r) : nullptr;
+      z_target[r] = has_target ? static_cast<A>(x[targets.target[r] * p_.input_class_stride]) : A(0);
+      if (p_.input_is_log_prob || !(has_target || (p_.report && x))) {
+        sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
+      } else if (classes_as_lanes_) {
+        const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
+        sums.set(r,
+                 softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weight, p_.report ? argmax + r : nullptr));
+      }
+    }
+    if constexpr (Form::kLogitsChange) {
+      for (int64_t r = 0; r < chunk.rows; r += V::kSize) logits_(V::load(z_target + r)).store(z_target + r);
+    }
+  }
+
+  RowTotals finish(const Chunk& chunk, const ChunkTargets<A>& targets, const Sums& sums, const A* z_targets,
+                   SavedRow<A>* saved) const {
+    V loss_sum, weight_sum;
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
+      const auto row_sums = sums.template get<V>(r);
+      const V z_target = V::load(z_targets + r);
+      const V weight = V::load(targets.weight + r);
+      const V sample_weight = V::load(targets.sample_weight + r);
+      const SavedRow<V> row = loss_.save(row_sums.finish(), row_sums.gap_sum);
+      const V loss = product(sample_weight, loss_.loss(row, z_target, weight));
+      if (saved) store_rows(saved + r, n, row.stats.max, row.stats.log_sum, row.spread);
+      if constexpr (Form::kReport) {
+        if (p_.report) {
+          auto* report = static_cast<RowReport<A>*>(p_.report) + chunk.first + r;
+          const V target_log_prob = -negative_log_likelihood(row.stats, z_target);
+          store_rows(report, n, log_sum_exp(row.stats), row_sums.entropy(row.stats), target_log_prob);
+          for (int64_t i = 0; i < n; ++i) {
+            if (targets.target[r + i] == kNoTarget) report[i].target_log_prob = A(0);
+          }
+        }
+      }
+      if (p_.reduction == Reduction::kNone) with_loss([&](auto* out) { loss.store(out + chunk.first + r, n); });
+      loss_sum = loss_sum + loss;
+      weight_sum = weight_sum + sample_weight * weight;
+    }
+    return {double(loss_sum.sum()), double(weight_sum.sum())};
+  }
+
+  // out[i] = {a_i, b_i, c_i}
+  template <class Row>
+  static void store_rows(Row* out, int64_t n, V a, V b, V c) {
+    A as[V::kSize], bs[V::kSize], cs[V::kSize];
+    a.store(as);
+    b.store(bs);
+    c.store(cs);
+    for (int64_t i = 0; i < n; ++i) out[i] = {as[i], bs[i], cs[i]};
+  }
+
+  template <class F>
+  void with_loss(F f) const {
+    p_.loss_is_opmath ? f(static_cast<A*>(p_.loss)) : f(static_cast<S*>(p_.loss));
+  }
+
+  const CrossEntropyForward& p_;
+  const Matrix<const S> matrix_;
+  const Logits<V, Form::kLogitsChange> logits_;
+  const CrossEntropy<V> loss_;
+  const bool classes_as_lanes_;
+  const Chunks chunks_;
+};
+
+}  // namespace ce_ext::cpu
