@@ -21,6 +21,13 @@ TORCH_LIBRARY(ce_ext, m) {
       "Tensor denominator, int reduction, int ignore_index, float label_smoothing, int batch_dims) -> Tensor "
       "grad_input",
       {at::Tag::pt2_compliant_tag});
+  // Along any one dimension. `dtype` of the output is that of the input, or float32 for a half input. The gradient has
+  // the input's dtype.
+  m.def("log_softmax_forward(Tensor input, int dim, ScalarType? dtype) -> Tensor output",
+        {at::Tag::pt2_compliant_tag});
+  m.def(
+      "log_softmax_backward(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor grad_input",
+      {at::Tag::pt2_compliant_tag});
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -11,6 +11,7 @@
 
 #include "cpu/backend.h"
 #include "cpu/chunks.h"
+#include "cpu/lane_choice.h"
 #include "cpu/lanes.h"
 #include "cpu/memory.h"
 #include "cpu/softmax_by_class.h"
@@ -18,19 +19,6 @@
 
 namespace ce_ext::cpu {
 namespace {
-
-// Contiguous rows of this many classes fill enough vectors to be worked on one by one.
-constexpr int64_t kMinClassesAsLanes = 64;
-
-bool classes_as_lanes(const CrossEntropyProblem& p, int64_t class_stride) {
-  return class_stride == 1 && p.classes >= kMinClassesAsLanes;
-}
-
-int64_t chunk_rows(const CrossEntropyProblem& p, bool classes_as_lanes) {
-  const int64_t rows = kChunkElements / std::max<int64_t>(p.classes, 1);
-  if (classes_as_lanes) return std::clamp<int64_t>(rows, 1, kMaxChunkRows);
-  return std::clamp<int64_t>(rows / kMinTileRows * kMinTileRows, kMinTileRows, kMaxChunkRows);
-}
 
 template <class A>
 CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {
@@ -120,8 +108,8 @@ class Forward {
       : p_(p),
         logits_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride)),
-        chunks_(p.rows, p.groups, chunk_rows(p, classes_as_lanes_)) {}
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride})),
+        chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   int64_t operator()() {
     std::vector<Partial> partials(chunks_.count);
@@ -211,8 +199,8 @@ class Backward {
         logits_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride) && p.grad_input_class_stride == 1),
-        chunks_(p.rows, 1, chunk_rows(p, classes_as_lanes_)) {}
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.grad_input_class_stride})),
+        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   int64_t operator()() {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));

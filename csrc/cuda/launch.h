@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "host/cross_entropy_problem.h"
+#include "host/log_softmax_problem.h"
 
 struct CUstream_st;  // what cudaStream_t points to, so that host code needs no CUDA header here
 
@@ -12,8 +13,12 @@ namespace ce_ext::cuda {
 // Device memory that a launch needs besides its problem, in bytes.
 int64_t workspace_size(const CrossEntropyForward& problem);
 int64_t workspace_size(const CrossEntropyBackward& problem);
+int64_t workspace_size(const LogSoftmaxForward& problem);
+int64_t workspace_size(const LogSoftmaxBackward& problem);
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
+void launch(const LogSoftmaxForward& problem, void* workspace, CUstream_st* stream);
+void launch(const LogSoftmaxBackward& problem, void* workspace, CUstream_st* stream);
 
 }  // namespace ce_ext::cuda

@@ -9,12 +9,9 @@
 #include <tuple>
 
 #include "host/cross_entropy_problem.h"
+#include "host/driver.h"
 
 namespace ce_ext {
-
-// A driver returns the first row whose target is out of bounds, or a negative number.
-template <class Problem>
-using Driver = int64_t (*)(const Problem&);
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(const at::Tensor& input, const at::Tensor& target,
                                                                      const std::optional<at::Tensor>& weight,
