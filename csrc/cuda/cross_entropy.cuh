@@ -168,9 +168,7 @@ __global__ void __launch_bounds__(kThreadsByClass, kMinBlocksByClass)
   const S* x = logits_row<S>(p, row);
   S* grad_x = grad_row<S>(p, row);
   RowSplit<S> split(x, p.classes);
-  if ((reinterpret_cast<uintptr_t>(x) - reinterpret_cast<uintptr_t>(grad_x)) % sizeof(Pack<S>) != 0) {
-    split.head = split.packs_end = p.classes;  // no split suits both rows
-  }
+  split.share(grad_x, p.classes);
   const auto write_single = [&](int64_t c) { store(grad_x + c, gradient.at(c, load(x + c))); };
   for (int64_t c = threadIdx.x; c < split.head; c += kThreadsByClass) write_single(c);
   for (int64_t c = split.head + threadIdx.x * Pack<S>::kSize; c < split.packs_end;

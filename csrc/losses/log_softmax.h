@@ -17,19 +17,24 @@ struct LogSoftmax {
 };
 
 template <class T>
-struct LogSoftmaxGradient {
-  T grad_sum;  // sum_k g_k
+class LogSoftmaxGradient {
+ public:
+  HOST_DEVICE explicit LogSoftmaxGradient(T grad_sum)
+      : grad_sum_(grad_sum), likely_(where(grad_sum - grad_sum == T(0), T(-0.5), T(INFINITY))) {}
 
   HOST_DEVICE T at(T grad, T y) const {
-    const T result = grad - product(exp(y), grad_sum);
-    // The one class of a row that may be all but certain: there e^y is 1 + expm1(y), and what g_j has in common with
-    // the sum cancels exactly. So the gradient of a negative log likelihood is as accurate as that of cross entropy.
-    const auto likely = T(-0.5) < y;
-    if (!any(likely)) return result;
-    const T accurate = (grad - grad_sum) - expm1(y) * grad_sum;
-    const auto is_finite = grad_sum - grad_sum == T(0);
-    return where(likely, where(is_finite, accurate, result), result);
+    const T result = grad - product(exp(y), grad_sum_);
+    const auto is_likely = likely_ < y;
+    if (!any(is_likely)) return result;
+    return where(is_likely, (grad - grad_sum_) - expm1(y) * grad_sum_, result);
   }
+
+ private:
+  T grad_sum_;  // sum_k g_k
+  // Above this log-probability e^y is taken as 1 + expm1(y), so that what g_j has in common with the sum cancels
+  // exactly: a negative log likelihood then gets a gradient as accurate as that of cross entropy. It takes a finite
+  // sum.
+  T likely_;
 };
 
 }  // namespace ce_ext
