@@ -36,3 +36,13 @@ def _(
 @torch.library.register_fake("ce_ext::cross_entropy_backward")
 def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
     return torch.empty_like(input)
+
+
+@torch.library.register_fake("ce_ext::log_softmax_forward")
+def _(input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
+    return torch.empty_like(input, dtype=dtype)
+
+
+@torch.library.register_fake("ce_ext::log_softmax_backward")
+def _(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(output, dtype=input_dtype)

@@ -38,3 +38,12 @@ def cross_entropy(
     if reduction == "sum":
         return loss.sum()
     return loss.sum() / weight_target.squeeze(-1).where(valid, 0).sum()
+
+
+def log_softmax(input: Tensor, dim: int) -> Tensor:
+    """Relative to the largest logit, whose own e^0 = 1 the others are added to by log1p."""
+    x = input.double()
+    largest = x.argmax(dim, keepdim=True)
+    shifted = x - x.gather(dim, largest)
+    others = shifted.exp().scatter(dim, largest, 0.0).sum(dim, keepdim=True)
+    return shifted - others.log1p()
