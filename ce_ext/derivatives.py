@@ -64,6 +64,13 @@ def log_softmax_jvp(tangent: Tensor, output: Tensor, dim: int) -> Tensor:
     return (v - (p * v).sum(dim, keepdim=True)).to(output.dtype)
 
 
+def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
+    """The gradient in x of <g, y>: g - e^y sum_k g_k."""
+    opmath = shapes.opmath_dtype(output)
+    g, p = grad_output.to(opmath), output.to(opmath).exp()
+    return g - p * g.sum(dim, keepdim=True)
+
+
 def log_softmax_double_backward(
     grad_grad_input: Tensor, grad_output: Tensor, output: Tensor, dim: int
 ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 from ce_ext import derivatives
@@ -21,14 +22,32 @@ _backward = torch.ops.ce_ext.log_softmax_backward.default
 
 def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     """The op `log_softmax_forward` with its derivatives; `dim` counts from the front."""
-    function = LogSoftmaxWithJvp if forward_ad._current_level >= 0 else LogSoftmax
-    return _apply(function, input.requires_grad, input, dim, dtype)
+    if _is_forward_mode():
+        if _drops_tangents():
+            return input.log_softmax(dim, dtype=dtype)
+        return _apply(LogSoftmaxWithJvp, True, input, dim, dtype)
+    return _apply(LogSoftmax, input.requires_grad, input, dim, dtype)
 
 
 def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
     """The op `log_softmax_backward` with its derivatives, differentiable in grad_output and output."""
-    function = LogSoftmaxBackwardWithJvp if forward_ad._current_level >= 0 else LogSoftmaxBackward
-    return _apply(function, True, grad_output, output, dim, input_dtype)
+    if _is_forward_mode():
+        if _drops_tangents():
+            return derivatives.log_softmax_backward(grad_output, output, dim).to(input_dtype)
+        return _apply(LogSoftmaxBackwardWithJvp, True, grad_output, output, dim, input_dtype)
+    return _apply(LogSoftmaxBackward, True, grad_output, output, dim, input_dtype)
+
+
+def _is_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
+
+
+def _drops_tangents() -> bool:
+    """Whether torch takes tangents for zero that a `jvp` gives, which it does in two cases.
+
+    Within another forward-mode transform (pytorch/pytorch#197867), and in a graph (pytorch/pytorch#192985).
+    """
+    return eager_transforms.JVP_NESTING > 1 or torch.compiler.is_compiling()
 
 
 class LogSoftmax(torch.autograd.Function):

@@ -56,20 +56,24 @@ __global__ void __launch_bounds__(kThreadsByRow, kMinBlocksByRow) log_softmax_fo
   const S* x = row_of<const S>(p, p.input, p.input_rows, index);
   const int64_t stride = p.input_class_stride;
   SoftmaxSums<A, false> sums;
-  int64_t c = 0;
-  for (; c + kClassesInFlight <= p.classes; c += kClassesInFlight) {
-    A values[kClassesInFlight];
+  for (int64_t c = 0; c < p.classes;) {
+    const int64_t end = p.classes - c < kClassesPerSum ? p.classes : c + kClassesPerSum;
+    SoftmaxSums<A, false> part;
+    for (; c + kClassesInFlight <= end; c += kClassesInFlight) {
+      A values[kClassesInFlight];
 #pragma unroll
-    for (int i = 0; i < kClassesInFlight; ++i) values[i] = load(x + (c + i) * stride);
-    add_classes(sums, values);
-  }
-  for (; c < p.classes; ++c) {
-    const A value[1] = {load(x + c * stride)};
-    add_classes(sums, value);
+      for (int i = 0; i < kClassesInFlight; ++i) values[i] = load(x + (c + i) * stride);
+      add_classes(part, values);
+    }
+    for (; c < end; ++c) {
+      const A value[1] = {load(x + c * stride)};
+      add_classes(part, value);
+    }
+    sums.merge(part);
   }
   const LogSoftmax<A> result{sums.finish()};
   Out* y = row_of<Out>(p, p.output, p.output_rows, index);
-  for (c = 0; c < p.classes; ++c) store(y + c * p.output_class_stride, result.at(load(x + c * stride)));
+  for (int64_t c = 0; c < p.classes; ++c) store(y + c * p.output_class_stride, result.at(load(x + c * stride)));
 }
 
 template <class S, class Out>
