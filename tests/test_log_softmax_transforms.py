@@ -36,6 +36,7 @@ def _weighted(function: Callable[..., Tensor], weight: Tensor, dim: int) -> Call
 
 
 @pytest.mark.kernel
+@pytest.mark.heavy
 @SHAPES_AND_DIMS
 def test_gradcheck(shape: tuple[int, ...], dim: int, device: str) -> None:
     input = _input(*shape, device=device).requires_grad_()
@@ -195,17 +196,21 @@ def test_export(device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_opcheck(dtype: torch.dtype, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
-    for shape, dim in (((), -1), ((5,), 0), ((3, 70), 1), ((3, 70), 0), ((2, 5, 3, 4), -3), ((0, 3), 1)):
-        input = torch.randn(shape, device=device).to(dtype)
-        inputs = [input, input.t()] if input.dim() == 2 else [input]
-        if input.dim() == 4:
-            inputs += [input.contiguous(memory_format=torch.channels_last), input[:, :1].expand_as(input)]
-        for x in inputs:
-            for out_dtype in {None, dtype, torch.promote_types(dtype, torch.float32)}:
-                torch.library.opcheck(ops.log_softmax_forward.default, (x, dim, out_dtype))
-                output = ops.log_softmax_forward(x, dim, out_dtype)
-                grad_output = torch.randn_like(output)
-                torch.library.opcheck(ops.log_softmax_backward.default, (grad_output, output, dim, dtype))
+    matrix, image = torch.randn(3, 70, device=device).to(dtype), torch.randn(2, 5, 3, 4, device=device).to(dtype)
+    channels_last = image.contiguous(memory_format=torch.channels_last)
+    for input, dim in (
+        (matrix[0, 0], -1),
+        (matrix, 1),
+        (matrix.t(), 1),
+        (matrix[:0], 1),
+        (channels_last, -3),
+        (image[:, :1].expand_as(image), 1),
+    ):
+        for out_dtype in {None, torch.promote_types(dtype, torch.float32)}:
+            torch.library.opcheck(ops.log_softmax_forward.default, (input, dim, out_dtype))
+            output = ops.log_softmax_forward(input, dim, out_dtype)
+            grad_output = torch.randn_like(output)
+            torch.library.opcheck(ops.log_softmax_backward.default, (grad_output, output, dim, dtype))
 
 
 @pytest.mark.parametrize("fake_device", ["cpu", "cuda"])
@@ -324,20 +329,25 @@ def _samples(variant: str, dtype: torch.dtype, device: str) -> Iterator[tuple[Te
 
 
 @pytest.mark.kernel
+@pytest.mark.heavy
 @OPINFO
 def test_samples_of_torch(variant: str, dtype: torch.dtype, device: str) -> None:
-    """Values, first and second derivatives, forward mode and vmap: not much further from float64 than torch's."""
+    """Values, vmap, first and second derivatives, forward mode: within rounding, or as far off as torch's."""
     for input, call in _samples(variant, dtype, device):
         weights = torch.randn(3, *input.shape, device=device)
         if input.requires_grad:
             weights = weights.to(dtype)
         ours, theirs = (_results(function, call, input, weights) for function in (log_softmax, reference))
         exact = _results(reference, call, input.double(), weights)
+        if input.numel() == 0:
+            assert [x.shape for x in ours] == [x.shape for x in theirs]
+            continue
         for actual, expected, in_float64 in zip(ours, theirs, exact, strict=True):
             assert actual.dtype == expected.dtype and actual.shape == expected.shape
-            if actual.numel() > 0:
-                error, torch_error = ((x.double() - in_float64).abs().max() for x in (actual, expected))
-                assert error <= max(2 * torch_error, ROUNDING[actual.dtype] * in_float64.abs().max())
+            error, torch_error = ((x.double() - in_float64).abs().max() for x in (actual, expected))
+            # Derivatives are made from the results, whose rounding their exponential multiplies.
+            rounding = ROUNDING[actual.dtype] * (1 + exact[0].abs().max()) * in_float64.abs().max()
+            assert error <= max(torch_error, rounding)
 
 
 def _results(
