@@ -111,3 +111,38 @@ def _logits(x: Tensor, options: CrossEntropyOptions) -> tuple[Tensor, Tensor | f
     t = torch.tanh(options.logit_scale / options.softcap * x)
     slope = options.logit_scale * (1 - t * t)
     return options.softcap * t, slope, -2 * options.logit_scale / options.softcap * t * slope
+
+
+def log_softmax_jvp(tangent: Tensor, output: Tensor, dim: int) -> Tensor:
+    """The tangent of y = log_softmax(x) for that of x: v_j - sum_k p_k v_k, with p = e^y."""
+    opmath = shapes.opmath_dtype(output)
+    v, p = tangent.to(opmath), output.to(opmath).exp()
+    return (v - (p * v).sum(dim, keepdim=True)).to(output.dtype)
+
+
+def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
+    """The gradient in x of <g, y>: g - e^y sum_k g_k."""
+    opmath = shapes.opmath_dtype(output)
+    g, p = grad_output.to(opmath), output.to(opmath).exp()
+    return g - p * g.sum(dim, keepdim=True)
+
+
+def log_softmax_double_backward(
+    grad_grad_input: Tensor, grad_output: Tensor, output: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """The gradients in grad_output and in output of <v, g - e^y sum_k g_k>, with v = grad_grad_input."""
+    opmath = shapes.opmath_dtype(output)
+    v, g, p = grad_grad_input.to(opmath), grad_output.to(opmath), output.to(opmath).exp()
+    grad_output_grad = v - (p * v).sum(dim, keepdim=True)
+    output_grad = -p * v * g.sum(dim, keepdim=True)
+    return grad_output_grad.to(output.dtype), output_grad.to(output.dtype)
+
+
+def log_softmax_backward_jvp(
+    grad_tangent: Tensor, output_tangent: Tensor, grad_output: Tensor, output: Tensor, dim: int
+) -> Tensor:
+    """The tangent of g - e^y sum_k g_k for those of g and y."""
+    opmath = shapes.opmath_dtype(output)
+    g, p = grad_output.to(opmath), output.to(opmath).exp()
+    dg, dy = grad_tangent.to(opmath), output_tangent.to(opmath)
+    return dg - p * (dg.sum(dim, keepdim=True) + dy * g.sum(dim, keepdim=True))

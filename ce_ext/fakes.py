@@ -46,3 +46,13 @@ def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *shared, report, _ = arguments
     loss, _, _, reports = _cross_entropy_forward(*shared, False, report)
     return loss, reports
+
+
+@torch.library.register_fake("ce_ext::log_softmax_forward")
+def _(input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
+    return torch.empty_like(input, dtype=dtype)
+
+
+@torch.library.register_fake("ce_ext::log_softmax_backward")
+def _(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(output, dtype=input_dtype)

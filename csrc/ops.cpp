@@ -29,6 +29,11 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale) -> (Tensor loss, Tensor[] report)",
         {at::Tag::pt2_compliant_tag});
+  // Along any one dimension. `dtype` of the output is that of the input, or float32 for a half input. The gradient has
+  // the input's dtype.
+  m.def("log_softmax_forward(Tensor input, int dim, ScalarType? dtype) -> Tensor output", {at::Tag::pt2_compliant_tag});
+  m.def("log_softmax_backward(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor grad_input",
+        {at::Tag::pt2_compliant_tag});
 }
 
 PYBIND11_MODULE(_C, m) {

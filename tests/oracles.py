@@ -87,3 +87,12 @@ def softmax_focal_loss(
     **options: Any,
 ) -> Tensor:
     return cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
+
+
+def log_softmax(input: Tensor, dim: int) -> Tensor:
+    """Relative to the largest logit, whose own e^0 = 1 the others are added to by log1p."""
+    x = input.double()
+    largest = x.argmax(dim, keepdim=True)
+    shifted = x - x.gather(dim, largest)
+    others = shifted.exp().scatter(dim, largest, 0.0).sum(dim, keepdim=True)
+    return shifted - others.log1p()

@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include "host/cross_entropy_problem.h"
+#include "host/driver.h"
+#include "host/log_softmax_problem.h"
 
 namespace ce_ext::cpu {
 
@@ -14,6 +16,8 @@ struct Backend {
   static int64_t run(const CrossEntropyForward& problem);
   static int64_t run(const CrossEntropyBackward& problem);
   static int64_t run(const CrossEntropyWithGrad& problem);
+  static int64_t run(const LogSoftmaxForward& problem);
+  static int64_t run(const LogSoftmaxBackward& problem);
 };
 
 }  // namespace ce_ext::cpu

@@ -87,7 +87,7 @@ int64_t with_grad(const CrossEntropyWithGrad& p) {
     backward.run(chunk, targets, saved);
   });
   forward.reduce(totals);
-  return -1;
+  return kNoBadRow;
 }
 
 }  // namespace

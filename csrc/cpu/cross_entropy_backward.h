@@ -71,8 +71,8 @@ class CrossEntropyBackwardRows {
         grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride) && p.grad_input_class_stride == 1),
-        chunks_(p.rows, 1, chunk_rows(p, classes_as_lanes_)) {
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.grad_input_class_stride})),
+        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
   }
 

@@ -22,8 +22,8 @@ class CrossEntropyForwardRows {
         matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p, p.input_class_stride)),
-        chunks_(p.rows, p.groups, chunk_rows(p, classes_as_lanes_)) {}
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride})),
+        chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   const Chunks& chunks() const { return chunks_; }
 

@@ -5,24 +5,12 @@
 #include <numeric>
 
 #include "cpu/chunks.h"
+#include "cpu/lane_choice.h"
 #include "cpu/lanes.h"
 #include "cpu/softmax_by_row.h"
 #include "host/cross_entropy_problem.h"
 
 namespace ce_ext::cpu {
-
-// Contiguous rows of this many classes fill enough vectors to be worked on one by one.
-constexpr int64_t kMinClassesAsLanes = 64;
-
-inline bool classes_as_lanes(const CrossEntropyProblem& p, int64_t class_stride) {
-  return class_stride == 1 && p.classes >= kMinClassesAsLanes;
-}
-
-inline int64_t chunk_rows(const CrossEntropyProblem& p, bool classes_as_lanes) {
-  const int64_t rows = kChunkElements / std::max<int64_t>(p.classes, 1);
-  if (classes_as_lanes) return std::clamp<int64_t>(rows, 1, kMaxChunkRows);
-  return std::clamp<int64_t>(rows / kMinTileRows * kMinTileRows, kMinTileRows, kMaxChunkRows);
-}
 
 template <class A>
 CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {

@@ -13,9 +13,11 @@ namespace ce_ext::cpu {
 
 template <class T>
 struct LaneMask {
-  at::vec::Vectorized<T> bits;
+  using Vec = at::vec::Vectorized<T>;
 
-  bool any() const { return bits.zero_mask() != (1 << bits.size()) - 1; }
+  Vec bits;
+
+  friend bool any(LaneMask mask) { return mask.bits.zero_mask() != (1 << Vec::size()) - 1; }
 };
 
 template <class T>

@@ -27,6 +27,14 @@ V fold_classes(int64_t classes, V start, Step step, Combine combine) {
   return combine(combine(acc[0], acc[1]), combine(acc[2], acc[3]));
 }
 
+// Calls f(i, n) for the n <= V::kSize classes from i on, for all classes.
+template <class V, class F>
+void for_each_vector(int64_t classes, F f) {
+  int64_t i = 0;
+  for (; i + V::kSize <= classes; i += V::kSize) f(i, V::kSize);
+  if (i < classes) f(i, classes - i);
+}
+
 template <class V, class Step>
 auto sum_classes(int64_t classes, Step step) {
   const auto add = [](V a, V b) { return a + b; };
@@ -39,7 +47,7 @@ int64_t find_class(const S* x, int64_t classes, A value) {
   using V = Lanes<A>;
   int64_t i = 0;
   for (; i < classes; i += V::kSize) {
-    if ((V::load(x + i, std::min<int64_t>(V::kSize, classes - i), A(NAN)) == V(value)).any()) break;
+    if (any(V::load(x + i, std::min<int64_t>(V::kSize, classes - i), A(NAN)) == V(value))) break;
   }
   while (i < classes && static_cast<A>(x[i]) != value) ++i;
   return std::min(i, classes);
@@ -127,13 +135,10 @@ template <class A, class S, class Gradient>
 void write_gradient(const S* x, S* grad_x, int64_t classes, const A* weight, const Gradient& gradient) {
   using V = Lanes<A>;
   const auto lanes = gradient.template as<V>();
-  const auto step = [&](int64_t i, int64_t n) {
+  for_each_vector<V>(classes, [&](int64_t i, int64_t n) {
     const V w = weight ? V::load(weight + i, n, A(0)) : V(A(1));
     lanes.at(V::load(x + i, n, A(0)), w).store(grad_x + i, n);
-  };
-  int64_t i = 0;
-  for (; i + V::kSize <= classes; i += V::kSize) step(i, V::kSize);
-  if (i < classes) step(i, classes - i);
+  });
 }
 
 }  // namespace ce_ext::cpu

@@ -136,7 +136,10 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
       row.raise_max(max);
+      const V earlier = row.exp_sum;
+      row.exp_sum = V(A(0));  // a sum for every block, since one over all classes would lose accuracy
       for (int64_t c = 0; c < n; ++c) row.add_below(V::load(tile[c] + r));
+      row.exp_sum = row.exp_sum + earlier;
       if constexpr (kGaps) {
         for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), V(weight ? weight[begin + c] : A(1)));
       }

@@ -12,6 +12,18 @@ __device__ __forceinline__ RowTotals shuffle_down(const RowTotals& x, int offset
 }
 
 template <class T>
+struct Sum {
+  T value = T(0);
+
+  __device__ void merge(const Sum& other) { value += other.value; }
+};
+
+template <class T>
+__device__ __forceinline__ Sum<T> shuffle_down(const Sum<T>& x, int offset) {
+  return {__shfl_down_sync(kFullWarp, x.value, offset)};
+}
+
+template <class T>
 __device__ __forceinline__ ArgMax<T> shuffle_down(const ArgMax<T>& x, int offset) {
   return {__shfl_down_sync(kFullWarp, x.max, offset), __shfl_down_sync(kFullWarp, x.index, offset)};
 }
@@ -51,6 +63,15 @@ __device__ Sums block_reduce(Sums sums) {
   }
   __syncthreads();  // warp_sums is free for the next call
   return sums;
+}
+
+// What thread 0 has, for all threads of the block. Between two calls there has to be a barrier.
+template <class T>
+__device__ T block_broadcast(const T& value) {
+  SHARED_ARRAY(T, shared, 1);
+  if (threadIdx.x == 0) shared[0] = value;
+  __syncthreads();
+  return shared[0];
 }
 
 }  // namespace ce_ext::cuda

@@ -59,20 +59,14 @@ __device__ __forceinline__ void write_row_by_class(const CrossEntropyProblem& p,
                                                    const RowGradient<opmath_t<S>, kLogitsChange>& gradient) {
   using A = opmath_t<S>;
   RowSplit<S> split(x, p.classes);
-  if ((reinterpret_cast<uintptr_t>(x) - reinterpret_cast<uintptr_t>(grad_x)) % sizeof(Pack<S>) != 0) {
-    split.head = split.packs_end = p.classes;  // no split suits both rows
-  }
-  const auto write_single = [&](int64_t c) { store(grad_x + c, gradient.at(c, load(x + c))); };
-  for (int64_t c = threadIdx.x; c < split.head; c += kThreadsByClass) write_single(c);
-  for (int64_t c = split.head + threadIdx.x * Pack<S>::kSize; c < split.packs_end;
-       c += kThreadsByClass * Pack<S>::kSize) {
-    A values[Pack<S>::kSize];
+  split.share(grad_x, p.classes);
+  for_each_pack<kThreadsByClass>(split, p.classes, [&](int64_t c, auto n) {
+    A values[n.value];
     load_pack(x + c, values);
 #pragma unroll
-    for (int i = 0; i < Pack<S>::kSize; ++i) values[i] = gradient.at(c + i, values[i]);
+    for (int i = 0; i < n.value; ++i) values[i] = gradient.at(c + i, values[i]);
     store_pack(grad_x + c, values);
-  }
-  if (threadIdx.x < p.classes - split.packs_end) write_single(split.packs_end + threadIdx.x);
+  });
 }
 
 template <class S, bool kLogitsChange>
@@ -108,14 +102,13 @@ template <class S, class Form>
 __global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, true))
     cross_entropy_with_grad_by_class(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, opmath_t<S>* row_loss) {
   using A = opmath_t<S>;
-  SHARED_ARRAY(SavedRow<A>, saved, 1);
   const int64_t row = blockIdx.x;
   const S* x = logits_row<S>(p.forward, row);
-  RowSums<A, Form> sums;
-  if (is_wanted<Form>(p.forward, row)) sums = sum_row_by_class<S, Form>(p.forward, loss, x);
-  if (threadIdx.x == 0) saved[0] = finish_row(p.forward, loss, row, x, sums, row_loss);
-  __syncthreads();
-  const auto gradient = row_gradient<Form::kLogitsChange>(p.backward, loss, row, x, saved[0]);
+  const auto sums = sum_row<true, S, Form>(p.forward, loss, row, x);
+  SavedRow<A> saved{};
+  if (threadIdx.x == 0) saved = finish_row(p.forward, loss, row, x, sums, row_loss);
+  saved = block_broadcast(saved);
+  const auto gradient = row_gradient<Form::kLogitsChange>(p.backward, loss, row, x, saved);
   __syncthreads();
   write_row_by_class(p.backward, x, grad_row<S>(p.backward, row), gradient);
 }
@@ -127,8 +120,7 @@ __global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, true)
   const int64_t row = int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x;
   if (row >= p.forward.rows) return;
   const S* x = logits_row<S>(p.forward, row);
-  RowSums<A, Form> sums;
-  if (is_wanted<Form>(p.forward, row)) sums = sum_row_by_row<S, Form>(p.forward, loss, x);
+  const auto sums = sum_row<false, S, Form>(p.forward, loss, row, x);
   const SavedRow<A> saved = finish_row(p.forward, loss, row, x, sums, row_loss);
   const auto gradient = row_gradient<Form::kLogitsChange>(p.backward, loss, row, x, saved);
   write_row_by_row(p.backward, x, grad_row<S>(p.backward, row), gradient);

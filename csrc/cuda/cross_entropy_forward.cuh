@@ -2,10 +2,9 @@
 // class), and a thread for every row (by row).
 #pragma once
 
-#include "cuda/block_reduce.cuh"
 #include "cuda/cross_entropy_rows.cuh"
-#include "cuda/packs.cuh"
 #include "cuda/policy.cuh"
+#include "cuda/row_sums.cuh"
 
 namespace ce_ext::cuda {
 
@@ -32,52 +31,18 @@ struct RowSums {
     }
     softmax.add(x, weights);
   }
+
+  __device__ void merge(const RowSums& other) {
+    softmax.merge(other.softmax);
+    if constexpr (Form::kReport) top.merge(other.top);
+  }
 };
 
-// All threads of the block call it; the result is valid in thread 0 only.
-template <class S, class Form>
-__device__ __forceinline__ RowSums<opmath_t<S>, Form> sum_row_by_class(const CrossEntropyProblem& p,
-                                                                       const DeviceLoss<opmath_t<S>>& loss,
-                                                                       const S* x) {
-  using A = opmath_t<S>;
-  RowSums<A, Form> sums;
-  const RowSplit<S> split(x, p.classes);
-  const auto add_single = [&](int64_t c) {
-    A value[1] = {load(x + c)};
-    sums.add(p, loss, value, c);
-  };
-  if (threadIdx.x < split.head) add_single(threadIdx.x);
-  for (int64_t c = split.head + threadIdx.x * Pack<S>::kSize; c < split.packs_end;
-       c += kThreadsByClass * Pack<S>::kSize) {
-    A values[Pack<S>::kSize];
-    load_pack(x + c, values);
-    sums.add(p, loss, values, c);
-  }
-  if (threadIdx.x < p.classes - split.packs_end) add_single(split.packs_end + threadIdx.x);
-  sums.softmax = block_reduce<kThreadsByClass>(sums.softmax);
-  if constexpr (Form::kReport) sums.top = block_reduce<kThreadsByClass>(sums.top);
-  return sums;
-}
-
-// Of a thread that has the row to itself.
-template <class S, class Form>
-__device__ __forceinline__ RowSums<opmath_t<S>, Form> sum_row_by_row(const CrossEntropyProblem& p,
-                                                                     const DeviceLoss<opmath_t<S>>& loss, const S* x) {
-  using A = opmath_t<S>;
-  RowSums<A, Form> sums;
-  const int64_t stride = p.input_class_stride;
-  int64_t c = 0;
-  for (; c + kClassesInFlight <= p.classes; c += kClassesInFlight) {
-    A values[kClassesInFlight];
-#pragma unroll
-    for (int i = 0; i < kClassesInFlight; ++i) values[i] = load(x + (c + i) * stride);
-    sums.add(p, loss, values, c);
-  }
-  for (; c < p.classes; ++c) {
-    A value[1] = {load(x + c * stride)};
-    sums.add(p, loss, value, c);
-  }
-  return sums;
+template <class A, class Form>
+__device__ __forceinline__ RowSums<A, Form> shuffle_down(const RowSums<A, Form>& x, int offset) {
+  RowSums<A, Form> result{shuffle_down(x.softmax, offset), {}};
+  if constexpr (Form::kReport) result.top = shuffle_down(x.top, offset);
+  return result;
 }
 
 template <class S>
@@ -130,13 +95,27 @@ __device__ __forceinline__ bool is_wanted(const CrossEntropyProblem& p, int64_t 
   return !p.input_is_log_prob && (Form::kReport || kind_of(p, p.target[row]) == TargetKind::kClass);
 }
 
+// The sums of a row, by one block (kBlock) or by one thread.
+template <bool kBlock, class S, class Form>
+__device__ __forceinline__ RowSums<opmath_t<S>, Form> sum_row(const CrossEntropyProblem& p,
+                                                              const DeviceLoss<opmath_t<S>>& loss, int64_t row,
+                                                              const S* x) {
+  using Sums = RowSums<opmath_t<S>, Form>;
+  const auto add = [&](Sums& sums, auto& values, int64_t c) { sums.add(p, loss, values, c); };
+  if (!is_wanted<Form>(p, row)) return {};  // the same for the whole block
+  if constexpr (kBlock) {
+    return sum_row_by_class<Sums>(x, p.classes, add);
+  } else {
+    return sum_row_by_row<Sums>(x, p.input_class_stride, p.classes, add);
+  }
+}
+
 template <class S, class Form>
 __global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, kManyRegisters<S, Form>))
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, opmath_t<S>* row_loss) {
   const int64_t row = blockIdx.x;
   const S* x = logits_row<S>(p, row);
-  RowSums<opmath_t<S>, Form> sums;
-  if (is_wanted<Form>(p, row)) sums = sum_row_by_class<S, Form>(p, loss, x);  // the same for the whole block
+  const auto sums = sum_row<true, S, Form>(p, loss, row, x);
   if (threadIdx.x == 0) finish_row(p, loss, row, x, sums, row_loss);
 }
 
@@ -146,9 +125,7 @@ __global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, kMany
   const int64_t row = int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x;
   if (row >= p.rows) return;
   const S* x = logits_row<S>(p, row);
-  RowSums<opmath_t<S>, Form> sums;
-  if (is_wanted<Form>(p, row)) sums = sum_row_by_row<S, Form>(p, loss, x);
-  finish_row(p, loss, row, x, sums, row_loss);
+  finish_row(p, loss, row, x, sum_row<false, S, Form>(p, loss, row, x), row_loss);
 }
 
 }  // namespace ce_ext::cuda

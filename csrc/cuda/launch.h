@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "host/cross_entropy_problem.h"
+#include "host/log_softmax_problem.h"
 
 struct CUstream_st;  // what cudaStream_t points to, so that host code needs no CUDA header here
 
@@ -13,9 +14,13 @@ namespace ce_ext::cuda {
 int64_t workspace_size(const CrossEntropyForward& problem);
 int64_t workspace_size(const CrossEntropyBackward& problem);
 int64_t workspace_size(const CrossEntropyWithGrad& problem);
+int64_t workspace_size(const LogSoftmaxForward& problem);
+int64_t workspace_size(const LogSoftmaxBackward& problem);
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyWithGrad& problem, void* workspace, CUstream_st* stream);
+void launch(const LogSoftmaxForward& problem, void* workspace, CUstream_st* stream);
+void launch(const LogSoftmaxBackward& problem, void* workspace, CUstream_st* stream);
 
 }  // namespace ce_ext::cuda

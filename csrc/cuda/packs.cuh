@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/portability.cuh"
 #include "host/dtype.h"
@@ -26,21 +27,59 @@ struct RowSplit {
     head = to_boundary < size ? to_boundary : size;
     packs_end = head + (size - head) / Pack<S>::kSize * Pack<S>::kSize;
   }
+
+  // Another row of `size` is walked through together with the first: unless the packs are aligned in both, there are
+  // only single elements.
+  template <class Other>
+  __device__ void share(const Other* row, int64_t size) {
+    if (reinterpret_cast<uintptr_t>(row + head) % sizeof(Pack<Other>) != 0) head = packs_end = size;
+  }
 };
 
-template <class S>
-__device__ __forceinline__ void load_pack(const S* p, opmath_t<S> (&values)[Pack<S>::kSize]) {
-  const Pack<S> pack = *reinterpret_cast<const Pack<S>*>(p);
-#pragma unroll
-  for (int i = 0; i < Pack<S>::kSize; ++i) values[i] = load(&pack.values[i]);
+// Calls f(c, n) for the n classes from c on, packs and single elements, until the block's threads have had all `size`;
+// n.value is known to the compiler.
+template <int kThreads, class S, class F>
+__device__ __forceinline__ void for_each_pack(const RowSplit<S>& split, int64_t size, const F& f) {
+  constexpr int kSize = Pack<S>::kSize;
+  constexpr std::integral_constant<int, 1> kSingle;
+  constexpr std::integral_constant<int, kSize> kPack;
+  for (int64_t c = threadIdx.x; c < split.head; c += kThreads) f(c, kSingle);
+  for (int64_t c = split.head + threadIdx.x * kSize; c < split.packs_end; c += kThreads * kSize) f(c, kPack);
+  if (threadIdx.x < size - split.packs_end) f(split.packs_end + threadIdx.x, kSingle);
 }
 
-template <class S>
-__device__ __forceinline__ void store_pack(S* p, const opmath_t<S> (&values)[Pack<S>::kSize]) {
-  Pack<S> pack;
+// One value, or whole packs of them: of a type that is wider than the one the row was split for, several.
+template <class S, int kCount>
+__device__ __forceinline__ void load_pack(const S* p, opmath_t<S> (&values)[kCount]) {
+  if constexpr (kCount == 1) {
+    values[0] = load(p);
+  } else {
+    constexpr int kSize = Pack<S>::kSize;
+    static_assert(kCount % kSize == 0, "packs are loaded as a whole");
 #pragma unroll
-  for (int i = 0; i < Pack<S>::kSize; ++i) store(&pack.values[i], values[i]);
-  *reinterpret_cast<Pack<S>*>(p) = pack;
+    for (int first = 0; first < kCount; first += kSize) {
+      const Pack<S> pack = *reinterpret_cast<const Pack<S>*>(p + first);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) values[first + i] = load(&pack.values[i]);
+    }
+  }
+}
+
+template <class S, int kCount>
+__device__ __forceinline__ void store_pack(S* p, const opmath_t<S> (&values)[kCount]) {
+  if constexpr (kCount == 1) {
+    store(p, values[0]);
+  } else {
+    constexpr int kSize = Pack<S>::kSize;
+    static_assert(kCount % kSize == 0, "packs are stored as a whole");
+#pragma unroll
+    for (int first = 0; first < kCount; first += kSize) {
+      Pack<S> pack;
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) store(&pack.values[i], values[first + i]);
+      *reinterpret_cast<Pack<S>*>(p + first) = pack;
+    }
+  }
 }
 
 }  // namespace ce_ext::cuda

@@ -10,12 +10,9 @@
 #include <vector>
 
 #include "host/cross_entropy_problem.h"
+#include "host/driver.h"
 
 namespace ce_ext {
-
-// A driver returns the first row whose target is out of bounds, or a negative number.
-template <class Problem>
-using Driver = int64_t (*)(const Problem&);
 
 // The arguments that all of the ops share, tensors and others.
 struct CrossEntropyTensors {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host/cross_entropy.h"
+#include "host/log_softmax.h"
 
 namespace ce_ext {
 
@@ -9,6 +10,7 @@ namespace ce_ext {
 template <class Backend>
 void register_ops(torch::Library& m) {
   register_cross_entropy<Backend>(m);
+  register_log_softmax<Backend>(m);
 }
 
 }  // namespace ce_ext

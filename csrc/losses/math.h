@@ -27,6 +27,7 @@ HOST_DEVICE double maximum(double a, double b) { return ::fmax(a, b); }
 
 HOST_DEVICE float where(bool condition, float a, float b) { return condition ? a : b; }
 HOST_DEVICE double where(bool condition, double a, double b) { return condition ? a : b; }
+HOST_DEVICE bool any(bool condition) { return condition; }  // for lanes: of any of them
 
 // One policy for infinities, the same in every loss: what has no weight adds nothing, 0 * inf = 0 ...
 template <class T>
