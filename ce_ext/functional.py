@@ -1,8 +1,10 @@
 """Losses shaped like those of `torch.nn.functional`."""
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ce_ext import autograd
+from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import REDUCTIONS
 
 
@@ -55,11 +57,16 @@ def cross_entropy(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
-    for name, value in (("input", input), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
+    if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
+        return handle_torch_function(cross_entropy, arguments[:3], *arguments)
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
     if weight is not None and weight.requires_grad:
         raise RuntimeError("weight is not differentiable and must not require grad")
-    return autograd.cross_entropy(input, target, weight, REDUCTIONS[reduction], ignore_index, label_smoothing)
+    options = CrossEntropyOptions(REDUCTIONS[reduction], ignore_index, label_smoothing)
+    return autograd.cross_entropy(input, target, weight, options)

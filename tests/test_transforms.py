@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from tests.cases import CROSS_ENTROPY, DTYPES, Loss
 from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
@@ -112,15 +113,84 @@ def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
         torch.testing.assert_close(mapped, torch.stack([function(w) for w in weights]))
 
 
+def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Arguments in float64 with an ignored row, class weights and label smoothing."""
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    if target.dim():
+        target.view(-1)[1] = -100
+    weight = torch.rand(shape[0] if len(shape) == 1 else shape[1], dtype=torch.float64, device=device)
+    return input, target, {"weight": weight, "label_smoothing": 0.1, **options}
+
+
 @ALL_LOSSES
-def test_forward_mode_is_refused_not_dropped(loss: Loss, device: str) -> None:
-    input, target = loss.make_inputs((4, 5), torch.float32, device)
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-        torch.func.jvp(lambda x: loss.function(x, target), (input,), (torch.ones_like(input),))
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(input, torch.ones_like(input))
-        with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-            loss.function(dual, target)
+@SHAPES
+@ALL_REDUCTIONS
+def test_func_jvp(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    input, target, options = _weighted(loss, shape, device, reduction=reduction)
+    tangent = torch.randn_like(input)
+    jvp = lambda f: lambda x, y: torch.func.jvp(lambda x: f(x, y), (x,), (tangent,))  # noqa: E731
+    _assert_same(jvp, loss, input, target, **options)
+    _assert_same(jvp, loss, input, target, reduction=reduction)
+
+
+TRANSFORMS = {
+    "jacfwd": torch.func.jacfwd,
+    "hessian": torch.func.hessian,
+    "forward over forward": lambda f: torch.func.jacfwd(torch.func.jacfwd(f)),
+    "reverse over forward": lambda f: torch.func.jacrev(torch.func.jacfwd(f)),
+    "forward over hessian": lambda f: torch.func.jacfwd(torch.func.hessian(f)),
+    "reverse over hessian": lambda f: torch.func.jacrev(torch.func.hessian(f)),
+}
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_forward_mode_nested(loss: Loss, transform: str, reduction: str, device: str) -> None:
+    input, target, options = _weighted(loss, (3, 4), device, reduction=reduction)
+    _assert_same(TRANSFORMS[transform], loss, input, target, **options)
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)], ids=str)
+def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    samples = [loss.make_inputs(shape, torch.float64, device, seed) for seed in range(3)]
+    input, target = (torch.stack(tensors) for tensors in zip(*samples, strict=True))
+    target[1, 0] = -100
+    tangent = torch.randn_like(input)
+    weight = torch.rand(5, dtype=torch.float64, device=device)
+    ours, theirs = _bind(loss, reduction=reduction, label_smoothing=0.1, weight=weight)
+
+    def jvp(f: Callable[..., Tensor]) -> Callable[..., Any]:
+        return lambda x, y, v: torch.func.jvp(lambda x: f(x, y), (x,), (v,))
+
+    one_by_one = [jvp(theirs)(*sample) for sample in zip(input, target, tangent, strict=True)]
+    expected = tuple(torch.stack(parts) for parts in zip(*one_by_one, strict=True))
+    torch.testing.assert_close(torch.func.vmap(jvp(ours))(input, target, tangent), expected)
+    torch.testing.assert_close(jvp(torch.func.vmap(ours))(input, target, tangent), expected)
+    per_sample_hessians = lambda f: torch.func.vmap(torch.func.hessian(f))  # noqa: E731
+    _assert_same(per_sample_hessians, loss, input, target, reduction=reduction, label_smoothing=0.1, weight=weight)
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: str) -> None:
+    """Of torch.autograd.forward_ad: through the loss, and through its gradient, which is forward over reverse."""
+    input, target = loss.make_inputs((4, 5), dtype, device)
+    tangent = torch.randn_like(input)
+    results = []
+    for f, opmath in zip(_bind(loss, reduction=reduction, label_smoothing=0.1), (dtype, torch.float64), strict=True):
+        leaf = input.to(opmath, copy=True).requires_grad_()
+        with forward_ad.dual_level():
+            result = f(forward_ad.make_dual(leaf, tangent.to(opmath)), target)
+            (grad,) = torch.autograd.grad(result.sum(), leaf, create_graph=True)
+            parts = [part for x in (result, grad) for part in forward_ad.unpack_dual(x)]
+            assert {part.dtype for part in parts} == {opmath}
+            results.append([part.detach().to(dtype) for part in parts])
+            assert forward_ad.unpack_dual(f(leaf, target)).tangent is None
+    torch.testing.assert_close(*results)
 
 
 @ALL_LOSSES
