@@ -1,228 +1,119 @@
 """The derivatives of every op pair: `NAME_forward`, whose first result is differentiable, and `NAME_backward`.
 
-There are two ways to them, and `differentiable` makes one function of both. In plain eager mode `ce_ext._C.eager` calls
-the ops and records one node in the graph: C++, because for a small problem Python takes longer than the kernels, and
-written once for all pairs, because their schemas tell it enough. In all other modes a pair of Functions is in charge,
-because only a Python `torch.autograd.Function` with a separate `setup_context` and a `vmap` works in torch.func,
-torch.compile and torch.export.
+The dispatcher asks for them, as it does for torch's own ops, so they work in whatever mode torch has: eager,
+torch.func, forward mode, torch.compile, torch.export. First derivatives are kernels, and `csrc/python/autograd.cpp`
+reads off the schemas how to call them. `register` gives a pair what no schema tells.
 
-First derivatives are kernels. Second ones, and the tangents of forward mode, are formulas in torch ops, in
-`derivatives.py`. A Function takes the tensors of its op, then the options of the loss as one NamedTuple (see
-`options.py`), so that an option more is no change here. Its `forward` has to name its arguments: torch.compile takes
-the first of `*arguments` for the ctx.
+Functions of Python take the tensors of an op, then the options of the loss as one NamedTuple (see `options.py`), so
+that an option more is no change here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from ce_ext import _C, derivatives
 from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import MEAN
 
-Gradients = tuple[Tensor | None, ...]
-Saved = Sequence[Any]
 
+def register(
+    name: str,
+    options: Any,
+    *,
+    tangent: Callable[..., Any],
+    backward_gradient: Callable[..., Any],
+    backward_tangent: Callable[..., Any],
+    unbatched: Callable[[Any], set[str]],
+) -> Callable[..., Tensor]:
+    """Registers the derivatives and the vmap rules of an op pair, and returns its forward op.
 
-class _Function(torch.autograd.Function):
-    """A Function with forward mode: `tangent` is torch's `jvp`, but gets what `setup_context` saved instead of ctx.
+    Args:
+        name: of the pair, without ``_forward`` and ``_backward``.
+        options: the NamedTuple of what the ops take after their tensors. The last is ``batch_dims``: how
+            many leading dimensions of the tensors are a batch, which vmap counts up.
+        tangent: of the result. It takes the tangents of forward's differentiable arguments, then what backward takes
+            but for grad_output. Where an argument has no tangent, it gets None.
+        backward_gradient: takes gradients of backward's results, then backward's arguments; returns the gradients of
+            grad_output and of forward's differentiable arguments.
+        backward_tangent: of backward's results. It takes the tangents of those arguments, then backward's arguments.
+        unbatched: the names of the arguments and results of which there is one for a whole batch, by the options.
 
-    torch.compile refuses any Function that has a `jvp`, whether or not it would be called. So there are two of each:
-    the class itself, and `dual`, a subclass for when forward mode is on.
+    Returns:
+        A function of forward's tensors and the options. It returns the differentiable result, and costs less than a
+        call by way of ``torch.ops``.
     """
 
-    dual: ClassVar[type[torch.autograd.Function]]
+    def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: function(*arguments[:-1], options(*arguments[-1]))
 
-    def __init_subclass__(cls) -> None:
-        if hasattr(cls, "tangent") and "jvp" not in vars(cls):
-            cls.dual = type(cls.__name__, (cls,), {"jvp": staticmethod(partial(_jvp, cls.tangent))})
+    _C.register_autograd(name, *map(with_options, (tangent, backward_gradient, backward_tangent)))
+    forward, backward = (_find_op(f"{name}_{direction}") for direction in ("forward", "backward"))
+    for op in (forward, backward):
+        torch.library.register_vmap(op.name(), partial(_vmap, op, options, unbatched))
+    call = _C.quick_call(f"{name}_forward")
 
+    def forward_result(*arguments: Any) -> Tensor:
+        if is_dynamo_compiling():  # which knows ops, but no functions of C++
+            return forward(*arguments[:-1], *arguments[-1])[0]
+        return call(*arguments)
 
-def _jvp(tangent: Callable[..., Any], ctx: Any, *tangents: Tensor | None) -> Any:
-    # torch turns forward mode off for a jvp, and with it that of outer levels: the tangent's own tangent would be zero.
-    # Turned on again, it must not see the tangents of this level.
-    with forward_ad._set_fwd_grad_enabled(True):
-        saved = [None if x is None else forward_ad.unpack_dual(x).primal for x in ctx.saved_tensors]
-        return tangent(saved, ctx.options, *tangents)
-
-
-class _Forward(_Function):
-    """Saves all tensors that it takes, and what the op returns besides the differentiable result, in this order."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.options = inputs
-        _, *others = output
-        _save(ctx, *tensors, *others)
-        ctx.mark_non_differentiable(*others)
-        ctx.set_materialize_grads(False)
+    return forward_result
 
 
-class _Backward(_Function):
-    """Saves all tensors that it takes."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        *tensors, ctx.options = inputs
-        _save(ctx, *tensors)
-        ctx.set_materialize_grads(False)
+def _find_op(qualified_name: str) -> Any:
+    namespace, name = qualified_name.split("::")
+    return getattr(getattr(torch.ops, namespace), name).default
 
 
-class CrossEntropy(_Forward):
-    """The op `cross_entropy_forward`: (loss, stats, denominator), of which the loss is differentiable."""
-
-    @staticmethod
-    def forward(
-        input: Tensor, target: Tensor, weight: Tensor | None, options: CrossEntropyOptions
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.ce_ext.cross_entropy_forward.default(input, target, weight, *options)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> Gradients:
-        if grad_output is None:
-            return None, None, None, None
-        return _apply(CrossEntropyBackward, grad_output, *ctx.saved_tensors, ctx.options), None, None, None
-
-    @staticmethod
-    def tangent(saved: Saved, options: CrossEntropyOptions, input_tangent: Tensor | None, *_: None) -> Gradients:
-        if input_tangent is None:
-            return None, None, None
-        input, target, weight, _, denominator = saved
-        loss = derivatives.cross_entropy_tangent(input_tangent, input, target, weight, denominator, options)
-        return loss, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        if in_dims[2] is not None:  # the op takes one weight for all
-            return _map_slices(CrossEntropy, info, in_dims, arguments)
-        input, target, weight, options = arguments
-        input, target = _batch_first(info, in_dims[:2], input, target)
-        output = _apply(CrossEntropy, input, target, weight, _batched(options))
-        return output, (0, 0, 0 if options.reduction == MEAN else None)
-
-
-class CrossEntropyBackward(_Backward):
-    """The op `cross_entropy_backward`: grad_input, differentiable in grad_output and input."""
-
-    @staticmethod
-    def forward(
-        grad_output: Tensor,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        stats: Tensor,
-        denominator: Tensor,
-        options: CrossEntropyOptions,
-    ) -> Tensor:
-        return torch.ops.ce_ext.cross_entropy_backward.default(
-            grad_output, input, target, weight, stats, denominator, *options
-        )
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> Gradients:
-        if v is None:
-            return None, None, None, None, None, None, None
-        grad_output, input, target, weight, _, denominator = ctx.saved_tensors
-        row = (input, target, weight, denominator, ctx.options)
-        in_grad_output = derivatives.cross_entropy_tangent(v, *row)
-        in_input = derivatives.cross_entropy_hessian_product(v, grad_output, *row)
-        return in_grad_output, in_input, None, None, None, None, None
-
-    @staticmethod
-    def tangent(
-        saved: Saved,
-        options: CrossEntropyOptions,
-        grad_output_tangent: Tensor | None,
-        input_tangent: Tensor | None,
-        *_: None,
-    ) -> Tensor | None:
-        grad_output, input, target, weight, stats, denominator = saved
-        tangent = None
-        if grad_output_tangent is not None:
-            tangent = _apply(
-                CrossEntropyBackward, grad_output_tangent, input, target, weight, stats, denominator, options
-            )
-        if input_tangent is not None:
-            product = derivatives.cross_entropy_hessian_product(
-                input_tangent, grad_output, input, target, weight, denominator, options
-            )
-            tangent = product if tangent is None else tangent + product
-        return tangent
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        if in_dims[3] is not None:
-            return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
-        grad_output, input, target, weight, stats, denominator, options = arguments
-        grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
-        (stats,) = _batch_first(info, in_dims[4:5], stats)
-        if options.reduction == MEAN:  # otherwise it is empty, whatever the batch
-            (denominator,) = _batch_first(info, in_dims[5:6], denominator)
-        row = (input, target, weight, stats, denominator, _batched(options))
-        return _apply(CrossEntropyBackward, grad_output, *row), 0
-
-
-def differentiable(
-    name: str, forward: type[_Function], backward: type[_Function], options: Callable[..., tuple[Any, ...]]
-) -> Callable[..., Tensor]:
-    """The op pair of this name as a function of what `forward` takes, differentiable in every mode."""
-
-    def differentiable_backward(*arguments: Any) -> Any:
-        *tensors, values = arguments
-        return _apply(backward, *tensors, options(*values))
-
-    eager = _C.eager(name, differentiable_backward)
-
-    def call(*arguments: Any) -> Tensor:
-        if not is_dynamo_compiling():
-            result = eager(*arguments)
-            if result is not NotImplemented:
-                return result
-        return _apply(forward, *arguments)[0]
-
-    return call
-
-
-def _apply(function: type[_Function], *arguments: Any) -> Any:
-    return (function.dual if forward_ad._current_level >= 0 else function).apply(*arguments)
-
-
-def _save(ctx: Any, *tensors: Tensor | None) -> None:
-    ctx.save_for_backward(*tensors)
-    if forward_ad._current_level >= 0:
-        ctx.save_for_forward(*tensors)
-
-
-def _batched(options: Any) -> Any:
-    return options._replace(batch_dims=options.batch_dims + 1)
-
-
-def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
-    """The tensors with the mapped dimension in front; those that have none are expanded, which copies nothing."""
-    return [
-        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, in_dims, strict=True)
-    ]
-
-
-def _map_slices(
-    function: type[_Function], info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
+def _vmap(
+    op: Any,
+    options_type: Any,
+    unbatched: Callable[[Any], set[str]],
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    *arguments: Any,
 ) -> tuple[Any, Any]:
-    """What vmap means, one slice after another: for arguments that the op has no batch dimension for."""
-    *tensors, options = arguments
-    pairs = list(zip(tensors, in_dims[:-1], strict=True))
-    outputs = [
-        _apply(function, *(x if dim is None else x.select(dim, i) for x, dim in pairs), options)
-        for i in range(info.batch_size)
+    """The op itself with one more batch dimension, or a loop where something is mapped that must not have one."""
+    count = len(arguments) - len(options_type._fields)
+    options = options_type(*arguments[count:])
+    one_for_all = unbatched(options)
+    tensors = [
+        (tensor, dim, parameter.name in one_for_all)
+        for tensor, dim, parameter in zip(arguments[:count], in_dims, op._schema.arguments, strict=False)
     ]
+    if any(is_one_for_all and dim is not None for _, dim, is_one_for_all in tensors):
+        return _map_slices(op, info.batch_size, [tensor[:2] for tensor in tensors], options)
+    batched = (
+        x if x is None or is_one_for_all else _batch_first(x, dim, info.batch_size)
+        for x, dim, is_one_for_all in tensors
+    )
+    output = op(*batched, *options._replace(batch_dims=options.batch_dims + 1))
+    out_dims = tuple(None if result.name in one_for_all else 0 for result in op._schema.returns)
+    return output, out_dims if isinstance(output, tuple) else 0
+
+
+def _map_slices(op: Any, batch_size: int, tensors: list[Any], options: Any) -> tuple[Any, Any]:
+    outputs = [op(*(x if dim is None else x.select(dim, i) for x, dim in tensors), *options) for i in range(batch_size)]
     if isinstance(outputs[0], Tensor):
         return torch.stack(outputs), 0
     return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True)), (0,) * len(outputs[0])
 
 
-cross_entropy = differentiable("ce_ext::cross_entropy", CrossEntropy, CrossEntropyBackward, CrossEntropyOptions)
+def _batch_first(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
+    """With the mapped dimension in front; a tensor that has none is expanded, which copies nothing."""
+    return tensor.expand(batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+cross_entropy = register(
+    "ce_ext::cross_entropy",
+    CrossEntropyOptions,
+    tangent=derivatives.cross_entropy_tangent,
+    backward_gradient=derivatives.cross_entropy_backward_gradient,
+    backward_tangent=derivatives.cross_entropy_backward_tangent,
+    unbatched=lambda options: {"weight"} if options.reduction == MEAN else {"weight", "denominator"},
+)

@@ -1,4 +1,7 @@
-"""Second derivatives and tangents, as closed forms in torch ops, which autograd can differentiate further."""
+"""Second derivatives and tangents, as closed forms in torch ops, which autograd can differentiate further.
+
+The docstring of `autograd.register` says which there are for each op pair, and what they take.
+"""
 
 from typing import NamedTuple
 
@@ -65,7 +68,7 @@ def _per_row(values: Tensor, input: Tensor, class_dim: int) -> Tensor:
     return values.reshape(values.shape + (1,) * (input.dim() - 1 - values.dim())).unsqueeze(class_dim)
 
 
-def cross_entropy_tangent(
+def _tangent(
     v: Tensor,
     input: Tensor,
     target: Tensor,
@@ -82,7 +85,7 @@ def cross_entropy_tangent(
     return (tangent.sum(reduced) if reduced else tangent).to(input.dtype)
 
 
-def cross_entropy_hessian_product(
+def _hessian_product(
     v: Tensor,
     grad_output: Tensor,
     input: Tensor,
@@ -91,8 +94,55 @@ def cross_entropy_hessian_product(
     denominator: Tensor,
     options: CrossEntropyOptions,
 ) -> Tensor:
-    """The derivative of `cross_entropy_backward` in input along v, and, H being symmetric, its gradient for v: H v."""
+    """The derivative of grad_input in input, along v; and for v its gradient, because a Hessian is symmetric: H v."""
     rows = _cross_entropy_rows(input, target, weight, denominator, options)
     v = v.to(rows.hard.dtype)
     scale = _per_row(grad_output, input, rows.class_dim) * rows.factor * rows.slope
     return (scale * rows.probabilities * (v - rows.mean(v))).where(rows.valid, 0).to(input.dtype)
+
+
+def cross_entropy_tangent(
+    input_tangent: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
+) -> Tensor:
+    return _tangent(input_tangent, input, target, weight, denominator, options)
+
+
+def cross_entropy_backward_gradient(
+    grad_grad_input: Tensor,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
+) -> tuple[Tensor, Tensor]:
+    """For grad_output and input."""
+    row = (input, target, weight, denominator, options)
+    return _tangent(grad_grad_input, *row), _hessian_product(grad_grad_input, grad_output, *row)
+
+
+def cross_entropy_backward_tangent(
+    grad_output_tangent: Tensor | None,
+    input_tangent: Tensor | None,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
+) -> Tensor:
+    tangent = torch.zeros_like(input)
+    if grad_output_tangent is not None:
+        backward = torch.ops.ce_ext.cross_entropy_backward.default
+        tangent = backward(grad_output_tangent, input, target, weight, stats, denominator, *options)
+    if input_tangent is not None:
+        tangent = tangent + _hessian_product(input_tangent, grad_output, input, target, weight, denominator, options)
+    return tangent

@@ -8,7 +8,7 @@
 #include <omp.h>
 #endif
 
-#include "python/eager.h"
+#include "python/autograd.h"
 
 TORCH_LIBRARY(ce_ext, m) {
   // reduction: 0 none, 1 mean, 2 sum. The first `batch_dims` dimensions of input and target are a batch of samples,
@@ -26,7 +26,7 @@ TORCH_LIBRARY(ce_ext, m) {
 }
 
 PYBIND11_MODULE(_C, m) {
-  ce_ext::bind_eager(m);
+  ce_ext::bind_autograd(m);
   m.doc() = "How this build of ce_ext was made.";
   m.attr("version") = CE_EXT_VERSION;
   m.attr("torch_version") = TORCH_VERSION;
