@@ -38,9 +38,10 @@ def register(
             many leading dimensions of the tensors are a batch, which vmap counts up.
         tangent: of the result. It takes the tangents of forward's differentiable arguments, then what backward takes
             but for grad_output. Where an argument has no tangent, it gets None.
-        backward_gradient: takes gradients of backward's results, then backward's arguments; returns the gradients of
-            grad_output and of forward's differentiable arguments.
-        backward_tangent: of backward's results. It takes the tangents of those arguments, then backward's arguments.
+        backward_gradient: takes gradients of backward's results, then backward's arguments. It returns the gradients
+            of those arguments of backward that depend on forward's differentiable ones: grad_output, they themselves,
+            forward's result.
+        backward_tangent: of backward's results. It takes the tangents of the same arguments, then backward's arguments.
         unbatched: the names of the arguments and results of which there is one for a whole batch, by the options.
 
     Returns:

@@ -256,8 +256,9 @@ class AutogradKernel final : public c10::OperatorKernel {
     const Stack arguments(stack->end() - count, stack->end());
     call_below(op, keys, stack);
     Stack results(stack->end() - op.schema().returns().size(), stack->end());
-    if (requires_grad) record(arguments, results);
+    OpNode* node = requires_grad ? record(arguments, results) : nullptr;
     if (has_tangent) set_tangents(arguments, results);
+    if (node) node->save(arguments, results);  // the results with their tangents
   }
 
  private:
@@ -266,7 +267,8 @@ class AutogradKernel final : public c10::OperatorKernel {
     op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
   }
 
-  void record(const Stack& arguments, const Stack& results) const {
+  // The results own the node.
+  OpNode* record(const Stack& arguments, const Stack& results) const {
     torch::autograd::edge_list edges;
     for (const int i : derivatives_.op.differentiable) {
       edges.push_back(arguments[i].isTensor() ? torch::autograd::impl::gradient_edge(arguments[i].toTensor())
@@ -275,7 +277,7 @@ class AutogradKernel final : public c10::OperatorKernel {
     auto* node = new OpNode(derivatives_, std::move(edges));
     const auto owner = own<decltype(torch::autograd::Edge::function)>(node);
     for (size_t i = 0; i < derivatives_.op.results; ++i) torch::autograd::set_history(results[i].toTensor(), owner);
-    node->save(arguments, results);
+    return node;
   }
 
   void set_tangents(const Stack& arguments, const Stack& results) const {
@@ -304,9 +306,9 @@ class AutogradKernel final : public c10::OperatorKernel {
 
 void register_autograd(const std::string& name, const py::function& tangent, const py::function& backward_gradient,
                        const py::function& backward_tangent) {
-  // These live as long as the process: graphs may outlive the module that made them.
-  static auto* library =
-      new torch::Library(torch::Library::IMPL, "ce_ext", c10::DispatchKey::Autograd, __FILE__, __LINE__);
+  // All of this lives as long as the process: graphs may outlive the module that made them.
+  auto* library = new torch::Library(torch::Library::IMPL, name.substr(0, name.find("::")), c10::DispatchKey::Autograd,
+                                     __FILE__, __LINE__);
   const auto forever = [](const py::function& function) { return py::function(function).release().ptr(); };
   const OpPair ops(name);
   const auto* forward = new Derivatives{ops.forward, ops.backward.op, nullptr, forever(tangent)};

@@ -76,23 +76,21 @@ OpPair::OpPair(const std::string& name) : forward(find_op(name + "_forward")), b
     forward.sources.push_back(source_of(parameter.name, forward_schema));
 
   backward.results = backward_schema.returns().size();
-  backward.differentiable.push_back(position_of("grad_output", backward_schema.arguments()));
   for (size_t i = 0; i < backward.results; ++i) {
     const std::string argument = differentiated(backward_schema.returns()[i].name());
     forward.differentiable.push_back(position_of(argument, forward_schema.arguments()));
-    backward.differentiable.push_back(position_of(argument, backward_schema.arguments()));
+    TORCH_CHECK(forward.differentiable.back() >= 0, forward_schema.name(), " has no argument ", argument);
     backward.gradient_takes.push_back({argument, Kind::kTensor, /*optional=*/true});
     backward.sources.push_back(~static_cast<int>(i));
   }
+  std::vector<int> depend_on_input = forward.differentiable;
+  depend_on_input.push_back(~0);
+  depend_on_input.push_back(static_cast<int>(forward_schema.arguments().size()));
   for (size_t i = 0; i < backward_takes.size(); ++i) {
     backward.gradient_takes.push_back(backward_takes[i]);
     backward.sources.push_back(static_cast<int>(i));
-  }
-  for (const auto* op : {&forward, &backward}) {
-    for (const int argument : op->differentiable) {
-      TORCH_CHECK(argument >= 0, op->op.schema().name(), " lacks an argument that ", backward_schema.name(),
-                  " has a gradient of");
-    }
+    const auto found = std::find(depend_on_input.begin(), depend_on_input.end(), forward.sources[i]);
+    if (found != depend_on_input.end()) backward.differentiable.push_back(static_cast<int>(i));
   }
 }
 
