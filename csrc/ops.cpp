@@ -9,6 +9,7 @@
 #endif
 
 #include "python/autograd.h"
+#include "python/quick_call.h"
 
 TORCH_LIBRARY(ce_ext, m) {
   // reduction: 0 none, 1 mean, 2 sum. The first `batch_dims` dimensions of input and target are a batch of samples,
@@ -26,8 +27,9 @@ TORCH_LIBRARY(ce_ext, m) {
 }
 
 PYBIND11_MODULE(_C, m) {
+  m.doc() = "How this build of ce_ext was made, and what Python needs to make its ops differentiable.";
   ce_ext::bind_autograd(m);
-  m.doc() = "How this build of ce_ext was made.";
+  ce_ext::bind_quick_call(m);
   m.attr("version") = CE_EXT_VERSION;
   m.attr("torch_version") = TORCH_VERSION;
   m.attr("compiler") = __VERSION__;

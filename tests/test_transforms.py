@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,7 +232,8 @@ def test_compile_channels_last(loss: Loss, reduction: str, device: str) -> None:
 
 
 @ALL_LOSSES
-def test_export(loss: Loss, device: str) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(loss: Loss, strict: bool, device: str) -> None:
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -244,10 +246,24 @@ def test_export(loss: Loss, device: str) -> None:
     model = Model()
     input, target = torch.randn(4, 7, device=device), torch.tensor([0, 4, 2, -100], device=device)
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(model, (input, target), dynamic_shapes=({0: batch}, {0: batch}))
+    program = torch.export.export(model, (input, target), dynamic_shapes=({0: batch}, {0: batch}), strict=strict)
     torch.testing.assert_close(program.module()(input, target), model(input, target))
     twice = (torch.cat([input, input]), torch.cat([target, target]))
     torch.testing.assert_close(program.module()(*twice), model(*twice))
+    torch.testing.assert_close(program.run_decompositions().module()(*twice), model(*twice))
+    exported = program.module()
+    exported(*twice).backward()
+    model(*twice).backward()
+    torch.testing.assert_close(exported.layer.weight.grad, model.layer.weight.grad)
+
+
+@ALL_LOSSES
+def test_ahead_of_time_compilation(loss: Loss, device: str, tmp_path: Path) -> None:
+    input, target = loss.make_inputs((4, 5), torch.float32, device)
+    program = torch.export.export(loss.module(label_smoothing=0.1), (input, target))
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "loss.pt2"))
+    expected = loss.function(input, target, label_smoothing=0.1)
+    torch.testing.assert_close(torch._inductor.aoti_load_package(package)(input, target), expected)
 
 
 def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Any, ...]:

@@ -1,8 +1,6 @@
 #include "python/autograd.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/Dtype.h>
-#include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -11,13 +9,16 @@
 #include <torch/csrc/dynamo/compiled_autograd.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "python/conversions.h"
 #include "python/differentiable_op.h"
 
 namespace ce_ext {
@@ -29,62 +30,10 @@ using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 using torch::jit::Stack;
 
-// Conversions between Python and the dispatcher
-
-at::IValue from_python(const Parameter& parameter, PyObject* object) {
-  if (object == Py_None && parameter.optional) return {};
-  switch (parameter.kind) {
-    case Kind::kTensor:
-      if (THPVariable_Check(object)) return THPVariable_Unpack(object);
-      break;
-    case Kind::kInt:
-      if (PyIndex_Check(object)) {
-        int overflow = 0;
-        const auto value = static_cast<int64_t>(PyLong_AsLongLongAndOverflow(object, &overflow));
-        TORCH_CHECK_VALUE(overflow == 0, parameter.name, " must fit into 64 bits, but got ",
-                          py::repr(object).cast<std::string>());
-        return value;
-      }
-      break;
-    case Kind::kFloat:
-      if (PyNumber_Check(object)) {
-        const double value = PyFloat_AsDouble(object);
-        if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-        return value;
-      }
-      break;
-    case Kind::kBool:
-      if (PyBool_Check(object)) return object == Py_True;
-      break;
-    case Kind::kDtype:
-      if (THPDtype_Check(object)) return static_cast<int64_t>(reinterpret_cast<THPDtype*>(object)->scalar_type);
-      break;
-  }
-  static constexpr const char* kNames[] = {"a Tensor", "an int", "a float", "a bool", "a torch.dtype"};
-  TORCH_CHECK_TYPE(false, parameter.name, " must be ", kNames[static_cast<int>(parameter.kind)], ", but got ",
-                   py::repr(object).cast<std::string>());
-}
-
-py::object to_python(const Parameter& parameter, const at::IValue& value) {
-  if (value.isNone()) return py::none();
-  switch (parameter.kind) {
-    case Kind::kTensor:
-      return py::reinterpret_steal<py::object>(THPVariable_Wrap(value.toTensor()));
-    case Kind::kInt:
-      return py::int_(value.toInt());
-    case Kind::kFloat:
-      return py::float_(value.toDouble());
-    case Kind::kBool:
-      return py::bool_(value.toBool());
-    case Kind::kDtype:
-      return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(torch::getTHPDtype(value.toScalarType())));
-  }
-  TORCH_INTERNAL_ASSERT(false);
-}
-
 at::IValue or_none(const at::Tensor& tensor) { return tensor.defined() ? at::IValue(tensor) : at::IValue(); }
 
-// function(*tensors, options) -> a tensor, or a tuple of tensors and Nones
+// function(*first, *tensors, options) -> a tensor, or a tuple of tensors and Nones. Tensors and options are those of
+// the stack, but for the first `skip` of it.
 variable_list call_python(PyObject* function, const variable_list& first, const std::vector<Parameter>& parameters,
                           const Stack& stack, size_t skip) {
   const py::gil_scoped_acquire gil;
@@ -102,6 +51,8 @@ variable_list call_python(PyObject* function, const variable_list& first, const 
   }
   variable_list results;
   for (const py::handle item : PyTuple_Check(result.ptr()) ? py::tuple(result) : py::make_tuple(result)) {
+    TORCH_CHECK_TYPE(item.is_none() || THPVariable_Check(item.ptr()), "a derivative must be a Tensor or None, but got ",
+                     py::repr(item).cast<std::string>());
     results.push_back(item.is_none() ? at::Tensor() : THPVariable_Unpack(item.ptr()));
   }
   return results;
@@ -109,11 +60,16 @@ variable_list call_python(PyObject* function, const variable_list& first, const 
 
 // The node of the graph
 
+// A differentiable op and what computes its derivatives. The functions of Python are never freed.
 struct Derivatives {
   DifferentiableOp op;
-  std::optional<c10::OperatorHandle> gradient_op;  // or else
-  PyObject* gradient;                              // in Python, as is
-  PyObject* tangent;                               // (*tangents, *what gradient takes but for the gradients)
+  std::optional<c10::OperatorHandle> gradient_op;  // none where the gradient is a function of Python
+  PyObject* gradient;                              // that function: (*gradients, *tensors, options) -> gradients
+  PyObject* tangent;                               // (*tangents, *tensors, options) -> tangents
+
+  std::string gradient_name() const {
+    return gradient_op ? gradient_op->schema().name() : op.op.schema().name() + "_backward";
+  }
 
   variable_list call_gradient(Stack stack) const {
     if (!gradient_op) return call_python(gradient, {}, op.gradient_takes, stack, 0);
@@ -166,7 +122,7 @@ class OpNode final : public Node {
     }
   }
 
-  std::string name() const override { return derivatives_.op.op.schema().name() + "_derivative"; }
+  std::string name() const override { return derivatives_.gradient_name(); }
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -295,6 +251,8 @@ class AutogradKernel final : public c10::OperatorKernel {
       stack.push_back(source < 0 ? at::IValue() : primal(source < count ? arguments[source] : results[source - count]));
     }
     const auto tangents_of_results = call_python(derivatives_.tangent, tangents, op.gradient_takes, stack, op.results);
+    TORCH_CHECK(tangents_of_results.size() == op.results, op.op.schema().name(), " needs ", op.results,
+                " tangents, but got ", tangents_of_results.size());
     for (size_t i = 0; i < op.results; ++i) {
       const at::Tensor& tangent = tangents_of_results[i];
       if (tangent.defined()) results[i].toTensor()._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
@@ -320,55 +278,11 @@ void register_autograd(const std::string& name, const py::function& tangent, con
   }
 }
 
-// Calls from Python
-
-struct Callee {
-  c10::OperatorHandle op;
-  std::vector<Parameter> parameters;
-};
-
-// (*tensors, options) -> the first result.
-PyObject* call_from_python(PyObject* self, PyObject* const* objects, Py_ssize_t count) {
-  HANDLE_TH_ERRORS
-  const auto& callee = *static_cast<const Callee*>(PyCapsule_GetPointer(self, nullptr));
-  const std::vector<Parameter>& parameters = callee.parameters;
-  const Py_ssize_t tensors = count - 1;
-  PyObject* options = count ? objects[tensors] : nullptr;
-  TORCH_CHECK_TYPE(options && PyTuple_Check(options), "the last argument must be a tuple of options");
-  TORCH_CHECK_TYPE(tensors + PyTuple_GET_SIZE(options) == static_cast<Py_ssize_t>(parameters.size()),
-                   callee.op.schema().name(), " takes ", parameters.size(), " arguments, but got ",
-                   tensors + PyTuple_GET_SIZE(options));
-  Stack stack;
-  stack.reserve(parameters.size());
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const Py_ssize_t option = static_cast<Py_ssize_t>(i) - tensors;
-    stack.push_back(from_python(parameters[i], option < 0 ? objects[i] : PyTuple_GET_ITEM(options, option)));
-  }
-  {
-    const py::gil_scoped_release no_gil;
-    callee.op.callBoxed(stack);
-  }
-  return THPVariable_Wrap(std::move(stack[0]).toTensor());
-  END_HANDLE_TH_ERRORS
-}
-
-// pybind11's own way of calling takes longer than the rest.
-PyMethodDef kCallFromPython = {"op", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_from_python)),
-                               METH_FASTCALL, nullptr};
-
 }  // namespace
 
 void bind_autograd(py::module_& m) {
   m.def("register_autograd", &register_autograd, py::arg("name"), py::arg("tangent"), py::arg("backward_gradient"),
         py::arg("backward_tangent"));
-  m.def(
-      "quick_call",
-      [](const std::string& name) {
-        const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), /*overload_name=*/"");
-        const py::capsule callee(new Callee{op, parameters_of(op)});
-        return py::reinterpret_steal<py::object>(PyCFunction_New(&kCallFromPython, callee.ptr()));
-      },
-      py::arg("name"));
 }
 
 }  // namespace ce_ext

@@ -70,6 +70,8 @@ OpPair::OpPair(const std::string& name) : forward(find_op(name + "_forward")), b
   const c10::FunctionSchema& backward_schema = backward.op.schema();
   const std::vector<Parameter> backward_takes = parameters_of(backward.op);
 
+  TORCH_CHECK(!backward_takes.empty() && backward_takes[0].name == "grad_output", backward_schema.name(),
+              " must take grad_output first");
   forward.results = 1;
   forward.gradient_takes = backward_takes;
   for (const Parameter& parameter : backward_takes)

@@ -32,8 +32,9 @@ struct DifferentiableOp {
 };
 
 // The ops NAME_forward, whose first result is differentiable, and NAME_backward, which is its gradient function. Both
-// take their tensors first, then options. Names say what belongs together: an argument of backward is `grad_output` or
-// called as an argument or a result of forward, and a result of backward is `grad_x` for forward's argument x.
+// take their tensors first, backward grad_output before all, then options. Names say what belongs together: an argument
+// of backward is `grad_output` or called as an argument or a result of forward, and a result of backward is `grad_x`
+// for forward's argument x.
 struct OpPair {
   explicit OpPair(const std::string& name);
 
