@@ -94,7 +94,7 @@ class Build(BuildExtension):
         super(Build, command).build_extension(ext)
 
 
-extensions = [extension("_C", "ops.cpp")]
+extensions = [extension("_C", "ops.cpp python/*.cpp")]
 for isa, flags in ISA_FLAGS.items():
     macros = f"-DCPU_CAPABILITY={isa.upper()} -DCPU_CAPABILITY_{isa.upper()} "
     extensions.append(extension(f"_cpu_{isa}", "cpu/*.cpp host/*.cpp", macros + flags))

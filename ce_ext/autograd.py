@@ -1,271 +1,161 @@
-"""The autograd Functions, a pair for each loss: the loss, and its gradient, which is differentiable again.
+"""The derivatives of every op pair: `NAME_forward`, whose first result is differentiable, and `NAME_backward`.
 
-They live in Python because only `torch.autograd.Function` with a separate `setup_context` and a `vmap` works in all of
-eager mode, torch.func, torch.compile and torch.export. First derivatives are kernels; second ones are formulas in torch
-ops, in `derivatives.py`.
+The dispatcher asks for them, as it does for torch's own ops, so they work in whatever mode torch has: eager,
+torch.func, forward mode, torch.compile, torch.export. First derivatives are kernels, and `csrc/python/autograd.cpp`
+reads off the schemas how to call them. `register` gives a pair what no schema tells.
+
+Functions of Python take the tensors of an op, then its options as one NamedTuple (see `options.py`), so that an option
+more is no change here.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
-from ce_ext import derivatives, shapes
-from ce_ext.options import CrossEntropyOptions
-from ce_ext.reductions import MEAN, NONE
+from ce_ext import _C, derivatives
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions
+from ce_ext.reductions import MEAN
 
-# Looking an overload up costs more than calling it.
-_forward = torch.ops.ce_ext.cross_entropy_forward.default
-_backward = torch.ops.ce_ext.cross_entropy_backward.default
-_with_grad = torch.ops.ce_ext.cross_entropy_with_grad.default
+# (op, batch_size, in_dims, tensors, options) -> (results, out_dims)
+Vmap = Callable[..., tuple[Any, Any]]
 
 
-def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: CrossEntropyOptions,
-    report: bool = False,
-) -> tuple[Tensor, ...]:
-    """The loss with its derivatives and, if asked for, what is reported of every row."""
-    differentiable = input.requires_grad
-    loss, _, _, *reports = _apply(
-        CrossEntropy,
-        differentiable,
-        input,
-        target,
-        weight,
-        sample_weight,
-        *options,
-        differentiable or _is_transformed(),
-        report,
-    )
-    return loss, *reports
+def register(
+    name: str,
+    options: Any,
+    *,
+    tangent: Callable[..., Any],
+    backward_gradient: Callable[..., Any],
+    backward_tangent: Callable[..., Any],
+    vmap: Vmap,
+) -> Callable[..., Tensor]:
+    """Registers the derivatives and the vmap rules of an op pair, and returns its forward op.
 
+    Args:
+        name: of the pair, without ``_forward`` and ``_backward``.
+        options: the NamedTuple of what the ops take after their tensors. Backward may take less of it than forward.
+        tangent: of the result. It takes the tangents of forward's differentiable arguments, then what backward takes
+            but for grad_output. Where an argument has no tangent, it gets None.
+        backward_gradient: takes gradients of backward's results, then backward's arguments. It returns the gradients
+            of those arguments of backward that depend on forward's differentiable ones: grad_output, they themselves,
+            forward's result.
+        backward_tangent: of backward's results. It takes the tangents of the same arguments, then backward's arguments.
+        vmap: calls one of the two ops for a batch. It takes the op, the size of the batch, the tensors, their
+            dimensions of the batch or None, and the options; it returns the results and their dimensions of the batch.
 
-def cross_entropy_with_grad(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: CrossEntropyOptions,
-    report: bool,
-    inplace: bool,
-    loss_scale: float | None,
-) -> tuple[Tensor, ...]:
-    """`cross_entropy` with its gradient computed at once, in the memory of the input if `inplace`."""
-    if options.reduction == MEAN and input.dtype == torch.float16 and loss_scale is None:
-        raise ValueError(
-            "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
-            "give loss_scale, the upstream gradient to expect, which is None"
-        )
-    if _is_transformed() or not (input.requires_grad and torch.is_grad_enabled()):
-        return cross_entropy(input, target, weight, sample_weight, options, report)
-    if inplace and input.is_leaf:
-        raise RuntimeError("inplace: input is a leaf that requires grad, and its values would be lost")
-    scale = 1.0 if loss_scale is None else loss_scale
-    arguments = (input, target, weight, sample_weight, options, report, inplace, scale)
-    return CrossEntropyWithGrad.apply(*arguments)
-
-
-class CrossEntropyWithGrad(torch.autograd.Function):
-    """The op `cross_entropy_with_grad`: (loss, *report), for one backward pass in eager mode."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        sample_weight: Tensor | None,
-        options: CrossEntropyOptions,
-        report: bool,
-        inplace: bool,
-        loss_scale: float,
-    ) -> tuple[Tensor, ...]:
-        # Detached, the input shares its memory and its version counter.
-        ctx.grad_input = input.detach() if inplace else torch.empty_like(input)
-        ctx.options, ctx.loss_scale = options, loss_scale
-        loss, reports = _with_grad(ctx.grad_input, input, target, weight, sample_weight, *options, report, loss_scale)
-        ctx.mark_non_differentiable(*reports)
-        ctx.set_materialize_grads(False)
-        return loss, *reports
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        others = (None,) * 7
-        if grad_output is None:
-            return None, *others
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a gradient computed in the forward pass has no derivative: create_graph needs grad_in_forward=False"
-            )
-        if ctx.grad_input is None:
-            raise RuntimeError(
-                "a gradient computed in the forward pass serves one backward pass, and this is the second: "
-                "it needs grad_in_forward=False"
-            )
-        grad_input, ctx.grad_input = ctx.grad_input, None
-        factor = grad_output / ctx.loss_scale
-        if ctx.options.reduction == NONE:
-            factor = factor.unsqueeze(shapes.class_dim(grad_input, 0))
-        if factor.is_cuda or not (factor == 1).all():  # to look costs a GPU more than to multiply
-            grad_input.mul_(factor)
-        return grad_input, *others
-
-
-class CrossEntropy(torch.autograd.Function):
-    """The op `cross_entropy_forward`: (loss, stats, denominator, *report), of which the loss is differentiable."""
-
-    @staticmethod
-    def forward(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        sample_weight: Tensor | None,
-        reduction: int,
-        ignore_index: int,
-        label_smoothing: float,
-        gamma: float,
-        z_loss: float,
-        logit_scale: float,
-        softcap: float,
-        input_is_log_prob: bool,
-        zero_if_empty: bool,
-        out_dtype: torch.dtype | None,
-        batch_dims: int,
-        keep_stats: bool,
-        report: bool,
-    ) -> tuple[Tensor, ...]:
-        logits = (label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob)
-        options = (reduction, ignore_index, *logits, zero_if_empty, out_dtype, batch_dims)
-        loss, stats, denominator, reports = _forward(input, target, weight, sample_weight, *options, keep_stats, report)
-        return loss, stats, denominator, *reports
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, target, weight, sample_weight, *options, _, _ = inputs
-        ctx.options = CrossEntropyOptions(*options)
-        _, stats, denominator, *reports = output
-        ctx.save_for_backward(input, target, weight, sample_weight, stats, denominator)
-        ctx.mark_non_differentiable(stats, denominator, *reports)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        others = (None,) * 16
-        if grad_output is None:
-            return None, *others
-        grad_input = _apply(CrossEntropyBackward, True, grad_output, *ctx.saved_tensors, *ctx.options)
-        return grad_input, *others
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        input, target, weight, sample_weight, *options, batch_dims, keep_stats, report = arguments
-        if in_dims[2] is not None:  # the op takes one weight for all
-            return _map_slices(CrossEntropy, info, in_dims, arguments)
-        input, target = _batch_first(info, in_dims[:2], input, target)
-        if sample_weight is not None:
-            (sample_weight,) = _batch_first(info, in_dims[3:4], sample_weight)
-        output = CrossEntropy.apply(input, target, weight, sample_weight, *options, batch_dims + 1, keep_stats, report)
-        return output, tuple(0 if x.dim() > batch_dims else None for x in output)
-
-
-class CrossEntropyBackward(torch.autograd.Function):
-    """The op `cross_entropy_backward`: grad_input, differentiable in grad_output and input."""
-
-    @staticmethod
-    def forward(
-        grad_output: Tensor,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        sample_weight: Tensor | None,
-        stats: Tensor,
-        denominator: Tensor,
-        reduction: int,
-        ignore_index: int,
-        label_smoothing: float,
-        gamma: float,
-        z_loss: float,
-        logit_scale: float,
-        softcap: float,
-        input_is_log_prob: bool,
-        zero_if_empty: bool,
-        out_dtype: torch.dtype | None,
-        batch_dims: int,
-    ) -> Tensor:
-        logits = (label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob)
-        options = (reduction, ignore_index, *logits, zero_if_empty, out_dtype, batch_dims)
-        return _backward(grad_output, input, target, weight, sample_weight, stats, denominator, *options)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        grad_output, input, target, weight, sample_weight, _, denominator, *options = inputs
-        ctx.options = CrossEntropyOptions(*options)
-        ctx.save_for_backward(grad_output, input, target, weight, sample_weight, denominator)
-
-    @staticmethod
-    def backward(ctx: Any, grad_grad_input: Tensor) -> tuple[Tensor | None, ...]:
-        grad_output, input, target, weight, sample_weight, denominator = ctx.saved_tensors
-        tangents = derivatives.CrossEntropyTangents(
-            grad_grad_input, input, target, weight, sample_weight, denominator, ctx.options
-        )
-        return tangents.of_loss(), tangents.of_grad_input(grad_output), *((None,) * 16)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        if in_dims[3] is not None:
-            return _map_slices(CrossEntropyBackward, info, in_dims, arguments)
-        grad_output, input, target, weight, sample_weight, stats, denominator, *options, batch_dims = arguments
-        grad_output, input, target = _batch_first(info, in_dims[:3], grad_output, input, target)
-        if sample_weight is not None:
-            (sample_weight,) = _batch_first(info, in_dims[4:5], sample_weight)
-        (stats,) = _batch_first(info, in_dims[5:6], stats)
-        if options[0] == MEAN:  # otherwise it is empty, whatever the batch
-            (denominator,) = _batch_first(info, in_dims[6:7], denominator)
-        tensors = (grad_output, input, target, weight, sample_weight, stats, denominator)
-        return CrossEntropyBackward.apply(*tensors, *options, batch_dims + 1), 0
-
-
-def _apply(function: type[torch.autograd.Function], differentiable: bool, *arguments: Any) -> Any:
-    """What function.apply(*arguments) returns, at the least cost that the mode of the call allows.
-
-    `torch.autograd.Function.apply` binds the arguments to the signature of `forward` each time, which transforms need
-    and which costs more than the rest of a small call. Its base class skips that; where no gradient can be asked for,
-    `forward` is enough.
+    Returns:
+        A function of forward's tensors and the options. It returns the differentiable result, and costs less than a
+        call by way of ``torch.ops``.
     """
-    if _is_transformed():
-        return function.apply(*arguments)
-    if differentiable and torch.is_grad_enabled():
-        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
-    return function.forward(*arguments)
+
+    def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: function(*arguments[:-1], options(*arguments[-1]))
+
+    _C.register_autograd(name, *map(with_options, (tangent, backward_gradient, backward_tangent)))
+    forward, backward = (_find_op(f"{name}_{direction}") for direction in ("forward", "backward"))
+    for op in (forward, backward):
+        torch.library.register_vmap(op.name(), partial(_vmap, vmap, op, options))
+    call = _C.quick_call(f"{name}_forward")
+
+    def forward_result(*arguments: Any) -> Tensor:
+        if is_dynamo_compiling():  # which knows ops, but no functions of C++
+            results = forward(*arguments[:-1], *arguments[-1])
+            return results if isinstance(results, Tensor) else results[0]
+        return call(*arguments)
+
+    return forward_result
 
 
-def _is_transformed() -> bool:
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+def _find_op(qualified_name: str) -> Any:
+    namespace, name = qualified_name.split("::")
+    return getattr(getattr(torch.ops, namespace), name).default
 
 
-def _batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
-    """The tensors with the mapped dimension in front; those that have none are expanded, which copies nothing."""
-    return [
-        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, in_dims, strict=True)
-    ]
+def _vmap(vmap: Vmap, op: Any, options: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    count = sum("Tensor" in str(parameter.type) for parameter in op._schema.arguments)
+    return vmap(op, info.batch_size, arguments[:count], in_dims[:count], options(*arguments[count:]))
 
 
-def _map_slices(
-    function: type[torch.autograd.Function], info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
-) -> tuple[Any, Any]:
-    """What vmap means, one slice after another: for arguments that the op has no batch dimension for."""
-    outputs = [
-        function.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)))
-        for i in range(info.batch_size)
-    ]
-    if isinstance(outputs[0], Tensor):
-        return torch.stack(outputs), 0
-    return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True)), (0,) * len(outputs[0])
+def call(op: Any, tensors: Any, options: Any) -> Any:
+    """op(*tensors, *options), with as many options as it takes."""
+    return op(*tensors, *options[: len(op._schema.arguments) - len(tensors)])
+
+
+def vmap_with_batch_dims(unbatched: Callable[[Any], set[str]]) -> Vmap:
+    """For ops with an option `batch_dims`, the number of leading dimensions that are a batch: one more of them.
+
+    By the options, `unbatched` gives the names of arguments and results of which there is one for a whole batch. Where
+    one of those is mapped, the op is called in a loop.
+    """
+
+    def vmap(op: Any, batch_size: int, tensors: Any, in_dims: Any, options: Any) -> tuple[Any, Any]:
+        one_for_all = unbatched(options)
+        is_shared = [parameter.name in one_for_all for parameter in op._schema.arguments[: len(tensors)]]
+        if any(shared and dim is not None for shared, dim in zip(is_shared, in_dims, strict=True)):
+            slices = (_select(tensors, in_dims, i) for i in range(batch_size))
+            results = [call(op, tensors, options) for tensors in slices]
+            if isinstance(results[0], Tensor):
+                return torch.stack(results), 0
+            return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0,) * len(results[0])
+        batched = [
+            tensor if tensor is None or shared else _batch_first(tensor, dim, batch_size)
+            for tensor, dim, shared in zip(tensors, in_dims, is_shared, strict=True)
+        ]
+        results = call(op, batched, options._replace(batch_dims=options.batch_dims + 1))
+        if isinstance(results, Tensor):
+            return results, 0
+        names = [result.name for result in op._schema.returns]
+        return results, tuple(None if name in one_for_all else 0 for name in names)
+
+    return vmap
+
+
+def vmap_with_dim(op: Any, batch_size: int, tensors: Any, in_dims: Any, options: Any) -> tuple[Tensor, int]:
+    """For ops that work along one dimension, the option `dim`: along the same one behind that of the batch."""
+    batched = [_batch_first(tensor, dim, batch_size) for tensor, dim in zip(tensors, in_dims, strict=True)]
+    options = options._replace(dim=options.dim + 1)
+    if batched[0].dim() == 1:  # a sample is a single class, and has no dimension for it
+        return call(op, [tensor.unsqueeze(1) for tensor in batched], options).squeeze(1), 0
+    return call(op, batched, options), 0
+
+
+def _select(tensors: Any, dims: Any, i: int) -> list[Tensor]:
+    return [tensor if dim is None else tensor.select(dim, i) for tensor, dim in zip(tensors, dims, strict=True)]
+
+
+def _batch_first(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
+    """With the mapped dimension in front; a tensor that has none is expanded, which copies nothing."""
+    return tensor.expand(batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _shared_by_batch(options: CrossEntropyOptions) -> set[str]:
+    shared = {"weight"}
+    if options.reduction != MEAN:
+        shared.add("denominator")
+    if not options.keep_stats:
+        shared.add("stats")
+    if not options.report:
+        shared |= {"report", "argmax"}
+    return shared
+
+
+cross_entropy = register(
+    "ce_ext::cross_entropy",
+    CrossEntropyOptions,
+    tangent=derivatives.cross_entropy_tangent,
+    backward_gradient=derivatives.cross_entropy_backward_gradient,
+    backward_tangent=derivatives.cross_entropy_backward_tangent,
+    vmap=vmap_with_batch_dims(_shared_by_batch),
+)
+log_softmax = register(
+    "ce_ext::log_softmax",
+    LogSoftmaxOptions,
+    tangent=derivatives.log_softmax_tangent,
+    backward_gradient=derivatives.log_softmax_backward_gradient,
+    backward_tangent=derivatives.log_softmax_backward_tangent,
+    vmap=vmap_with_dim,
+)

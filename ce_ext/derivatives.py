@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from ce_ext import shapes
-from ce_ext.options import CrossEntropyOptions
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions
 from ce_ext.reductions import MEAN, NONE
 
 
-class CrossEntropyTangents:
+class _CrossEntropyTangents:
     """What changes with a tangent `v` of the logits: the loss by J v, and grad_input by H v, where H is symmetric.
 
     So J v is also the gradient in grad_output of <v, cross_entropy_backward(...)>, and H v is its gradient in input.
@@ -113,36 +113,95 @@ def _logits(x: Tensor, options: CrossEntropyOptions) -> tuple[Tensor, Tensor | f
     return options.softcap * t, slope, -2 * options.logit_scale / options.softcap * t * slope
 
 
-def log_softmax_jvp(tangent: Tensor, output: Tensor, dim: int) -> Tensor:
-    """The tangent of y = log_softmax(x) for that of x: v_j - sum_k p_k v_k, with p = e^y."""
-    opmath = shapes.opmath_dtype(output)
-    v, p = tangent.to(opmath), output.to(opmath).exp()
-    return (v - (p * v).sum(dim, keepdim=True)).to(output.dtype)
-
-
-def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
-    """The gradient in x of <g, y>: g - e^y sum_k g_k."""
-    opmath = shapes.opmath_dtype(output)
-    g, p = grad_output.to(opmath), output.to(opmath).exp()
-    return g - p * g.sum(dim, keepdim=True)
-
-
-def log_softmax_double_backward(
-    grad_grad_input: Tensor, grad_output: Tensor, output: Tensor, dim: int
-) -> tuple[Tensor, Tensor]:
-    """The gradients in grad_output and in output of <v, g - e^y sum_k g_k>, with v = grad_grad_input."""
-    opmath = shapes.opmath_dtype(output)
-    v, g, p = grad_grad_input.to(opmath), grad_output.to(opmath), output.to(opmath).exp()
-    grad_output_grad = v - (p * v).sum(dim, keepdim=True)
-    output_grad = -p * v * g.sum(dim, keepdim=True)
-    return grad_output_grad.to(output.dtype), output_grad.to(output.dtype)
-
-
-def log_softmax_backward_jvp(
-    grad_tangent: Tensor, output_tangent: Tensor, grad_output: Tensor, output: Tensor, dim: int
+def cross_entropy_tangent(
+    input_tangent: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
 ) -> Tensor:
-    """The tangent of g - e^y sum_k g_k for those of g and y."""
-    opmath = shapes.opmath_dtype(output)
-    g, p = grad_output.to(opmath), output.to(opmath).exp()
-    dg, dy = grad_tangent.to(opmath), output_tangent.to(opmath)
-    return dg - p * (dg.sum(dim, keepdim=True) + dy * g.sum(dim, keepdim=True))
+    return _CrossEntropyTangents(input_tangent, input, target, weight, sample_weight, denominator, options).of_loss()
+
+
+def cross_entropy_backward_gradient(
+    grad_grad_input: Tensor,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
+) -> tuple[Tensor, Tensor]:
+    """For grad_output and input."""
+    rows = (input, target, weight, sample_weight, denominator, options)
+    tangents = _CrossEntropyTangents(grad_grad_input, *rows)
+    return tangents.of_loss(), tangents.of_grad_input(grad_output)
+
+
+def cross_entropy_backward_tangent(
+    grad_output_tangent: Tensor | None,
+    input_tangent: Tensor | None,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    options: CrossEntropyOptions,
+) -> Tensor:
+    rows = (input, target, weight, sample_weight)
+    tangent = torch.zeros_like(input)
+    if grad_output_tangent is not None:
+        tangent = torch.ops.ce_ext.cross_entropy_backward(
+            grad_output_tangent, *rows, stats, denominator, *options.of_backward()
+        )
+    if input_tangent is not None:
+        changes = _CrossEntropyTangents(input_tangent, *rows, denominator, options)
+        tangent = tangent + changes.of_grad_input(grad_output)
+    return tangent
+
+
+def log_softmax_tangent(input_tangent: Tensor, output: Tensor, options: LogSoftmaxOptions) -> Tensor:
+    """Of y = log_softmax(x): v_j - sum_k p_k v_k, with p = e^y."""
+    v, p = _in_opmath(input_tangent, output.exp())
+    return (v - (p * v).sum(options.dim, keepdim=True)).to(output.dtype)
+
+
+def log_softmax_backward_gradient(
+    grad_grad_input: Tensor, grad_output: Tensor, output: Tensor, options: LogSoftmaxOptions
+) -> tuple[Tensor, Tensor]:
+    """For grad_output and output, of <v, g - e^y sum_k g_k>."""
+    v, g, y = _in_opmath(grad_grad_input, grad_output, output)
+    p = y.exp()
+    for_grad_output = v - (p * v).sum(options.dim, keepdim=True)
+    for_output = -p * v * g.sum(options.dim, keepdim=True)
+    return for_grad_output.to(output.dtype), for_output.to(output.dtype)
+
+
+def log_softmax_backward_tangent(
+    grad_output_tangent: Tensor | None,
+    output_tangent: Tensor | None,
+    grad_output: Tensor,
+    output: Tensor,
+    options: LogSoftmaxOptions,
+) -> Tensor:
+    """Of g - e^y sum_k g_k."""
+    g, y = _in_opmath(grad_output, output)
+    p, tangent = y.exp(), torch.zeros_like(g)
+    if grad_output_tangent is not None:
+        (dg,) = _in_opmath(grad_output_tangent)
+        tangent = dg - p * dg.sum(options.dim, keepdim=True)
+    if output_tangent is not None:
+        (dy,) = _in_opmath(output_tangent)
+        tangent = tangent - p * dy * g.sum(options.dim, keepdim=True)
+    return tangent.to(options.dtype)
+
+
+def _in_opmath(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.to(shapes.opmath_dtype(tensor)) for tensor in tensors]

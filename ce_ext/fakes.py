@@ -15,7 +15,7 @@ _SAVED, _REPORTED = 3, 3  # numbers of a row: csrc/losses has their names
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
 def _cross_entropy_forward(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+) -> tuple[Tensor, ...]:
     *settings, keep_stats, report = arguments
     options = CrossEntropyOptions(*settings)
     for name, tensor in (("target", target), ("weight", weight), ("sample_weight", sample_weight)):
@@ -27,12 +27,12 @@ def _cross_entropy_forward(
     opmath = opmath_dtype(input)
     rows = row_shape(input, options.batch_dims)
     batch = input.shape[: options.batch_dims]
-    reports = [input.new_empty((*rows, _REPORTED), dtype=opmath), input.new_empty(rows, dtype=torch.int64)]
     return (
         input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
         input.new_empty((*rows, _SAVED) if keep_stats else (0,), dtype=opmath),
         input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
-        reports if report else [],
+        input.new_empty((*rows, _REPORTED) if report else (0,), dtype=opmath),
+        input.new_empty(rows if report else (0,), dtype=torch.int64),
     )
 
 
@@ -42,10 +42,10 @@ def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")
-def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *shared, report, _ = arguments
-    loss, _, _, reports = _cross_entropy_forward(*shared, False, report)
-    return loss, reports
+    loss, _, _, *reports = _cross_entropy_forward(*shared, False, report)
+    return loss, *reports
 
 
 @torch.library.register_fake("ce_ext::log_softmax_forward")

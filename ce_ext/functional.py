@@ -5,12 +5,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, log_softmax_autograd
-from ce_ext.options import CrossEntropyOptions, SoftmaxLossOptions
-from ce_ext.reductions import MEAN, REDUCTIONS, SUM
+from ce_ext import autograd, with_grad
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftmaxLossOptions
+from ce_ext.reductions import REDUCTIONS, SUM
 from ce_ext.shapes import opmath_dtype
+
+# All that ops take after label smoothing, as it is where no option is given.
+_NO_OPTIONS = CrossEntropyOptions(reduction=0, ignore_index=0, keep_stats=False)[3:]
 
 
 class SoftmaxStats(NamedTuple):
@@ -85,6 +89,12 @@ def cross_entropy(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
+    if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
+        return handle_torch_function(cross_entropy, arguments[:3], *arguments, **options)
+    if not options:  # a small problem takes no longer than the rest of the way
+        how = _check(input, target, weight, reduction)
+        return autograd.cross_entropy(input, target, weight, None, (how, ignore_index, label_smoothing, *_NO_OPTIONS))
     return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, **options)
 
 
@@ -120,6 +130,9 @@ def softmax_focal_loss(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.softmax_focal_loss(logits, torch.tensor([1, 0, 4]), gamma=1.5).backward()
     """
+    if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, gamma, ignore_index, reduction, label_smoothing)
+        return handle_torch_function(softmax_focal_loss, arguments[:3], *arguments, **options)
     return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
 
 
@@ -149,10 +162,16 @@ def nll_loss(
         >>> log_probs = ce_ext.functional.log_softmax(logits, dim=1)
         >>> ce_ext.functional.nll_loss(log_probs, torch.tensor([1, 0, 4])).backward()
     """
-    return _softmax_loss(
-        input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True,
-        denominator=denominator, on_empty=on_empty, sample_weight=sample_weight, out_dtype=out_dtype,
-    )  # fmt: skip
+    options: Any = {
+        "denominator": denominator,
+        "on_empty": on_empty,
+        "sample_weight": sample_weight,
+        "out_dtype": out_dtype,
+    }
+    if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, ignore_index, reduction)
+        return handle_torch_function(nll_loss, arguments[:3], *arguments, **options)
+    return _softmax_loss(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True, **options)
 
 
 def _softmax_loss(
@@ -177,27 +196,17 @@ def _softmax_loss(
     inplace: bool = False,
     loss_scale: float | None = None,
 ) -> Any:
-    for name, value in (("input", input), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
+    how = _check(input, target, weight, reduction)
     if on_empty not in ("nan", "zero"):
         raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
-    for name, factors in (("weight", weight), ("sample_weight", sample_weight)):
-        if factors is not None and factors.requires_grad:
-            raise RuntimeError(f"{name} is not differentiable and must not require grad")
-    how = REDUCTIONS[reduction]
-    if denominator is not None and how != MEAN:
+    if sample_weight is not None and sample_weight.requires_grad:
+        raise RuntimeError("sample_weight is not differentiable and must not require grad")
+    if denominator is not None and reduction != "mean":
         raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
 
-    kernel_dtype = out_dtype
-    if denominator is not None:
-        how, kernel_dtype = SUM, opmath_dtype(input)
-    elif out_dtype not in (None, input.dtype):
-        kernel_dtype = opmath_dtype(input)
+    kernel_dtype = None if denominator is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
     options = CrossEntropyOptions(
-        how,
+        how if denominator is None else SUM,
         ignore_index,
         label_smoothing,
         gamma,
@@ -207,17 +216,35 @@ def _softmax_loss(
         input_is_log_prob,
         on_empty == "zero",
         kernel_dtype,
+        keep_stats=False,
+        report=return_stats,
     )
+    tensors = (input, target, weight, sample_weight)
     if grad_in_forward or inplace:
-        loss, *report = autograd.cross_entropy_with_grad(
-            input, target, weight, sample_weight, options, return_stats, inplace, loss_scale
-        )
+        loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale)
+    elif return_stats:
+        loss, _, _, *report = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
     else:
-        loss, *report = autograd.cross_entropy(input, target, weight, sample_weight, options, return_stats)
+        loss, report = autograd.cross_entropy(*tensors, options), []
     if denominator is not None:
         loss = loss / _divisor(denominator, on_empty)
-    loss = loss.to(out_dtype or input.dtype)
+    if kernel_dtype is not None:
+        loss = loss.to(out_dtype or input.dtype)
     return (loss, _stats(*report)) if return_stats else loss
+
+
+def _check(input: Any, target: Any, weight: Tensor | None, reduction: str) -> int:
+    """The number of the reduction, after the checks that ops cannot make."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
+    if weight is not None and weight.requires_grad:
+        raise RuntimeError("weight is not differentiable and must not require grad")
+    how = REDUCTIONS.get(reduction)
+    if how is None:
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
+    return how
 
 
 def _divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
@@ -272,6 +299,8 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.log_softmax(logits, dim=1)[:, 0].sum().backward()
     """
+    if has_torch_function_unary(input):
+        return handle_torch_function(log_softmax, (input,), input, dim, dtype)
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
     if dim is None:
@@ -291,4 +320,4 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
         if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
-    return log_softmax_autograd.log_softmax(input, dim % dims, dtype)
+    return autograd.log_softmax(input, LogSoftmaxOptions(dim % dims, dtype))

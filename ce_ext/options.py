@@ -1,6 +1,6 @@
 """The options of losses: those that users name, and all of them in the order in which the ops take them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,3 +71,14 @@ class CrossEntropyOptions(NamedTuple):
     zero_if_empty: bool = False
     out_dtype: torch.dtype | None = None  # of the loss: None for that of the input, or what it is computed in
     batch_dims: int = 0  # 0 for a call that no vmap has been through
+    # Of forward alone:
+    keep_stats: bool = True  # for backward; autograd asks for them where there may be one
+    report: bool = False
+
+    def of_backward(self) -> "tuple[Any, ...]":
+        return self[:-2]
+
+
+class LogSoftmaxOptions(NamedTuple):
+    dim: int  # counted from the front
+    dtype: torch.dtype | None = None  # of the op's result

@@ -8,6 +8,8 @@
 #include <omp.h>
 #endif
 
+#include "python/autograd.h"
+#include "python/quick_call.h"
 // What the three ops of cross entropy have in common. reduction: 0 none, 1 mean, 2 sum. The first `batch_dims`
 // dimensions of input and target are a batch of samples, each reduced to a loss of its own; a sample is (C) or (N, C,
 // d1, ...).
@@ -20,14 +22,15 @@ TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept, and the divisor of the mean; and,
   // if asked for, lse, entropy and the target's log-probability of every row, and its largest class.
   m.def("cross_entropy_forward(" CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor[] report)",
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor report, Tensor "
+        "argmax)",
         {at::Tag::pt2_compliant_tag});
   m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
         "Tensor stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
   // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool report, float loss_scale) -> (Tensor loss, Tensor[] report)",
+        ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
   // Along any one dimension. `dtype` of the output is that of the input, or float32 for a half input. The gradient has
   // the input's dtype.
@@ -37,7 +40,9 @@ TORCH_LIBRARY(ce_ext, m) {
 }
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "How this build of ce_ext was made.";
+  m.doc() = "How this build of ce_ext was made, and what Python needs to make its ops differentiable.";
+  ce_ext::bind_autograd(m);
+  ce_ext::bind_quick_call(m);
   m.attr("version") = CE_EXT_VERSION;
   m.attr("torch_version") = TORCH_VERSION;
   m.attr("compiler") = __VERSION__;

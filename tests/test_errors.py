@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 import ce_ext
+from ce_ext.options import CrossEntropyOptions
 from tests.cases import LOSSES, BadCall, Loss
 
 CALLS = [(loss, call) for loss in LOSSES for call in loss.bad_calls]
@@ -33,26 +35,28 @@ def test_bad_target_names_the_first_row_whatever_the_threads(classes: int) -> No
 def test_bad_target_in_backward() -> None:
     """The backward op is public, and trusts no forward to have looked."""
     op = torch.ops.ce_ext.cross_entropy_backward
-    input, stats = torch.zeros(3, 5), torch.zeros(3, 2)
+    input, stats = torch.zeros(3, 5), torch.zeros(3, 3)
+    options = CrossEntropyOptions(reduction=0, ignore_index=-100).of_backward()
     with pytest.raises(IndexError, match=r"target\[1\] = 5"):
-        op(torch.ones(3), input, torch.tensor([0, 5, 1]), None, stats, torch.empty(0), 0, -100, 0.0, 0)
+        op(torch.ones(3), input, torch.tensor([0, 5, 1]), None, None, stats, torch.empty(0), *options)
 
 
 def test_backward_checks_what_it_gets_from_forward() -> None:
     op = torch.ops.ce_ext.cross_entropy_backward
     input, target = torch.zeros(3, 5), torch.tensor([0, 4, 1])
-    good = {"grad_output": torch.ones(()), "stats": torch.zeros(3, 2), "denominator": torch.ones(())}
+    good = {"grad_output": torch.ones(()), "stats": torch.zeros(3, 3), "denominator": torch.ones(())}
+    options = CrossEntropyOptions(reduction=1, ignore_index=-100).of_backward()
+
+    def call(grad_output: Tensor, stats: Tensor, denominator: Tensor) -> None:
+        op(grad_output, input, target, None, None, stats, denominator, *options)
+
     bad = {
         "grad_output": (torch.ones(3), torch.ones(()).double()),
-        "stats": (torch.zeros(2, 2), torch.zeros(3), torch.zeros(3, 2).double()),
+        "stats": (torch.zeros(2, 3), torch.zeros(3), torch.zeros(3, 3).double()),
         "denominator": (torch.ones(0), torch.ones(3), torch.ones(()).half()),
     }
-    op(good["grad_output"], input, target, None, good["stats"], good["denominator"], 1, -100, 0.0, 0)
+    call(**good)
     for name, values in bad.items():
         for value in values:
-            tensors = good | {name: value}
             with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
-                op(
-                    tensors["grad_output"], input, target, None, tensors["stats"], tensors["denominator"],
-                    1, -100, 0.0, 0,
-                )  # fmt: skip
+                call(**good | {name: value})

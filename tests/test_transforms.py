@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
+from ce_ext.options import CrossEntropyOptions
 from tests.cases import CROSS_ENTROPY, DTYPES, Loss
 from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
 
@@ -112,15 +115,84 @@ def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
         torch.testing.assert_close(mapped, torch.stack([function(w) for w in weights]))
 
 
+def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Arguments in float64 with an ignored row, class weights and label smoothing."""
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    if target.dim():
+        target.view(-1)[1] = -100
+    weight = torch.rand(shape[0] if len(shape) == 1 else shape[1], dtype=torch.float64, device=device)
+    return input, target, {"weight": weight, "label_smoothing": 0.1, **options}
+
+
 @ALL_LOSSES
-def test_forward_mode_is_refused_not_dropped(loss: Loss, device: str) -> None:
-    input, target = loss.make_inputs((4, 5), torch.float32, device)
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-        torch.func.jvp(lambda x: loss.function(x, target), (input,), (torch.ones_like(input),))
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(input, torch.ones_like(input))
-        with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-            loss.function(dual, target)
+@SHAPES
+@ALL_REDUCTIONS
+def test_func_jvp(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    input, target, options = _weighted(loss, shape, device, reduction=reduction)
+    tangent = torch.randn_like(input)
+    jvp = lambda f: lambda x, y: torch.func.jvp(lambda x: f(x, y), (x,), (tangent,))  # noqa: E731
+    _assert_same(jvp, loss, input, target, **options)
+    _assert_same(jvp, loss, input, target, reduction=reduction)
+
+
+TRANSFORMS = {
+    "jacfwd": torch.func.jacfwd,
+    "hessian": torch.func.hessian,
+    "forward over forward": lambda f: torch.func.jacfwd(torch.func.jacfwd(f)),
+    "reverse over forward": lambda f: torch.func.jacrev(torch.func.jacfwd(f)),
+    "forward over hessian": lambda f: torch.func.jacfwd(torch.func.hessian(f)),
+    "reverse over hessian": lambda f: torch.func.jacrev(torch.func.hessian(f)),
+}
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_forward_mode_nested(loss: Loss, transform: str, reduction: str, device: str) -> None:
+    input, target, options = _weighted(loss, (3, 4), device, reduction=reduction)
+    _assert_same(TRANSFORMS[transform], loss, input, target, **options)
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)], ids=str)
+def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    samples = [loss.make_inputs(shape, torch.float64, device, seed) for seed in range(3)]
+    input, target = (torch.stack(tensors) for tensors in zip(*samples, strict=True))
+    target[1, 0] = -100
+    tangent = torch.randn_like(input)
+    weight = torch.rand(5, dtype=torch.float64, device=device)
+    ours, theirs = _bind(loss, reduction=reduction, label_smoothing=0.1, weight=weight)
+
+    def jvp(f: Callable[..., Tensor]) -> Callable[..., Any]:
+        return lambda x, y, v: torch.func.jvp(lambda x: f(x, y), (x,), (v,))
+
+    one_by_one = [jvp(theirs)(*sample) for sample in zip(input, target, tangent, strict=True)]
+    expected = tuple(torch.stack(parts) for parts in zip(*one_by_one, strict=True))
+    torch.testing.assert_close(torch.func.vmap(jvp(ours))(input, target, tangent), expected)
+    torch.testing.assert_close(jvp(torch.func.vmap(ours))(input, target, tangent), expected)
+    per_sample_hessians = lambda f: torch.func.vmap(torch.func.hessian(f))  # noqa: E731
+    _assert_same(per_sample_hessians, loss, input, target, reduction=reduction, label_smoothing=0.1, weight=weight)
+
+
+@ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: str) -> None:
+    """Of torch.autograd.forward_ad: through the loss, and through its gradient, which is forward over reverse."""
+    input, target = loss.make_inputs((4, 5), dtype, device)
+    tangent = torch.randn_like(input)
+    results = []
+    for f, opmath in zip(_bind(loss, reduction=reduction, label_smoothing=0.1), (dtype, torch.float64), strict=True):
+        leaf = input.to(opmath, copy=True).requires_grad_()
+        with forward_ad.dual_level():
+            result = f(forward_ad.make_dual(leaf, tangent.to(opmath)), target)
+            (grad,) = torch.autograd.grad(result.sum(), leaf, create_graph=True)
+            parts = [part for x in (result, grad) for part in forward_ad.unpack_dual(x)]
+            assert {part.dtype for part in parts} == {opmath}
+            results.append([part.detach().to(dtype) for part in parts])
+            assert forward_ad.unpack_dual(f(leaf, target)).tangent is None
+    torch.testing.assert_close(*results)
 
 
 @ALL_LOSSES
@@ -161,7 +233,8 @@ def test_compile_channels_last(loss: Loss, reduction: str, device: str) -> None:
 
 
 @ALL_LOSSES
-def test_export(loss: Loss, device: str) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(loss: Loss, strict: bool, device: str) -> None:
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -174,10 +247,24 @@ def test_export(loss: Loss, device: str) -> None:
     model = Model()
     input, target = torch.randn(4, 7, device=device), torch.tensor([0, 4, 2, -100], device=device)
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(model, (input, target), dynamic_shapes=({0: batch}, {0: batch}))
+    program = torch.export.export(model, (input, target), dynamic_shapes=({0: batch}, {0: batch}), strict=strict)
     torch.testing.assert_close(program.module()(input, target), model(input, target))
     twice = (torch.cat([input, input]), torch.cat([target, target]))
     torch.testing.assert_close(program.module()(*twice), model(*twice))
+    torch.testing.assert_close(program.run_decompositions().module()(*twice), model(*twice))
+    exported = program.module()
+    exported(*twice).backward()
+    model(*twice).backward()
+    torch.testing.assert_close(exported.layer.weight.grad, model.layer.weight.grad)
+
+
+@ALL_LOSSES
+def test_ahead_of_time_compilation(loss: Loss, device: str, tmp_path: Path) -> None:
+    input, target = loss.make_inputs((4, 5), torch.float32, device)
+    program = torch.export.export(loss.module(label_smoothing=0.1), (input, target))
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "loss.pt2"))
+    expected = loss.function(input, target, label_smoothing=0.1)
+    torch.testing.assert_close(torch._inductor.aoti_load_package(package)(input, target), expected)
 
 
 def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Any, ...]:
@@ -198,11 +285,14 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
             target = torch.randint(0, 4, (3, 5), device=device)
             input, weight = input.movedim(1, 1), torch.rand(4, device=device).to(dtype)
             input = input.unsqueeze(-1)[..., 0]
-        arguments = (input, target, weight if weighted else None, number, -100, 0.1, batch_dims)
-        torch.library.opcheck(ops.cross_entropy_forward.default, arguments)
-        result, stats, denominator = ops.cross_entropy_forward(*arguments)
-        backward = (torch.ones_like(result), *arguments[:3], stats, denominator, *arguments[3:])
+        tensors = (input, target, weight if weighted else None, torch.rand_like(target, dtype=dtype))
+        options = CrossEntropyOptions(number, -100, 0.1, z_loss=0.1, batch_dims=batch_dims, report=weighted)
+        torch.library.opcheck(ops.cross_entropy_forward.default, (*tensors, *options))
+        result, stats, denominator, _, _ = ops.cross_entropy_forward(*tensors, *options)
+        backward = (torch.ones_like(result), *tensors, stats, denominator, *options.of_backward())
         torch.library.opcheck(ops.cross_entropy_backward.default, backward)
+        with_grad = (torch.empty_like(input), *tensors, *options.of_backward(), weighted, 2.0)
+        torch.library.opcheck(ops.cross_entropy_with_grad.default, with_grad)
 
 
 @pytest.mark.parametrize("reduction", [0, 1, 2])
@@ -215,13 +305,14 @@ def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
             memory_format = torch.channels_last if channels_last else torch.contiguous_format
             input = torch.empty(shape, dtype=torch.bfloat16, device=fake_device, memory_format=memory_format)
             target = torch.empty(rows, dtype=torch.int64, device=fake_device)
-            options = (reduction, -100, 0.0, 0)
-            result, stats, denominator = ops.cross_entropy_forward(input, target, None, *options)
-            grad = ops.cross_entropy_backward(result, input, target, None, stats, denominator, *options)
+            tensors, options = (input, target, None, None), CrossEntropyOptions(reduction, -100, report=True)
+            result, stats, denominator, *report = ops.cross_entropy_forward(*tensors, *options)
+            grad = ops.cross_entropy_backward(result, *tensors, stats, denominator, *options.of_backward())
         assert result.shape == (rows if reduction == 0 else ())
         assert result.dtype == grad.dtype == torch.bfloat16
         assert stats.dtype == denominator.dtype == torch.float32
-        assert {t.device.type for t in (result, stats, denominator, grad)} == {fake_device}
+        assert {t.device.type for t in (result, stats, denominator, *report, grad)} == {fake_device}
+        assert [t.shape for t in (stats, *report)] == [(*rows, 3), (*rows, 3), rows]
         assert grad.stride() == input.stride()
 
 

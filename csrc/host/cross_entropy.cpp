@@ -99,7 +99,8 @@ struct ForwardResults {
   at::Tensor loss;
   at::Tensor stats;
   at::Tensor denominator;
-  Report report;
+  at::Tensor report;
+  at::Tensor argmax;
 
   ForwardResults(const Arguments& arguments, bool keep_stats, bool with_report, CrossEntropyForward& problem) {
     arguments.describe(problem);
@@ -114,12 +115,12 @@ struct ForwardResults {
     problem.loss = loss.mutable_data_ptr();
     problem.saved = keep_stats ? stats.mutable_data_ptr() : nullptr;
     problem.denominator = denominator.mutable_data_ptr();
-    if (with_report) {
-      report.push_back(at::empty(arguments.rows_of(sizeof(RowReport<float>) / sizeof(float)), opmath));
-      report.push_back(at::empty_like(arguments.target));
-      problem.report = report[0].mutable_data_ptr();
-      problem.argmax = report[1].mutable_data_ptr<int64_t>();
-    }
+    const int64_t columns = sizeof(RowReport<float>) / sizeof(float);
+    report = at::empty(with_report ? arguments.rows_of(columns) : at::DimVector({0}), opmath);
+    argmax = at::empty(with_report ? arguments.target.sizes() : at::IntArrayRef(Arguments::kNothing),
+                       arguments.target.options());
+    problem.report = with_report ? report.mutable_data_ptr() : nullptr;
+    problem.argmax = with_report ? argmax.mutable_data_ptr<int64_t>() : nullptr;
   }
 };
 
@@ -138,15 +139,14 @@ void describe_gradient(const Arguments& arguments, const at::Tensor& grad_output
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, Report> cross_entropy_forward(const CrossEntropyTensors& tensors,
-                                                                             const CrossEntropySettings& settings,
-                                                                             bool keep_stats, bool report,
-                                                                             Driver<CrossEntropyForward> driver) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
+    const CrossEntropyTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
+    Driver<CrossEntropyForward> driver) {
   CrossEntropyForward problem{};
   const Arguments arguments(tensors, settings);
   ForwardResults results(arguments, keep_stats, report, problem);
   arguments.run(driver, problem);
-  return {results.loss, results.stats, results.denominator, std::move(results.report)};
+  return {results.loss, results.stats, results.denominator, results.report, results.argmax};
 }
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const CrossEntropyTensors& tensors,
@@ -169,9 +169,11 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const CrossEntr
   return grad_input;
 }
 
-std::tuple<at::Tensor, Report> cross_entropy_with_grad(const at::Tensor& grad_input, const CrossEntropyTensors& tensors,
-                                                       const CrossEntropySettings& settings, bool report,
-                                                       double loss_scale, Driver<CrossEntropyWithGrad> driver) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
+                                                                       const CrossEntropyTensors& tensors,
+                                                                       const CrossEntropySettings& settings,
+                                                                       bool report, double loss_scale,
+                                                                       Driver<CrossEntropyWithGrad> driver) {
   CrossEntropyWithGrad problem{};
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
@@ -183,7 +185,7 @@ std::tuple<at::Tensor, Report> cross_entropy_with_grad(const at::Tensor& grad_in
   problem.backward.loss_scale = loss_scale;
   arguments.run(driver, problem);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
-  return {results.loss, std::move(results.report)};
+  return {results.loss, results.report, results.argmax};
 }
 
 }  // namespace ce_ext

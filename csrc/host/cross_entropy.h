@@ -7,7 +7,6 @@
 
 #include <optional>
 #include <tuple>
-#include <vector>
 
 #include "host/cross_entropy_problem.h"
 #include "host/driver.h"
@@ -31,21 +30,21 @@ struct CrossEntropySettings {
   int64_t batch_dims;
 };
 
-using Report = std::vector<at::Tensor>;  // RowReport and argmax of every row; empty if not asked for
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor, Report> cross_entropy_forward(const CrossEntropyTensors& tensors,
-                                                                             const CrossEntropySettings& settings,
-                                                                             bool keep_stats, bool report,
-                                                                             Driver<CrossEntropyForward> run);
+// loss, stats, denominator, report, argmax; what is not asked for is empty
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
+    const CrossEntropyTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
+    Driver<CrossEntropyForward> run);
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const CrossEntropyTensors& tensors,
                                   const at::Tensor& stats, const at::Tensor& denominator,
                                   const CrossEntropySettings& settings, Driver<CrossEntropyBackward> run);
 
-// Loss and gradient at once, the latter into `grad_input`, which may be the input.
-std::tuple<at::Tensor, Report> cross_entropy_with_grad(const at::Tensor& grad_input, const CrossEntropyTensors& tensors,
-                                                       const CrossEntropySettings& settings, bool report,
-                                                       double loss_scale, Driver<CrossEntropyWithGrad> run);
+// Loss and gradient at once, the latter into `grad_input`, which may be the input: loss, report, argmax.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
+                                                                       const CrossEntropyTensors& tensors,
+                                                                       const CrossEntropySettings& settings,
+                                                                       bool report, double loss_scale,
+                                                                       Driver<CrossEntropyWithGrad> run);
 
 template <class Backend>
 void register_cross_entropy(torch::Library& m) {

@@ -11,6 +11,8 @@
 //   smoothing = f s/C
 #pragma once
 
+#include <cfloat>
+
 #include "losses/logits.h"
 #include "losses/softmax.h"
 
@@ -74,6 +76,7 @@ struct CrossEntropy {
   T weight_sum;  // sum of w_j over the classes
   T gamma;
   T z_loss;
+  T least_rest;  // bound of 1 - p_y where something is divided by it
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
@@ -83,7 +86,8 @@ struct CrossEntropy {
         smoothing(options.label_smoothing > 0 ? Scalar(options.label_smoothing / double(classes)) : Scalar(0)),
         weight_sum(weight_sum_),
         gamma(Scalar(options.gamma)),
-        z_loss(Scalar(options.z_loss)) {}
+        z_loss(Scalar(options.z_loss)),
+        least_rest(sizeof(Scalar) == sizeof(double) ? Scalar(1024 * DBL_MIN) : Scalar(1024 * FLT_MIN)) {}
 
   // `gap_sum` is sum_j w_j (max - z_j); without label smoothing it is 0.
   HOST_DEVICE SavedRow<T> save(const RowStats<T>& stats, T gap_sum) const {
@@ -105,14 +109,15 @@ struct CrossEntropy {
     T factor = scale;
     if (is_focal) {
       const T nll = negative_log_likelihood(row.stats, z_target);
-      // At the bound, which keeps the quotient finite, p_j and the factor f leave nothing of it.
-      const T rest = maximum(-expm1(-nll), T(1e-30));
-      hard = hard + gamma * product(exp(-nll), base(row, nll, weight_target) / rest);
-      factor = scale * focus(nll);
+      const T f = focus(nll);
+      // At its bound, which keeps the quotient finite, p_j leaves nothing of it.
+      const T rest = maximum(-expm1(-nll), least_rest);
+      hard = f * hard + gamma * product(exp(-nll), product(f, base(row, nll, weight_target)) / rest);
+      factor = scale * f;
     }
     const T each = factor * smoothing;
     const T soft = each * weight_sum + scale * product(T(2) * z_loss, log_sum_exp(row.stats));
-    return {row.stats, factor * hard, soft, each, each * weight_target, logits};
+    return {row.stats, scale * hard, soft, each, each * weight_target, logits};
   }
 
  private:

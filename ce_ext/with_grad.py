@@ -1,0 +1,90 @@
+"""Losses whose gradient is computed in the forward pass, for one backward pass in eager mode."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ce_ext import shapes
+from ce_ext.options import CrossEntropyOptions
+from ce_ext.reductions import MEAN, NONE
+
+_with_grad = torch.ops.ce_ext.cross_entropy_with_grad.default
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    options: CrossEntropyOptions,
+    inplace: bool,
+    loss_scale: float | None,
+) -> tuple[Tensor, ...]:
+    """The loss and what is reported of its rows. The gradient is in the memory of the input if `inplace`."""
+    if options.reduction == MEAN and input.dtype == torch.float16 and loss_scale is None:
+        raise ValueError(
+            "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
+            "give loss_scale, the upstream gradient to expect, which is None"
+        )
+    arguments = (input, target, weight, sample_weight)
+    if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed():
+        loss, _, _, *reports = torch.ops.ce_ext.cross_entropy_forward(*arguments, *options)
+        return loss, *reports
+    if inplace and input.is_leaf:
+        raise RuntimeError("inplace: input is a leaf that requires grad, and its values would be lost")
+    return CrossEntropyWithGrad.apply(*arguments, options, inplace, 1.0 if loss_scale is None else loss_scale)
+
+
+def _is_transformed() -> bool:
+    return (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+
+
+class CrossEntropyWithGrad(torch.autograd.Function):
+    """The op `cross_entropy_with_grad`: the loss, which is differentiable once, and the reports."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        options: CrossEntropyOptions,
+        inplace: bool,
+        loss_scale: float,
+    ) -> tuple[Tensor, ...]:
+        # Detached, the input shares its memory and its version counter.
+        ctx.grad_input = input.detach() if inplace else torch.empty_like(input)
+        ctx.reduction, ctx.loss_scale = options.reduction, loss_scale
+        loss, *reports = _with_grad(
+            ctx.grad_input, input, target, weight, sample_weight, *options.of_backward(), options.report, loss_scale
+        )
+        ctx.mark_non_differentiable(*reports)
+        ctx.set_materialize_grads(False)
+        return loss, *reports
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        others = (None,) * 6
+        if grad_output is None:
+            return None, *others
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a gradient of the forward pass has no derivative: create_graph needs grad_in_forward=False"
+            )
+        if ctx.grad_input is None:
+            raise RuntimeError(
+                "a gradient of the forward pass serves one backward pass, and this is the second: "
+                "retain_graph needs grad_in_forward=False"
+            )
+        grad_input, ctx.grad_input = ctx.grad_input, None
+        factor = grad_output / ctx.loss_scale
+        if ctx.reduction == NONE:
+            factor = factor.unsqueeze(shapes.class_dim(grad_input, batch_dims=0))
+        if factor.is_cuda or not (factor == 1).all():  # to look costs a GPU more than to multiply
+            grad_input.mul_(factor)
+        return grad_input, *others
