@@ -38,6 +38,7 @@ class Mutant:
 BLOCK_REDUCE = "csrc/cuda/block_reduce.cuh"
 PACKS = "csrc/cuda/packs.cuh"
 KERNELS = "csrc/cuda/cross_entropy.cuh"
+LOG_SOFTMAX = "csrc/cuda/log_softmax.cuh"
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 BY_CLASS = "tests/test_values.py -k 3x257"
 BY_ROW = "tests/test_values.py -k 33x100"
@@ -134,12 +135,45 @@ MUTANTS = (
     ),
     Mutant(
         "packs where the row of the gradient is aligned otherwise",
-        KERNELS,
-        "split.head = split.packs_end = p.classes;",
-        "",
+        PACKS,
+        "head = packs_end = size;",
+        "return;",
         "tests/test_layouts.py -k misaligned",
         MISALIGNED,
         sanitizer="address",
+    ),
+    Mutant(
+        "packs where the row of the upstream gradient is aligned otherwise",
+        LOG_SOFTMAX,
+        "  split.share(grad_y, p.classes);\n",
+        "",
+        "tests/test_log_softmax.py -k misaligned",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "no barrier before what thread 0 has is read",
+        BLOCK_REDUCE,
+        "shared[0] = value;\n  __syncthreads();",
+        "shared[0] = value;",
+        "tests/test_log_softmax.py -k 3x257",
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "offset of a row of log-softmax in 32 bits",
+        LOG_SOFTMAX,
+        "+ rows.offset(p.row_dims, row)",
+        "+ int(rows.offset(p.row_dims, row))",
+        "tests/test_log_softmax.py -k further_apart",
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "long sums in one",
+        "csrc/cuda/policy.cuh",
+        "kClassesPerSum = 256",
+        "kClassesPerSum = 1 << 20",
+        "tests/test_log_softmax.py -k 9000x3",
     ),
     Mutant(
         "blocks add to one sum without atomics",

@@ -47,6 +47,7 @@ SHAPES = (
     (2, 130, 5, 3),
     (2, 4, 3, 2, 5),
 )
+ALL_SHAPES = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 # By rows and by classes as lanes, over several vectors, over several class blocks.
 CLASSES = (3, 40, 1000, 9001)
 
@@ -70,7 +71,7 @@ def _value_and_gradient(function, input: Tensor, grad_output: Tensor, dim: int =
     return output.detach(), torch.autograd.grad(output, input, grad_output)[0]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@ALL_SHAPES
 def test_oracle_agrees_with_torch(shape: tuple[int, ...], device: str) -> None:
     for dim in range(len(shape)):
         input = _logits(*shape, dtype=torch.float64, device=device)
@@ -78,7 +79,7 @@ def test_oracle_agrees_with_torch(shape: tuple[int, ...], device: str) -> None:
 
 
 @ALL_CASTS
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@ALL_SHAPES
 def test_values_and_gradient(shape: tuple[int, ...], dtype: torch.dtype, out_dtype: torch.dtype, device: str) -> None:
     for dim in range(len(shape)):
         input = _logits(*shape, dtype=dtype, device=device).requires_grad_()
