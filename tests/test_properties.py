@@ -7,14 +7,16 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import ce_ext
 from tests.cases import DTYPES, ROUNDING
 
-pytestmark = pytest.mark.kernel
+pytest.importorskip("hypothesis")
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+pytestmark = [pytest.mark.kernel, pytest.mark.heavy]
 
 F = ce_ext.functional
 

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_methods_invocations import op_db
-from torch.testing._internal.common_modules import ModuleInfo, ModuleInput, module_db
-from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
 import ce_ext
 from tests.cases import DTYPES
 from tests.comparison import assert_rounded
+
+pytest.importorskip("expecttest", reason="torch's samples import it")
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import ModuleInfo, ModuleInput, module_db
+from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "nn.functional.cross_entropy": ce_ext.functional.cross_entropy,
@@ -90,6 +92,8 @@ def _module_samples() -> Iterator[ModuleSample]:
 
 OP_SAMPLES = pytest.mark.parametrize("sample", list(_op_samples()), ids=lambda sample: sample.name)
 MODULE_SAMPLES = pytest.mark.parametrize("sample", list(_module_samples()), ids=lambda sample: sample.name)
+# Heavy not by their elements, but by their number.
+KERNEL = lambda test: pytest.mark.kernel(pytest.mark.heavy(test))  # noqa: E731
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
@@ -137,7 +141,7 @@ def _assert_close_to_torch(actual: list[Tensor], expected: list[Tensor]) -> None
 
 @ALL_DTYPES
 @OP_SAMPLES
-@pytest.mark.kernel
+@KERNEL
 def test_loss_and_gradients(sample: OpSample, dtype: torch.dtype, device: str) -> None:
     made = sample.make(dtype, device)
     function = partial(sample.function, **made.kwargs)
@@ -151,7 +155,7 @@ def test_loss_and_gradients(sample: OpSample, dtype: torch.dtype, device: str) -
 
 
 @OP_SAMPLES
-@pytest.mark.kernel
+@KERNEL
 def test_noncontiguous(sample: OpSample, device: str) -> None:
     """Every tensor of the sample with gaps between its elements, the weight too."""
     made = sample.make(torch.float32, device)
@@ -162,7 +166,7 @@ def test_noncontiguous(sample: OpSample, device: str) -> None:
 
 
 @OP_SAMPLES
-@pytest.mark.kernel
+@KERNEL
 def test_tensors_that_share_their_memory_until_written(sample: OpSample, device: str) -> None:
     """A kernel that asks for a writable pointer to what it only reads makes torch copy a lazy clone."""
     made = sample.make(torch.float32, device)
@@ -172,8 +176,7 @@ def test_tensors_that_share_their_memory_until_written(sample: OpSample, device:
 
 
 @OP_SAMPLES
-@pytest.mark.kernel
-@pytest.mark.heavy
+@KERNEL
 def test_gradcheck(sample: OpSample, device: str) -> None:
     made = sample.make(torch.float64, device)
     function = partial(sample.function, **made.kwargs)
@@ -206,7 +209,7 @@ def test_jvp(sample: OpSample, device: str) -> None:
 
 @OP_SAMPLES
 @pytest.mark.parametrize("mapped", ["input", "target", "both"])
-@pytest.mark.kernel
+@KERNEL
 def test_vmap(sample: OpSample, mapped: str, device: str) -> None:
     made = [sample.make(torch.float64, device, seed) for seed in range(3)]
     inputs, targets = [x.input.detach() for x in made], [x.args[0].detach() for x in made]
@@ -230,7 +233,6 @@ def _modules(sample: ModuleSample, made: ModuleInput) -> tuple[torch.nn.Module, 
 
 @ALL_DTYPES
 @MODULE_SAMPLES
-@pytest.mark.kernel
 def test_module(sample: ModuleSample, dtype: torch.dtype, device: str) -> None:
     made = sample.make(dtype, device)
     ours, theirs = _modules(sample, made)
