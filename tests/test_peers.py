@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ce_ext
 from tests import oracles
-from tests.cases import DTYPES
+from tests.cases import DTYPES, ROUNDING
 from tests.comparison import assert_rounded
 from tests.marks import ALL_REDUCTIONS
 
@@ -255,29 +255,51 @@ def test_focal_loss_is_a_fraction_of_cross_entropy(
 
 @kernel
 @ALL_DTYPES
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("classes", [3, 40, 300])
-def test_focal_loss_of_saturated_logits(classes: int, gamma: float, dtype: torch.dtype, device: str) -> None:
+def test_focal_loss_of_saturated_logits(
+    classes: int, gamma: float, label_smoothing: float, dtype: torch.dtype, device: str
+) -> None:
     """(1 - p)^(gamma - 1) is infinite where p is 1, and other implementations make NaN of it."""
-    input = torch.zeros(6, classes, device=device)
-    target = torch.tensor([0, 0, 1, 2, 2, 1], device=device)
+    input = torch.zeros(7, classes, device=device)
+    target = torch.tensor([0, 0, 1, 2, 2, 1, 0], device=device)
     input[0, 0] = 100  # as sure as it gets, and right
     input[1, 1] = 100  # and wrong
     input[2, 1] = -100
     input[3, 2] = 20
     input[4] = torch.randn(classes, device=device) * 100
+    input[6, 0] = 60  # sure, and float32 still knows how sure
     input = input.to(dtype)
-    function = partial(F.softmax_focal_loss, gamma=gamma, reduction="none")
-    actual = _results(function, input, target)
-    exact = _results(partial(oracles.softmax_focal_loss, gamma=gamma, reduction="none"), *_to_double(input, target))
+    options = {"gamma": gamma, "label_smoothing": label_smoothing, "reduction": "none"}
+    actual = _results(partial(F.softmax_focal_loss, **options), input, target)
+    exact = _results(partial(oracles.softmax_focal_loss, **options), *_to_double(input, target))
     assert all(x.isfinite().all() for x in actual)
-    assert_rounded(actual[0], exact[0], roundings=10, scale=1e6 * torch.finfo(torch.float32).smallest_normal)
-    torch.testing.assert_close(
-        actual[1].double(),
-        exact[1],
-        rtol=1e-2 if dtype in (torch.bfloat16, torch.float16) else 1e-4,
-        atol=torch.finfo(dtype).smallest_normal,
-    )
+    # Where 1 - p is below what float32 holds, it is 0, and so is the loss, of which (1e-44)^0.25 had left 1e-11.
+    vanished = 0.0
+    if dtype != torch.float64:
+        vanished = max(1e-9 if label_smoothing else 0.0, torch.finfo(dtype).smallest_normal)
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    for ours, theirs, roundings in zip(actual, exact, (10, 100), strict=True):
+        relative = (1 if is_half else roundings) * 2 * ROUNDING[dtype]
+        torch.testing.assert_close(ours.double(), theirs, rtol=relative, atol=vanished)
+
+
+@kernel
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("largest", [1e9, 1e20, 1e30])
+def test_focal_loss_of_huge_logits(
+    largest: float, gamma: float, label_smoothing: float, dtype: torch.dtype, device: str
+) -> None:
+    input = torch.tensor([[1.0, 0.0, 0.1], [0.0, 1.0, 0.1], [1.0, 1.0, 0.1]], device=device)
+    input = input.mul(largest).to(dtype)
+    target = torch.tensor([0, 0, 0], device=device)
+    options = {"gamma": gamma, "label_smoothing": label_smoothing, "reduction": "none"}
+    actual = _results(partial(F.softmax_focal_loss, **options), input, target)
+    exact = _results(partial(oracles.softmax_focal_loss, **options), *_to_double(input, target))
+    _assert_rounded(actual, exact, roundings=5)
 
 
 @kernel
