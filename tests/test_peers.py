@@ -335,6 +335,20 @@ def test_focal_loss_with_an_upstream_gradient_for_each_row(shape: tuple[int, ...
     )
 
 
+@pytest.mark.heavy
+@kernel
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_derivatives_of_all_options_at_once(gamma: float, reduction: str, device: str) -> None:
+    input = torch.randn(4, 5, device=device, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 4, -100, 2], device=device)
+    weight, rows = torch.rand(5, device=device).double(), torch.rand(4, device=device).double()
+    options = {"z_loss": 0.1, "softcap": 4.0, "logit_scale": 1.3, "sample_weight": rows, "label_smoothing": 0.2}
+    function = partial(F.softmax_focal_loss, target=target, weight=weight, gamma=gamma, reduction=reduction, **options)
+    assert torch.autograd.gradcheck(function, input, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(function, input)
+
+
 # What hurt users
 
 
@@ -484,6 +498,25 @@ def test_logits_overwritten_by_their_gradient_are_not_read_again(device: str) ->
     loss = F.cross_entropy(logits, target, inplace=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         (loss + other).backward()
+
+
+@kernel
+@pytest.mark.parametrize(
+    "take", [lambda x: x, lambda x: x.view(-1, 50), lambda x: x[:, :20]], ids=["all", "view", "crop"]
+)
+def test_parameters_are_not_overwritten(take: Callable[[Tensor], Tensor], device: str) -> None:
+    leaf = torch.randn(6, 50, device=device, requires_grad=True)
+    before = leaf.detach().clone()
+    with pytest.raises(RuntimeError, match=r"inplace.* leaf"):
+        F.cross_entropy(take(leaf), torch.zeros(6, dtype=torch.int64, device=device), inplace=True)
+    assert torch.equal(leaf, before)
+
+
+@kernel
+def test_rows_that_share_their_memory_are_not_overwritten(device: str) -> None:
+    leaf = torch.randn(50, device=device, requires_grad=True)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        F.cross_entropy((leaf * 1).expand(6, 50), torch.zeros(6, dtype=torch.int64, device=device), inplace=True)
 
 
 @kernel

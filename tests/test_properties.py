@@ -455,3 +455,24 @@ def test_targets_of_any_integer_dtype(data: st.DataObject, device: str) -> None:
         narrow = _loss_and_gradient(partial(loss, **options), p.input, target.to(dtype))
         wide = _loss_and_gradient(partial(loss, **options), p.input, target)
         torch.testing.assert_close(narrow, wide, rtol=0, atol=0, equal_nan=True)
+
+
+@SETTINGS
+@given(data=st.data())
+def test_gradient_in_forward_is_the_gradient(data: st.DataObject, device: str) -> None:
+    p = data.draw(problems(device, scales=(0.1, 3.0, 100.0)))
+    reduction = data.draw(st.sampled_from(REDUCTIONS))
+    loss_scale = data.draw(st.sampled_from((1.0, 8.0)))
+    expected_scale = data.draw(st.booleans())  # or another one than it was told
+    function = partial(F.softmax_focal_loss, reduction=reduction, sample_weight=p.random_rows(), **p.options)
+    shape = p.target.shape if reduction == "none" else ()
+    grad_output = torch.full(shape, loss_scale if expected_scale else 4 * loss_scale, device=device)
+    if reduction == "none" and not expected_scale:
+        grad_output = grad_output * p.random_rows(seed=2).float()
+    expected = _loss_and_gradient(function, p.input, p.target, grad_output=grad_output)
+    for inplace in (False, True):
+        in_forward = partial(function, grad_in_forward=True, inplace=inplace, loss_scale=loss_scale)
+        # Leaves are not overwritten.
+        actual = _loss_and_gradient(lambda x, f=in_forward: f(x * 1, p.target), p.input, grad_output=grad_output)
+        torch.testing.assert_close(actual[0], expected[0], rtol=0, atol=0, equal_nan=True)
+        _assert_same(actual, expected)
