@@ -76,6 +76,27 @@ def nll_loss(
     return loss.sum() if reduction == "sum" else loss.sum() / w.sum()
 
 
+def soft_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy with class probabilities; a class without probability may be impossible."""
+    x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
+    q = target.double() if input.dim() == 1 else target.double().movedim(1, -1)
+    classes = x.shape[-1]
+    q = (1 - label_smoothing) * q + label_smoothing / classes
+    if weight is not None:
+        q = q * weight.double()
+    gaps = x.logsumexp(-1, keepdim=True) - x
+    loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
+
+
 def softmax_focal_loss(
     input: Tensor,
     target: Tensor,
