@@ -203,6 +203,12 @@ def _softmax_loss(
         raise RuntimeError("sample_weight is not differentiable and must not require grad")
     if denominator is not None and reduction != "mean":
         raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
+    if not isinstance(denominator, (Tensor, float, int, type(None))):
+        raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
+    if isinstance(denominator, Tensor) and denominator.dim() > 0:
+        raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
+    if out_dtype is not None and not (isinstance(out_dtype, torch.dtype) and out_dtype.is_floating_point):
+        raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
 
     kernel_dtype = None if denominator is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
     options = CrossEntropyOptions(

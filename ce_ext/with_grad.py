@@ -1,5 +1,6 @@
 """Losses whose gradient is computed in the forward pass, for one backward pass in eager mode."""
 
+import math
 from typing import Any
 
 import torch
@@ -28,12 +29,14 @@ def cross_entropy(
             "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
             "give loss_scale, the upstream gradient to expect, which is None"
         )
+    if loss_scale is not None and (loss_scale == 0 or not math.isfinite(loss_scale)):
+        raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     arguments = (input, target, weight, sample_weight)
     if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed():
         loss, _, _, *reports = torch.ops.ce_ext.cross_entropy_forward(*arguments, *options)
         return loss, *reports
-    if inplace and input.is_leaf:
-        raise RuntimeError("inplace: input is a leaf that requires grad, and its values would be lost")
+    if inplace and (input if input._base is None else input._base).is_leaf:
+        raise RuntimeError("inplace: input is, or is a view of, a leaf that requires grad, whose values would be lost")
     return CrossEntropyWithGrad.apply(*arguments, options, inplace, 1.0 if loss_scale is None else loss_scale)
 
 

@@ -37,7 +37,11 @@ class Mutant:
 
 BLOCK_REDUCE = "csrc/cuda/block_reduce.cuh"
 PACKS = "csrc/cuda/packs.cuh"
-KERNELS = "csrc/cuda/cross_entropy.cuh"
+ROWS = "csrc/cuda/cross_entropy_rows.cuh"
+ROW_SUMS = "csrc/cuda/row_sums.cuh"
+FORWARD = "csrc/cuda/cross_entropy_forward.cuh"
+BACKWARD = "csrc/cuda/cross_entropy_backward.cuh"
+TOTALS = "csrc/cuda/cross_entropy_totals.cuh"
 LOG_SOFTMAX = "csrc/cuda/log_softmax.cuh"
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 BY_CLASS = "tests/test_values.py -k 3x257"
@@ -177,7 +181,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks add to one sum without atomics",
-        KERNELS,
+        TOTALS,
         "if (threadIdx.x == 0) totals[slice] = sums;",
         """if (threadIdx.x == 0) {
           totals[slice] = slice % slices ? RowTotals() : sums;
@@ -189,14 +193,14 @@ MUTANTS = (
     ),
     Mutant(
         "the last block leaves out the last row",
-        KERNELS,
+        TOTALS,
         "begin + kRowsPerSlice < group_end ? begin + kRowsPerSlice : group_end",
         "begin + kRowsPerSlice < group_end ? begin + kRowsPerSlice : group_end - 1",
         MANY_ROWS,
     ),
     Mutant(
         "the last block goes a row too far",
-        KERNELS,
+        FORWARD,
         "if (row >= p.rows) return;",
         "if (row > p.rows) return;",
         BY_ROW,
@@ -205,14 +209,14 @@ MUTANTS = (
     ),
     Mutant(
         "a block adds up no more slices than it has threads",
-        KERNELS,
+        TOTALS,
         "for (int64_t i = threadIdx.x; i < slices; i += kThreadsToSum) sums.merge(totals[group * slices + i]);",
         "if (threadIdx.x < slices) sums.merge(totals[group * slices + threadIdx.x]);",
         "tests/test_numerics.py -k long_sums",
     ),
     Mutant(
         "offset of a row in 32 bits",
-        KERNELS,
+        ROWS,
         "+ p.input_rows.offset(p.row_dims, row)",
         "+ int(p.input_rows.offset(p.row_dims, row))",
         FAR_APART,
@@ -220,7 +224,7 @@ MUTANTS = (
     ),
     Mutant(
         "offset of a class in 32 bits",
-        KERNELS,
+        ROW_SUMS,
         "load(x + c * stride)",
         "load(x + int(c * stride))",
         FAR_APART,
@@ -228,14 +232,30 @@ MUTANTS = (
     ),
     Mutant(
         "gradient of ignored rows left unwritten",
-        KERNELS,
-        "  S* grad_x = grad_row<S>(p, row);\n",
-        "  S* grad_x = grad_row<S>(p, row);\n  if (gradient.kind == TargetKind::kIgnored) return;\n",
+        BACKWARD,
+        "  split.share(grad_x, p.classes);\n",
+        "  split.share(grad_x, p.classes);\n  if (gradient.kind == TargetKind::kIgnored) return;\n",
         BY_CLASS,
     ),
     Mutant(
+        "no barrier before the target's logit is overwritten",
+        BACKWARD,
+        "  __syncthreads();\n  write_row_by_class(p.backward",
+        "  write_row_by_class(p.backward",
+        "tests/test_options.py -k inplace-3x257",
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "the gradient of the forward pass starts before the divisor is known",
+        "csrc/cuda/cross_entropy.cu",
+        "if (forward.reduction == Reduction::kMean) reduce<S>(forward, workspace, nullptr, stream);",
+        "",
+        "tests/test_options.py -k inplace-3x257",
+    ),
+    Mutant(
         "negative targets taken for classes",
-        KERNELS,
+        ROWS,
         "target >= 0 && target < p.classes",
         "target < p.classes",
         "tests/test_edges.py -k out_of_bounds",
