@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from ce_ext import _C, derivatives
-from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions
+from ce_ext import _C, derivatives, soft_derivatives
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
 from ce_ext.reductions import MEAN
 
 # (op, batch_size, in_dims, tensors, options) -> (results, out_dims)
@@ -100,7 +100,8 @@ def vmap_with_batch_dims(unbatched: Callable[[Any], set[str]]) -> Vmap:
             results = [call(op, tensors, options) for tensors in slices]
             if isinstance(results[0], Tensor):
                 return torch.stack(results), 0
-            return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0,) * len(results[0])
+            stacked = tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True))
+            return stacked, tuple(None if result is None else 0 for result in stacked)
         batched = [
             tensor if tensor is None or shared else _batch_first(tensor, dim, batch_size)
             for tensor, dim, shared in zip(tensors, in_dims, is_shared, strict=True)
@@ -109,7 +110,9 @@ def vmap_with_batch_dims(unbatched: Callable[[Any], set[str]]) -> Vmap:
         if isinstance(results, Tensor):
             return results, 0
         names = [result.name for result in op._schema.returns]
-        return results, tuple(None if name in one_for_all else 0 for name in names)
+        return results, tuple(
+            None if result is None or name in one_for_all else 0 for name, result in zip(names, results, strict=True)
+        )
 
     return vmap
 
@@ -132,7 +135,7 @@ def _batch_first(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
     return tensor.expand(batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
-def _shared_by_batch(options: CrossEntropyOptions) -> set[str]:
+def _shared_by_batch(options: CrossEntropyOptions | SoftCrossEntropyOptions) -> set[str]:
     shared = {"weight"}
     if options.reduction != MEAN:
         shared.add("denominator")
@@ -149,6 +152,14 @@ cross_entropy = register(
     tangent=derivatives.cross_entropy_tangent,
     backward_gradient=derivatives.cross_entropy_backward_gradient,
     backward_tangent=derivatives.cross_entropy_backward_tangent,
+    vmap=vmap_with_batch_dims(_shared_by_batch),
+)
+soft_cross_entropy = register(
+    "ce_ext::soft_cross_entropy",
+    SoftCrossEntropyOptions,
+    tangent=soft_derivatives.tangent,
+    backward_gradient=soft_derivatives.backward_gradient,
+    backward_tangent=soft_derivatives.backward_tangent,
     vmap=vmap_with_batch_dims(_shared_by_batch),
 )
 log_softmax = register(

@@ -4,8 +4,42 @@ import torch
 from torch import Tensor
 
 from ce_ext import shapes
-from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
 from ce_ext.reductions import MEAN, NONE
+
+LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
+
+
+class RowReduction:
+    """How the losses of rows become the result, and its gradient theirs. Rows have a dimension of one class."""
+
+    def __init__(self, input: Tensor, sample_weight: Tensor | None, denominator: Tensor, options: LossOptions) -> None:
+        self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
+        self._class_dim = shapes.class_dim(input, options.batch_dims)
+        self._factors = []
+        if options.reduction == MEAN:
+            self._factors.append(self._to_rows(denominator).reciprocal())
+        if sample_weight is not None:
+            self._factors.append(self._to_rows(sample_weight))
+
+    def reduce(self, rows: Tensor) -> Tensor:
+        for factor in self._factors:
+            rows = rows * factor
+        rows, dims = rows.squeeze(self._class_dim), range(self._options.batch_dims, rows.dim() - 1)
+        reduced = rows if self._options.reduction == NONE or not dims else rows.sum(tuple(dims))
+        return reduced.to(self._options.out_dtype or self._input.dtype)
+
+    def scale(self, grad_output: Tensor) -> Tensor:
+        """What the gradient of the loss of each row is multiplied by."""
+        scale = self._to_rows(grad_output)
+        for factor in self._factors:
+            scale = scale * factor
+        return scale
+
+    def _to_rows(self, values: Tensor) -> Tensor:
+        """One value for each leading dimension as one for each row."""
+        shape = values.shape + (1,) * (self._input.dim() - 1 - values.dim())
+        return values.to(self._opmath).reshape(shape).unsqueeze(self._class_dim)
 
 
 class _CrossEntropyTangents:
@@ -30,29 +64,29 @@ class _CrossEntropyTangents:
         denominator: Tensor,
         options: CrossEntropyOptions,
     ) -> None:
-        self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
-        self._class_dim = dim = shapes.class_dim(input, options.batch_dims)
-        self._rows = shapes.row_shape(input, options.batch_dims)
+        self._input, opmath = input, shapes.opmath_dtype(input)
+        self._rows = RowReduction(input, sample_weight, denominator, options)
+        dim = shapes.class_dim(input, options.batch_dims)
         classes = input.shape[dim]
 
         def total(x: Tensor) -> Tensor:
             return x.sum(dim, keepdim=True)
 
-        y = target.reshape(self._rows).to(torch.int64).unsqueeze(dim)
+        y = target.reshape(shapes.row_shape(input, options.batch_dims)).to(torch.int64).unsqueeze(dim)
         self._valid = y != options.ignore_index
         y = y.where(self._valid, 0)
         is_target = (
             torch.arange(classes, device=y.device).view([-1 if d == dim else 1 for d in range(input.dim())]) == y
         )
-        e = is_target.to(self._opmath)
-        w = e.new_ones(classes) if weight is None else weight.to(self._opmath)
+        e = is_target.to(opmath)
+        w = e.new_ones(classes) if weight is None else weight.to(opmath)
         hard = (1 - options.label_smoothing) * w[y]
         smoothing = options.label_smoothing / classes
         slope = hard + smoothing * w.sum()
         w = w.view([-1 if d == dim else 1 for d in range(input.dim())])
 
-        v = v.to(self._opmath)
-        z, slope_x, curve_x = _logits(input.to(self._opmath).where(self._valid, 0), options)
+        v = v.to(opmath)
+        z, slope_x, curve_x = changed_logits(input.to(opmath).where(self._valid, 0), options)
         u = slope_x * v
         p = torch.zeros_like(z) if options.input_is_log_prob else z.softmax(dim)
         lse = z.logsumexp(dim, keepdim=True)
@@ -78,33 +112,19 @@ class _CrossEntropyTangents:
             grad = grad + 2 * options.z_loss * lse * p
             d_loss = d_loss + 2 * options.z_loss * lse * mean_u
 
-        # What the gradient of a row's loss is multiplied by, besides grad_output.
-        self._factor = torch.ones_like(hard)
-        if options.reduction == MEAN:
-            self._factor = self._to_rows(denominator).reciprocal()
-        if sample_weight is not None:
-            self._factor = self._factor * self._to_rows(sample_weight)
         self._of_loss = d_loss
         self._of_grad = slope_x * d_grad + curve_x * v * grad
 
     def of_loss(self) -> Tensor:
         """J v."""
-        per_row = (self._of_loss * self._factor).where(self._valid, 0).squeeze(self._class_dim)
-        shared = () if self._options.reduction == NONE else tuple(range(self._options.batch_dims, len(self._rows)))
-        return (per_row.sum(shared) if shared else per_row).to(self._options.out_dtype or self._input.dtype)
+        return self._rows.reduce(self._of_loss.where(self._valid, 0))
 
     def of_grad_input(self, grad_output: Tensor) -> Tensor:
         """H v."""
-        scale = self._to_rows(grad_output) * self._factor
-        return (scale * self._of_grad).where(self._valid, 0).to(self._input.dtype)
-
-    def _to_rows(self, values: Tensor) -> Tensor:
-        """One value for each leading dimension as one for each row, with a class dimension to broadcast over."""
-        shape = values.shape + (1,) * (len(self._rows) - values.dim())
-        return values.to(self._opmath).reshape(shape).unsqueeze(self._class_dim)
+        return (self._rows.scale(grad_output) * self._of_grad).where(self._valid, 0).to(self._input.dtype)
 
 
-def _logits(x: Tensor, options: CrossEntropyOptions) -> tuple[Tensor, Tensor | float, Tensor | float]:
+def changed_logits(x: Tensor, options: LossOptions) -> tuple[Tensor, Tensor | float, Tensor | float]:
     """The logits z that the loss is taken of, dz/dx and d2z/dx2, as csrc/losses/logits.h has them."""
     if options.softcap == 0:
         return options.logit_scale * x, options.logit_scale, 0.0

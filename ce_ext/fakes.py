@@ -5,20 +5,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext.options import CrossEntropyOptions
+from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.reductions import MEAN, NONE
 from ce_ext.shapes import opmath_dtype, row_shape
 
-_SAVED, _REPORTED = 3, 3  # numbers of a row: csrc/losses has their names
+# Numbers of a row: csrc/losses has their names.
+_SAVED = {CrossEntropyOptions: 3, SoftCrossEntropyOptions: 4}
+_REPORTED = 3
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
 def _cross_entropy_forward(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    *settings, keep_stats, report = arguments
-    options = CrossEntropyOptions(*settings)
-    for name, tensor in (("target", target), ("weight", weight), ("sample_weight", sample_weight)):
+    return _loss_forward(
+        CrossEntropyOptions(*arguments), input, target=target, weight=weight, sample_weight=sample_weight
+    )
+
+
+@torch.library.register_fake("ce_ext::soft_cross_entropy_forward")
+def _(
+    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
+) -> tuple[Tensor, ...]:
+    options = SoftCrossEntropyOptions(*arguments)
+    return _loss_forward(options, input, target=target, weight=weight, sample_weight=sample_weight)
+
+
+def _loss_forward(
+    options: CrossEntropyOptions | SoftCrossEntropyOptions, input: Tensor, **others: Tensor | None
+) -> tuple[Tensor, ...]:
+    for name, tensor in others.items():
         if tensor is not None and tensor.device != input.device:
             raise RuntimeError(
                 f"input and {name} must be on the same device, but got input on {input.device} "
@@ -29,16 +45,34 @@ def _cross_entropy_forward(
     batch = input.shape[: options.batch_dims]
     return (
         input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
-        input.new_empty((*rows, _SAVED) if keep_stats else (0,), dtype=opmath),
+        input.new_empty((*rows, _SAVED[type(options)]) if options.keep_stats else (0,), dtype=opmath),
         input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
-        input.new_empty((*rows, _REPORTED) if report else (0,), dtype=opmath),
-        input.new_empty(rows if report else (0,), dtype=torch.int64),
+        input.new_empty((*rows, _REPORTED) if options.report else (0,), dtype=opmath),
+        input.new_empty(rows if options.report else (0,), dtype=torch.int64),
     )
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_backward")
 def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
     return torch.empty_like(input)
+
+
+@torch.library.register_fake("ce_ext::soft_cross_entropy_backward")
+def _(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    stats: Tensor,
+    denominator: Tensor,
+    *arguments: Any,
+) -> tuple[Tensor | None, Tensor | None]:
+    options = SoftCrossEntropyOptions(*arguments)
+    return (
+        torch.empty_like(input) if options.needs_input else None,
+        torch.empty_like(target) if options.needs_target else None,
+    )
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")

@@ -9,7 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from typing_extensions import Unpack
 
 from ce_ext import autograd, with_grad
-from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftmaxLossOptions
+from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions, SoftmaxLossOptions
 from ce_ext.reductions import REDUCTIONS, SUM
 from ce_ext.shapes import opmath_dtype
 
@@ -18,7 +18,7 @@ _NO_OPTIONS = CrossEntropyOptions(reduction=0, ignore_index=0, keep_stats=False)
 
 
 class SoftmaxStats(NamedTuple):
-    """What ``return_stats=True`` tells of every row, each in the shape of ``target``. None of it is differentiable.
+    """What ``return_stats=True`` tells of every row, each in the shape of class indices. None of it is differentiable.
 
     With ``softcap`` or ``logit_scale`` it is about the logits that the loss is taken of. lse, entropy and
     target_log_prob are float32, or float64 for float64 logits.
@@ -31,7 +31,8 @@ class SoftmaxStats(NamedTuple):
     argmax: Tensor
     """The class with the largest logit, the first one if there are several; int64."""
     target_log_prob: Tensor
-    """The log-probability of the target; 0 where the row is ignored."""
+    """The log-probability of the target; 0 where the row is ignored. Of class probabilities q it is the sum of
+    q_j log p_j, without class weights and label smoothing."""
 
 
 def cross_entropy(
@@ -43,7 +44,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     **options: Unpack[SoftmaxLossOptions],
 ) -> Any:
-    r"""Cross entropy between logits and class indices, as `torch.nn.functional.cross_entropy`.
+    r"""Cross entropy between logits and class indices or class probabilities, as `torch.nn.functional.cross_entropy`.
 
     For a row of logits :math:`x` over :math:`C` classes, its target :math:`y`, class weights :math:`w` and label
     smoothing :math:`s`,
@@ -55,6 +56,13 @@ def cross_entropy(
     ``"mean"`` divides the sum of the losses by the sum of :math:`w_y` over the rows that are not ignored, as torch
     does; where there is no such row it is NaN.
 
+    Of class probabilities :math:`q`, to which the loss is differentiable, too, it is
+
+    .. math::
+        \ell = \sum_j w_j \left((1 - s)\, q_j + \frac{s}{C}\right) (\mathrm{lse}(x) - x_j),
+
+    and the mean divides by the number of rows.
+
     The logits are read in place whatever their strides, and the gradient has their memory format. Arithmetic is in
     float32 (float64 for float64 logits) and rounds once, at the end; the loss and the gradient keep their relative
     accuracy however confident the prediction is.
@@ -62,16 +70,18 @@ def cross_entropy(
     Args:
         input: logits of shape (C), (N, C) or (N, C, d1, ...); float64, float32, bfloat16 or float16.
         target: class indices of shape (), (N) or (N, d1, ...) and of any integer dtype, each in [0, C) or
-            ``ignore_index``.
+            ``ignore_index``. Or class probabilities: of the shape of ``input``, in any strides of their own, and of
+            its dtype, or float32 for half logits. Their sums are not looked at.
         weight: a factor for each class, of shape (C) and the dtype of ``input``, or float32 for half logits. Not
             differentiable.
-        ignore_index: the target of rows that add nothing to the loss and get a gradient of zero.
+        ignore_index: the target of rows that add nothing to the loss and get a gradient of zero. Negative with class
+            probabilities, for which it has no meaning.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: how much of the target's probability is spread over all classes, in [0, 1].
         **options: what torch does not have, all of it off by default: `ce_ext.options.SoftmaxLossOptions`.
 
     Returns:
-        The loss in the dtype of ``input`` or in ``out_dtype``: of the shape of ``target`` for ``"none"``, else a
+        The loss in the dtype of ``input`` or in ``out_dtype``: of the shape of the class indices for ``"none"``, else a
         scalar. With ``return_stats`` that and `SoftmaxStats`.
 
     Raises:
@@ -92,6 +102,10 @@ def cross_entropy(
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
         return handle_torch_function(cross_entropy, arguments[:3], *arguments, **options)
+    if isinstance(target, Tensor) and target.is_floating_point():
+        return _softmax_loss(
+            input, target, weight, ignore_index, reduction, label_smoothing, probabilities=True, **options
+        )
     if not options:  # a small problem takes no longer than the rest of the way
         how = _check(input, target, weight, reduction)
         return autograd.cross_entropy(input, target, weight, None, (how, ignore_index, label_smoothing, *_NO_OPTIONS))
@@ -184,6 +198,7 @@ def _softmax_loss(
     *,
     gamma: float = 0.0,
     input_is_log_prob: bool = False,
+    probabilities: bool = False,
     z_loss: float = 0.0,
     softcap: float = 0.0,
     logit_scale: float = 1.0,
@@ -211,27 +226,33 @@ def _softmax_loss(
         raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
 
     kernel_dtype = None if denominator is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
-    options = CrossEntropyOptions(
-        how if denominator is None else SUM,
-        ignore_index,
-        label_smoothing,
-        gamma,
-        z_loss,
-        logit_scale,
-        softcap,
-        input_is_log_prob,
-        on_empty == "zero",
-        kernel_dtype,
-        keep_stats=False,
-        report=return_stats,
-    )
+    how = how if denominator is None else SUM
     tensors = (input, target, weight, sample_weight)
-    if grad_in_forward or inplace:
-        loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale)
-    elif return_stats:
-        loss, _, _, *report = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
+    report: Any = []
+    if probabilities:
+        if ignore_index >= 0:
+            raise RuntimeError(f"ignore_index has no meaning for class probabilities, but got {ignore_index}")
+        if inplace:
+            raise ValueError("inplace must be False for class probabilities, but got True")
+        soft_options = SoftCrossEntropyOptions(
+            how, label_smoothing, z_loss, logit_scale, softcap, on_empty == "zero", kernel_dtype,
+            keep_stats=False, report=return_stats,
+        )  # fmt: skip
+        if return_stats:
+            loss, _, _, *report = torch.ops.ce_ext.soft_cross_entropy_forward(*tensors, *soft_options)
+        else:
+            loss = autograd.soft_cross_entropy(*tensors, soft_options)
     else:
-        loss, report = autograd.cross_entropy(*tensors, options), []
+        options = CrossEntropyOptions(
+            how, ignore_index, label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob,
+            on_empty == "zero", kernel_dtype, keep_stats=False, report=return_stats,
+        )  # fmt: skip
+        if grad_in_forward or inplace:
+            loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale)
+        elif return_stats:
+            loss, _, _, *report = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
+        else:
+            loss = autograd.cross_entropy(*tensors, options)
     if denominator is not None:
         loss = loss / _divisor(denominator, on_empty)
     if kernel_dtype is not None:

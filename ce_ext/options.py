@@ -25,8 +25,9 @@ class SoftmaxLossOptions(TypedDict, total=False):
     cap."""
 
     sample_weight: Tensor | None
-    """A factor for each row, of the shape of ``target`` and the dtype of ``input``, or float32 for half logits. The
-    mean divides by the sum of its products with the weights of the targets' classes. Not differentiable."""
+    """A factor for each row, of the shape of class indices and the dtype of ``input``, or float32 for half
+    logits. The mean divides by the sum of its products with the weights of the targets' classes, or with class
+    probabilities by its sum. Not differentiable."""
 
     denominator: Tensor | float | None
     """What the mean divides by, in place of what it counts: the rows of all micro-batches or of all processes, say. A
@@ -45,11 +46,12 @@ class SoftmaxLossOptions(TypedDict, total=False):
     grad_in_forward: bool
     """Computes the gradient together with the loss, while the logits are in the cache, and keeps it instead of them.
     It serves one backward pass, and has no second derivative. A hint: it does nothing under ``torch.compile``,
-    ``torch.func`` and forward-mode AD."""
+    ``torch.func`` and forward-mode AD, nor for class probabilities."""
 
     inplace: bool
     """The same, with the gradient in the memory of ``input``, whose values are lost. Whoever needs them in a backward
-    pass gets autograd's error about tensors modified in place; leaves that require grad are refused."""
+    pass gets autograd's error about tensors modified in place; leaves that require grad are refused, and
+    so are class probabilities."""
 
     loss_scale: float | None
     """The upstream gradient that ``grad_in_forward`` shall expect, 1 by default: a loss scaler's factor, for one,
@@ -73,6 +75,27 @@ class CrossEntropyOptions(NamedTuple):
     batch_dims: int = 0  # 0 for a call that no vmap has been through
     # Of forward alone:
     keep_stats: bool = True  # for backward; autograd asks for them where there may be one
+    report: bool = False
+
+    def of_backward(self) -> "tuple[Any, ...]":
+        return self[:-2]
+
+
+class SoftCrossEntropyOptions(NamedTuple):
+    """Those of the ops for class probabilities."""
+
+    reduction: int
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    logit_scale: float = 1.0
+    softcap: float = 0.0
+    zero_if_empty: bool = False
+    out_dtype: torch.dtype | None = None
+    needs_input: bool = False  # whether backward gives its gradient; autograd asks for those that there may be
+    needs_target: bool = False
+    batch_dims: int = 0
+    # Of forward alone:
+    keep_stats: bool = True
     report: bool = False
 
     def of_backward(self) -> "tuple[Any, ...]":

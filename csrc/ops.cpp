@@ -17,6 +17,9 @@
 #define CROSS_ENTROPY_SETTINGS                                                                             \
   "int reduction, int ignore_index, float label_smoothing, float gamma, float z_loss, float logit_scale, " \
   "float softcap, bool input_is_log_prob, bool zero_if_empty, ScalarType? out_dtype, int batch_dims"
+#define SOFT_CROSS_ENTROPY_SETTINGS                                                                            \
+  "int reduction, float label_smoothing, float z_loss, float logit_scale, float softcap, bool zero_if_empty, " \
+  "ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
 
 TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept, and the divisor of the mean; and,
@@ -31,6 +34,15 @@ TORCH_LIBRARY(ce_ext, m) {
   // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
+        {at::Tag::pt2_compliant_tag});
+  // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients in input
+  // and target that `output_mask` asks for.
+  m.def("soft_cross_entropy_forward(" CROSS_ENTROPY_TENSORS SOFT_CROSS_ENTROPY_SETTINGS
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor report, Tensor "
+        "argmax)",
+        {at::Tag::pt2_compliant_tag});
+  m.def("soft_cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
+        "Tensor stats, Tensor denominator, " SOFT_CROSS_ENTROPY_SETTINGS ") -> (Tensor grad_input, Tensor grad_target)",
         {at::Tag::pt2_compliant_tag});
   // Along any one dimension. `dtype` of the output is that of the input, or float32 for a half input. The gradient has
   // the input's dtype.

@@ -155,14 +155,12 @@ CROSS_ENTROPY = Loss(
             lambda: (_logits(2, 3, 4, 5), torch.zeros(1, 4, 5).long()),
             r"target must have shape \[2, 4, 5\] .* \[1, 4, 5\]",
         ),
-        BadCall("float target", lambda: (_logits(2, 5), _indices(0, 1).float()), "target .* but got Float"),
-        BadCall("bool target", lambda: (_logits(2, 5), _indices(0, 1).bool()), "target .* but got Bool"),
         BadCall(
-            "probabilities",
-            lambda: (_logits(2, 5), torch.rand(2, 5)),
-            "target must hold class indices: class probabilities",
-            error=NotImplementedError,  # torch takes them
+            "float target",
+            lambda: (_logits(2, 5), _indices(0, 1).float()),
+            r"target of class probabilities .* \[2, 5\], but got shape \[2\]",
         ),
+        BadCall("bool target", lambda: (_logits(2, 5), _indices(0, 1).bool()), "target .* but got Bool"),
         BadCall("target device", lambda: (_logits(2, 5), _indices(0, 1).to("meta")), "target on meta"),
         BadCall("reduction", lambda: (_logits(2, 5), _indices(0, 1)), "reduction .* 'avg'", {"reduction": "avg"}),
         BadCall(

@@ -6,6 +6,7 @@
 #include "host/cross_entropy_problem.h"
 #include "host/driver.h"
 #include "host/log_softmax_problem.h"
+#include "host/soft_cross_entropy_problem.h"
 
 namespace ce_ext::cpu {
 
@@ -16,6 +17,8 @@ struct Backend {
   static int64_t run(const CrossEntropyForward& problem);
   static int64_t run(const CrossEntropyBackward& problem);
   static int64_t run(const CrossEntropyWithGrad& problem);
+  static int64_t run(const SoftCrossEntropyForward& problem);
+  static int64_t run(const SoftCrossEntropyBackward& problem);
   static int64_t run(const LogSoftmaxForward& problem);
   static int64_t run(const LogSoftmaxBackward& problem);
 };

@@ -31,7 +31,7 @@ int64_t forward(const CrossEntropyForward& p) {
         auto* saved = static_cast<SavedRow<A>*>(p.saved);
         totals[index] = rows.run(chunk, targets, saved ? saved + chunk.first : nullptr);
       });
-  if (bad_row < 0) rows.reduce(totals);
+  if (bad_row < 0) reduce_groups<S>(p, rows.chunks(), totals);
   return bad_row;
 }
 
@@ -56,7 +56,7 @@ int64_t nll_backward(const CrossEntropyBackward& p) {
   const Chunks chunks(p.rows, 1, kMaxChunkRows);
   return for_each_chunk<A>(p, chunks, [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
     alignas(64) A scale[kMaxChunkRows];
-    read_scale<S>(p, chunk, targets, scale);
+    read_scale<S>(p, chunk, targets.sample_weight, scale);
     for (int64_t r = 0; r < chunk.rows; ++r) {
       if (targets.target[r] == kNoTarget) continue;
       S* grad_x = grad.row(chunk.first + r);
@@ -80,13 +80,13 @@ int64_t with_grad(const CrossEntropyWithGrad& p) {
         }
       });
   if (bad_row >= 0) return bad_row;
-  forward.reduce(totals);  // gradients need the divisor first
+  reduce_groups<S>(p.forward, chunks, totals);  // gradients need the divisor first
   for_each_chunk<A>(p.forward, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
     SavedRow<A> saved[kMaxChunkRows];
     totals[index] = forward.run(chunk, targets, saved);
     backward.run(chunk, targets, saved);
   });
-  forward.reduce(totals);
+  reduce_groups<S>(p.forward, chunks, totals);
   return kNoBadRow;
 }
 

@@ -3,6 +3,7 @@
 
 #include "cpu/cross_entropy_rows.h"
 #include "cpu/memory.h"
+#include "cpu/row_losses.h"
 #include "cpu/softmax_by_class.h"
 
 namespace ce_ext::cpu {
@@ -39,26 +40,6 @@ struct ChunkGradients {
   }
 };
 
-// scale[r] = what the gradient of the loss of row r is multiplied by.
-template <class S, class A>
-void read_scale(const CrossEntropyBackward& p, const Chunk& chunk, const ChunkTargets<A>& targets, A* scale) {
-  const auto read = [&](const auto* values) { read_rows(values, p.row_dims, p.grad_output_rows, chunk, scale); };
-  if (!p.grad_output) {
-    std::fill(scale, scale + chunk.rows, A(p.loss_scale));
-  } else if (p.loss_is_opmath) {
-    read(static_cast<const A*>(p.grad_output));
-  } else {
-    read(static_cast<const S*>(p.grad_output));
-  }
-  if (p.denominator) {
-    alignas(64) A denominator[kMaxChunkRows];
-    read_rows(static_cast<const A*>(p.denominator), p.row_dims, p.denominator_rows, chunk, denominator);
-    for (int64_t r = 0; r < chunk.rows; ++r) scale[r] /= denominator[r];
-  }
-  for (int64_t r = 0; r < chunk.rows; ++r) scale[r] = product(targets.sample_weight[r], scale[r]);
-  std::fill(scale + chunk.rows, scale + targets.padded_rows, A(0));
-}
-
 template <class S, bool kLogitsChange>
 class CrossEntropyBackwardRows {
   using A = opmath_t<S>;
@@ -94,7 +75,7 @@ class CrossEntropyBackwardRows {
   void prepare(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved, const A* x_target,
                ChunkGradients<A, kLogitsChange>& gradients) const {
     alignas(64) A scale[kMaxChunkRows];
-    read_scale<S>(p_, chunk, targets, scale);
+    read_scale<S>(p_, chunk, targets.sample_weight, scale);
     const Logits<V, kLogitsChange> logits(logits_);
     alignas(64) A spread[kMaxChunkRows];
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
@@ -119,14 +100,16 @@ class CrossEntropyBackwardRows {
     // Only label smoothing pulls every class by its own weight.
     const A* weight = p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr;
     if (!classes_as_lanes_) {
-      return write_gradient(matrix_, grad_, chunk, p_.classes, targets.target, target_values, weight, gradients);
+      return write_gradient(matrix_, grad_, chunk, p_.classes, targets.target, target_values, WeightsByRow<A>(weight),
+                            gradients);
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
       S* grad_x = grad_.row(chunk.first + r);
       if (targets.target[r] == kNoTarget) {
         std::fill(grad_x, grad_x + p_.classes, S(0));
       } else {
-        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, weight, gradients.template get<A>(r));
+        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, WeightsByClass<A>{weight},
+                       gradients.template get<A>(r));
         grad_x[targets.target[r]] = static_cast<S>(target_values[r]);
       }
     }

@@ -2,9 +2,8 @@
 // whole rows for all rows of the chunk at once, with rows as lanes.
 #pragma once
 
-#include <vector>
-
 #include "cpu/cross_entropy_rows.h"
+#include "cpu/row_losses.h"
 #include "cpu/softmax_by_class.h"
 
 namespace ce_ext::cpu {
@@ -37,24 +36,12 @@ class CrossEntropyForwardRows {
     return finish(chunk, targets, sums, z_target, saved);
   }
 
-  // From the totals of the chunks to the losses of the groups.
-  void reduce(const std::vector<RowTotals>& totals) const {
-    for (int64_t g = 0; g < p_.groups && p_.reduction != Reduction::kNone; ++g) {
-      RowTotals total;
-      for (int64_t i = g * chunks_.per_group; i < (g + 1) * chunks_.per_group; ++i) total.merge(totals[i]);
-      const double divisor = total.divisor(p_.zero_if_empty);
-      const bool mean = p_.reduction == Reduction::kMean;
-      const double loss = mean ? total.loss / divisor : total.loss;
-      with_loss([&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });
-      if (mean) static_cast<A*>(p_.denominator)[g] = A(divisor);
-    }
-  }
-
  private:
   void gather(const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums, A* z_target, int64_t* argmax) const {
     const A* weight = static_cast<const A*>(p_.weight);
     if (!classes_as_lanes_ && !p_.input_is_log_prob) {
-      softmax_sums(matrix_, logits_, chunk, p_.classes, weight, sums, p_.report ? argmax : nullptr);
+      WeightsByRow<A> weights(weight);
+      softmax_sums(matrix_, logits_, chunk, p_.classes, weights, sums, p_.report ? argmax : nullptr);
     }
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
       const bool has_target = targets.target[r] != kNoTarget;
@@ -64,8 +51,9 @@ class CrossEntropyForwardRows {
         sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
       } else if (classes_as_lanes_) {
         const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
+        const WeightsByClass<A> weights{weight};
         sums.set(r,
-                 softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weight, p_.report ? argmax + r : nullptr));
+                 softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weights, p_.report ? argmax + r : nullptr));
       }
     }
     if constexpr (Form::kLogitsChange) {
@@ -95,26 +83,11 @@ class CrossEntropyForwardRows {
           }
         }
       }
-      if (p_.reduction == Reduction::kNone) with_loss([&](auto* out) { loss.store(out + chunk.first + r, n); });
+      if (p_.reduction == Reduction::kNone) with_loss<S>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight * weight;
     }
     return {double(loss_sum.sum()), double(weight_sum.sum())};
-  }
-
-  // out[i] = {a_i, b_i, c_i}
-  template <class Row>
-  static void store_rows(Row* out, int64_t n, V a, V b, V c) {
-    A as[V::kSize], bs[V::kSize], cs[V::kSize];
-    a.store(as);
-    b.store(bs);
-    c.store(cs);
-    for (int64_t i = 0; i < n; ++i) out[i] = {as[i], bs[i], cs[i]};
-  }
-
-  template <class F>
-  void with_loss(F f) const {
-    p_.loss_is_opmath ? f(static_cast<A*>(p_.loss)) : f(static_cast<S*>(p_.loss));
   }
 
   const CrossEntropyForward& p_;

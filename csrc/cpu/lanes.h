@@ -34,6 +34,11 @@ struct Lanes {
   // n, padded to whole vectors.
   static constexpr int64_t round_up(int64_t n) { return (n + kSize - 1) / kSize * kSize; }
 
+  // `value` in the first n lanes, 0 in the others.
+  static Lanes first(int64_t n, T value) {
+    return n == kSize ? Lanes(value) : where(iota() < Lanes(T(n)), Lanes(value), Lanes());
+  }
+
   static Lanes iota() { return Lanes(Vec::arange(T(0), T(1))); }
 
   template <class S>

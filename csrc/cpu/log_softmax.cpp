@@ -20,7 +20,7 @@ template <class S, class Out>
 class Forward {
   using A = opmath_t<S>;
   using V = Lanes<A>;
-  using Sums = ChunkSums<A, false, false>;
+  using Sums = ChunkSums<A, Gaps::kNone, false>;
 
  public:
   explicit Forward(const LogSoftmaxForward& p)
@@ -63,9 +63,9 @@ class Forward {
     const int64_t padded_rows = V::round_up(chunk.rows);
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const RowLogits<A, S, false> row(x_.row(chunk.first + r), unchanged);
-      sums.set(r, softmax_sums<false, false>(row, p_.classes, no_weights, nullptr));
+      sums.set(r, softmax_sums<Gaps::kNone, false>(row, p_.classes, no_weights, nullptr));
     }
-    for (int64_t r = chunk.rows; r < padded_rows; ++r) sums.set(r, SoftmaxSums<A, false, false>());
+    for (int64_t r = chunk.rows; r < padded_rows; ++r) sums.set(r, SoftmaxSums<A, Gaps::kNone>());
   }
 
   void write_by_class(const Chunk& chunk, const Rows& rows) const {

@@ -78,11 +78,21 @@ class RowLogits {
   alignas(64) A changed_[kLogitsChange ? kClassBlock : 1];
 };
 
-// The sums of one row, and where `argmax` is not null its largest class. `weight` may be null, for ones; it matters for
-// the gaps only.
-template <bool kGaps, bool kEntropy, class A, class S, bool kLogitsChange>
-SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row, int64_t classes, const A* weight,
-                                             int64_t* argmax) {
+// What the classes of a row weigh: weights(i, n) are those of the n <= V::kSize classes from i on, and 0 in other
+// lanes.
+template <class A>
+struct WeightsByClass {
+  const A* weight;  // may be null, for ones
+
+  Lanes<A> operator()(int64_t i, int64_t n) const {
+    return weight ? Lanes<A>::load(weight + i, n, A(0)) : Lanes<A>::first(n, A(1));
+  }
+};
+
+// The sums of one row, and where `argmax` is not null its largest class. `weights` matter for the gaps only.
+template <Gaps kGaps, bool kEntropy, class A, class S, bool kLogitsChange, class Weights>
+SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row, int64_t classes,
+                                             const Weights& weights, int64_t* argmax) {
   using V = Lanes<A>;
   constexpr A kLowest = A(-INFINITY);
   SoftmaxSums<A, kGaps, kEntropy> sums;
@@ -103,6 +113,10 @@ SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row,
     const auto add_range = [&](int64_t from, int64_t to) {
       const auto exponent = [=](int64_t i, int64_t count) { return V::load(x + from + i, count, kLowest) - V(pivot); };
       sums.exp_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) { return exp(exponent(i, count)); });
+      if constexpr (kGaps == Gaps::kSumAndWeights) {
+        sums.weight_sum +=
+            sum_classes<V>(to - from, [&](int64_t i, int64_t count) { return weights(begin + from + i, count); });
+      }
       if constexpr (kEntropy) {
         sums.entropy_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) {
           const V below = exponent(i, count);
@@ -113,32 +127,30 @@ SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row,
     add_range(0, top);
     if (top < n) {
       sums.add_below(static_cast<A>(x[top]));
+      if constexpr (kGaps == Gaps::kSumAndWeights) sums.tie_weight += weights(begin + top, 1).sum();
       add_range(top + 1, n);
     }
 
-    if constexpr (kGaps) {
-      const auto weights = [&](int64_t i, int64_t count) {
-        return weight ? V::load(weight + begin + i, count, A(0)) : V(A(1));
-      };
+    if constexpr (kGaps != Gaps::kNone) {
       sums.gap_sum += sum_classes<V>(n, [&](int64_t i, int64_t count) {
-        return product(weights(i, count), V(pivot) - V::load(x + i, count, pivot));
+        return product(weights(begin + i, count), V(pivot) - V::load(x + i, count, pivot));
       });
-      sums.weight_sum += weight ? sum_classes<V>(n, weights) : A(n);
+    }
+    if constexpr (kGaps == Gaps::kSum) {
+      sums.weight_sum += sum_classes<V>(n, [&](int64_t i, int64_t count) { return weights(begin + i, count); });
     }
   }
   return sums;
 }
 
-// grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller. `weight` may be null, for
-// ones.
+// grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller.
 template <class A, class S, class Gradient>
-void write_gradient(const S* x, S* grad_x, int64_t classes, const A* weight, const Gradient& gradient) {
+void write_gradient(const S* x, S* grad_x, int64_t classes, const WeightsByClass<A>& weights,
+                    const Gradient& gradient) {
   using V = Lanes<A>;
   const auto lanes = gradient.template as<V>();
-  for_each_vector<V>(classes, [&](int64_t i, int64_t n) {
-    const V w = weight ? V::load(weight + i, n, A(0)) : V(A(1));
-    lanes.at(V::load(x + i, n, A(0)), w).store(grad_x + i, n);
-  });
+  for_each_vector<V>(
+      classes, [&](int64_t i, int64_t n) { lanes.at(V::load(x + i, n, A(0)), weights(i, n)).store(grad_x + i, n); });
 }
 
 }  // namespace ce_ext::cpu

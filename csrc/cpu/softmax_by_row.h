@@ -19,19 +19,20 @@ constexpr int64_t kMinTileRows = 64;
 constexpr int64_t kNoTarget = -1;
 
 // SoftmaxSums of every row of a chunk.
-template <class A, bool kGaps, bool kEntropy>
+template <class A, Gaps kGaps, bool kEntropy>
 struct ChunkSums {
   alignas(64) A max[kMaxChunkRows];
   alignas(64) A ties[kMaxChunkRows];
   alignas(64) A exp_sum[kMaxChunkRows];
   alignas(64) A gap_sum[kMaxChunkRows];
   alignas(64) A weight_sum[kMaxChunkRows];
+  alignas(64) A tie_weight[kMaxChunkRows];
   alignas(64) A entropy_sum[kMaxChunkRows];
 
   template <class T>
   SoftmaxSums<T, kGaps, kEntropy> get(int64_t r) const {
-    return {read<T>(max + r),     read<T>(ties + r),       read<T>(exp_sum + r),
-            read<T>(gap_sum + r), read<T>(weight_sum + r), read<T>(entropy_sum + r)};
+    return {read<T>(max + r),        read<T>(ties + r),       read<T>(exp_sum + r),    read<T>(gap_sum + r),
+            read<T>(weight_sum + r), read<T>(tie_weight + r), read<T>(entropy_sum + r)};
   }
   template <class T>
   void set(int64_t r, const SoftmaxSums<T, kGaps, kEntropy>& row) {
@@ -40,6 +41,7 @@ struct ChunkSums {
     write(exp_sum + r, row.exp_sum);
     write(gap_sum + r, row.gap_sum);
     write(weight_sum + r, row.weight_sum);
+    write(tie_weight + r, row.tie_weight);
     write(entropy_sum + r, row.entropy_sum);
   }
 };
@@ -117,11 +119,27 @@ class Tile {
   const int64_t pitch_;  // rows, padded to whole vectors
 };
 
-// The sums of every row of a chunk, and where `argmax` is not null its largest class. `weight` may be null, for ones;
-// it matters for the gaps only.
-template <class A, class S, bool kGaps, bool kEntropy, bool kLogitsChange>
+// What the classes of a chunk's rows weigh: after load(begin, n), weights(c, r) is what class begin + c < begin + n
+// does in the rows from r on.
+template <class A>
+class WeightsByRow {
+ public:
+  // `weight` may be null, for ones.
+  explicit WeightsByRow(const A* weight) : weight_(weight) {}
+
+  void load(int64_t begin, int64_t) { block_ = weight_ ? weight_ + begin : nullptr; }
+  Lanes<A> operator()(int64_t c, int64_t) const { return block_ ? block_[c] : A(1); }
+
+ private:
+  const A* weight_;
+  const A* block_ = nullptr;
+};
+
+// The sums of every row of a chunk, and where `argmax` is not null its largest class. `weights` matter for the gaps
+// only.
+template <class A, class S, Gaps kGaps, bool kEntropy, bool kLogitsChange, class Weights>
 void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits, const Chunk& chunk,
-                  int64_t classes, const A* weight, ChunkSums<A, kGaps, kEntropy>& sums, int64_t* argmax) {
+                  int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums, int64_t* argmax) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
   for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
@@ -130,18 +148,22 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(matrix, chunk, begin, n);
     if constexpr (kLogitsChange) tile.apply(logits, n);
+    if constexpr (kGaps != Gaps::kNone) weights.load(begin, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       auto row = sums.template get<V>(r);
       const V max_before = row.max;
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
       row.raise_max(max);
-      const V earlier = row.exp_sum;
-      row.exp_sum = V(A(0));  // a sum for every block, since one over all classes would lose accuracy
+      // A sum for every block, since one over all classes would lose accuracy.
+      const V exp_sum = row.exp_sum, gap_sum = row.gap_sum, weight_sum = row.weight_sum;
+      row.exp_sum = row.gap_sum = row.weight_sum = V(A(0));
       for (int64_t c = 0; c < n; ++c) row.add_below(V::load(tile[c] + r));
-      row.exp_sum = row.exp_sum + earlier;
-      if constexpr (kGaps) {
-        for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), V(weight ? weight[begin + c] : A(1)));
+      row.exp_sum = row.exp_sum + exp_sum;
+      if constexpr (kGaps != Gaps::kNone) {
+        for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), weights(c, r));
+        row.gap_sum = row.gap_sum + gap_sum;
+        row.weight_sum = row.weight_sum + weight_sum;
       }
       sums.set(r, row);
       if (argmax) {
@@ -158,20 +180,19 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
 }
 
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
-// `weight` may be null, for ones.
 template <class A, class S, class Gradients>
 void write_gradient(const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
-                    const int64_t* target, const A* grad_target, const A* weight, const Gradients& gradients) {
+                    const int64_t* target, const A* grad_target, WeightsByRow<A> weights, const Gradients& gradients) {
   using V = Lanes<A>;
   Tile<A> tile(chunk.rows);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
+    weights.load(begin, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const auto row = gradients.template get<V>(r);
       for (int64_t c = 0; c < n; ++c) {
-        const V w(weight ? weight[begin + c] : A(1));
-        row.at(V::load(tile[c] + r), w).store(tile[c] + r);
+        row.at(V::load(tile[c] + r), weights(c, r)).store(tile[c] + r);
       }
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {

@@ -28,14 +28,17 @@ __device__ __forceinline__ ArgMax<T> shuffle_down(const ArgMax<T>& x, int offset
   return {__shfl_down_sync(kFullWarp, x.max, offset), __shfl_down_sync(kFullWarp, x.index, offset)};
 }
 
-template <class T, bool kGaps, bool kEntropy>
+template <class T, Gaps kGaps, bool kEntropy>
 __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> shuffle_down(const SoftmaxSums<T, kGaps, kEntropy>& x,
                                                                         int offset) {
   SoftmaxSums<T, kGaps, kEntropy> result;
   result.max = __shfl_down_sync(kFullWarp, x.max, offset);
   result.ties = __shfl_down_sync(kFullWarp, x.ties, offset);
   result.exp_sum = __shfl_down_sync(kFullWarp, x.exp_sum, offset);
-  if constexpr (kGaps) {
+  if constexpr (kGaps == Gaps::kSumAndWeights) {
+    result.tie_weight = __shfl_down_sync(kFullWarp, x.tie_weight, offset);
+  }
+  if constexpr (kGaps != Gaps::kNone) {
     result.gap_sum = __shfl_down_sync(kFullWarp, x.gap_sum, offset);
     result.weight_sum = __shfl_down_sync(kFullWarp, x.weight_sum, offset);
   }

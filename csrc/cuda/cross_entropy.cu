@@ -1,36 +1,10 @@
 #include "cuda/cross_entropy_backward.cuh"
 #include "cuda/cross_entropy_forward.cuh"
-#include "cuda/cross_entropy_totals.cuh"
 #include "cuda/launch.h"
+#include "cuda/row_totals.cuh"
 
 namespace ce_ext::cuda {
 namespace {
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How the forward pass shares out its workspace; every part is aligned for float64. In both directions it begins with
-// the sum of the class weights.
-constexpr int64_t kWeightSumBytes = sizeof(double);
-
-struct Workspace {
-  int64_t group_rows;
-  int64_t slices;  // of a group
-  int64_t totals = kWeightSumBytes;
-  int64_t row_loss;
-  int64_t end;
-
-  explicit Workspace(const CrossEntropyForward& p)
-      : group_rows(p.groups > 0 ? p.rows / p.groups : 0), slices(divide_up(group_rows, kRowsPerSlice)) {
-    const bool reduced = p.reduction != Reduction::kNone;
-    row_loss = totals + (reduced ? p.groups * slices * int64_t(sizeof(RowTotals)) : 0);
-    end = row_loss + (reduced ? p.rows * int64_t(p.dtype == DType::kFloat64 ? sizeof(double) : sizeof(float)) : 0);
-  }
-
-  template <class T>
-  static T* at(void* workspace, int64_t offset) {
-    return reinterpret_cast<T*>(static_cast<char*>(workspace) + offset);
-  }
-};
 
 template <class A>
 DeviceLoss<A> make_loss(const CrossEntropyProblem& p, double loss_scale, void* workspace, cudaStream_t stream) {
@@ -45,18 +19,6 @@ DeviceLoss<A> make_loss(const CrossEntropyProblem& p, double loss_scale, void* w
 
 bool by_class(const CrossEntropyProblem& p) {
   return p.input_class_stride == 1 && p.classes >= kMinClassesForBlock && !p.input_is_log_prob;
-}
-
-template <class S>
-void reduce(const CrossEntropyForward& p, void* workspace, const opmath_t<S>* row_loss, cudaStream_t stream) {
-  if (p.reduction == Reduction::kNone || p.groups == 0) return;
-  const Workspace parts(p);
-  RowTotals* totals = Workspace::at<RowTotals>(workspace, parts.totals);
-  if (p.rows > 0) {
-    LAUNCH((cross_entropy_sum_slices<S>), p.groups * parts.slices, kThreadsToSum, stream, p, parts.group_rows,
-           parts.slices, row_loss, totals);
-  }
-  LAUNCH((cross_entropy_finish_groups<S>), p.groups, kThreadsToSum, stream, p, parts.slices, totals);
 }
 
 template <class S, class Form>

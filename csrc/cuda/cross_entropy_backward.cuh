@@ -10,19 +10,6 @@ __device__ __forceinline__ S* grad_row(const CrossEntropyBackward& p, int64_t ro
   return static_cast<S*>(p.grad_input) + p.grad_input_rows.offset(p.row_dims, row);
 }
 
-// What the gradient of the loss of a row is multiplied by.
-template <class S>
-__device__ __forceinline__ opmath_t<S> row_scale(const CrossEntropyBackward& p, opmath_t<S> loss_scale, int64_t row) {
-  using A = opmath_t<S>;
-  A scale = loss_scale;
-  if (p.grad_output) {
-    const int64_t i = p.grad_output_rows.offset(p.row_dims, row);
-    scale = p.loss_is_opmath ? static_cast<const A*>(p.grad_output)[i] : load(static_cast<const S*>(p.grad_output) + i);
-  }
-  if (p.denominator) scale /= static_cast<const A*>(p.denominator)[p.denominator_rows.offset(p.row_dims, row)];
-  return product(sample_weight<A>(p, row), scale);
-}
-
 // The gradient of one row, class by class.
 template <class A, bool kLogitsChange>
 struct RowGradient {
@@ -47,7 +34,7 @@ __device__ __forceinline__ RowGradient<opmath_t<S>, kLogitsChange> row_gradient(
   const A* weight = loss.on_host.smoothing > 0 ? static_cast<const A*>(p.weight) : nullptr;
   RowGradient<A, kLogitsChange> result{p.target[row], kind_of(p, p.target[row]), weight, {}};
   if (result.kind != TargetKind::kClass) return result;
-  const auto logits = loss.template logits<kLogitsChange>();
+  const auto logits = logits_of<kLogitsChange>(loss.logits);
   const A z_target = logits(load(x + result.target * p.input_class_stride));
   const A weight_target = class_weight<A>(p, result.target);
   result.gradient = loss.get().gradient(saved, z_target, weight_target, row_scale<S>(p, loss.loss_scale, row), logits);

@@ -8,54 +8,14 @@
 
 namespace ce_ext::cuda {
 
-template <class S, class Form>
-constexpr bool kManyRegisters = sizeof(S) == 8 || Form::kReport;
-
-// What is gathered of a row.
-template <class A, class Form>
-struct RowSums {
-  SoftmaxSums<A, Form::kGaps, Form::kReport> softmax;
-  ArgMax<A> top;  // kReport only
-
-  // Takes in kCount logits from class c on.
-  template <int kCount>
-  __device__ __forceinline__ void add(const CrossEntropyProblem& p, const DeviceLoss<A>& loss, A (&x)[kCount],
-                                      int64_t c) {
-    const auto logits = loss.template logits<Form::kLogitsChange>();
-    A weights[kCount];
+// The weights of kCount classes from class c on, or ones where they do not matter.
+template <bool kMatter, class A, int kCount>
+__device__ __forceinline__ void class_weights(const CrossEntropyProblem& p, int64_t c, A (&weights)[kCount]) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      x[i] = logits(x[i]);
-      weights[i] = Form::kGaps ? class_weight<A>(p, c + i) : A(1);
-      if constexpr (Form::kReport) top.add(x[i], c + i);
-    }
-    softmax.add(x, weights);
-  }
-
-  __device__ void merge(const RowSums& other) {
-    softmax.merge(other.softmax);
-    if constexpr (Form::kReport) top.merge(other.top);
-  }
-};
-
-template <class A, class Form>
-__device__ __forceinline__ RowSums<A, Form> shuffle_down(const RowSums<A, Form>& x, int offset) {
-  RowSums<A, Form> result{shuffle_down(x.softmax, offset), {}};
-  if constexpr (Form::kReport) result.top = shuffle_down(x.top, offset);
-  return result;
+  for (int i = 0; i < kCount; ++i) weights[i] = kMatter ? class_weight<A>(p, c + i) : A(1);
 }
 
-template <class S>
-__device__ __forceinline__ void store_loss(const CrossEntropyForward& p, int64_t i, opmath_t<S> loss) {
-  if (p.loss_is_opmath) {
-    static_cast<opmath_t<S>*>(p.loss)[i] = loss;
-  } else {
-    store(static_cast<S*>(p.loss) + i, loss);
-  }
-}
-
-// Ends a row: what is kept and what is reported of it, and its loss, which goes to the result for kNone and else to
-// `row_loss`.
+// Ends a row: what is kept and what is reported of it, and its loss.
 template <class S, class Form>
 __device__ __forceinline__ SavedRow<opmath_t<S>> finish_row(const CrossEntropyForward& p,
                                                             const DeviceLoss<opmath_t<S>>& device_loss, int64_t row,
@@ -70,22 +30,13 @@ __device__ __forceinline__ SavedRow<opmath_t<S>> finish_row(const CrossEntropyFo
   A loss = kind == TargetKind::kIgnored ? A(0) : A(NAN);
   A target_log_prob = loss;
   if (kind == TargetKind::kClass) {
-    const A z_target = device_loss.template logits<Form::kLogitsChange>()(load(x + target * p.input_class_stride));
+    const A z_target = logits_of<Form::kLogitsChange>(device_loss.logits)(load(x + target * p.input_class_stride));
     target_log_prob = -negative_log_likelihood(stats, z_target);
     loss = product(sample_weight<A>(p, row), loss_of.loss(saved, z_target, class_weight<A>(p, target)));
   }
   if (p.saved) static_cast<SavedRow<A>*>(p.saved)[row] = saved;
-  if constexpr (Form::kReport) {
-    if (p.report) {
-      static_cast<RowReport<A>*>(p.report)[row] = {log_sum_exp(stats), sums.softmax.entropy(stats), target_log_prob};
-      p.argmax[row] = sums.top.index;
-    }
-  }
-  if (p.reduction == Reduction::kNone) {
-    store_loss<S>(p, row, loss);
-  } else {
-    row_loss[row] = loss;
-  }
+  store_report(p, row, stats, sums, target_log_prob);
+  store_row_loss<S>(p, row, loss, row_loss);
   return saved;
 }
 
@@ -101,10 +52,15 @@ __device__ __forceinline__ RowSums<opmath_t<S>, Form> sum_row(const CrossEntropy
                                                               const DeviceLoss<opmath_t<S>>& loss, int64_t row,
                                                               const S* x) {
   using Sums = RowSums<opmath_t<S>, Form>;
-  const auto add = [&](Sums& sums, auto& values, int64_t c) { sums.add(p, loss, values, c); };
+  const auto logits = logits_of<Form::kLogitsChange>(loss.logits);
+  const auto add = [&](Sums& sums, auto& values, int64_t c) {
+    std::remove_reference_t<decltype(values)> weights;
+    class_weights<Form::kGaps != Gaps::kNone>(p, c, weights);
+    sums.add(logits, values, weights, c);
+  };
   if (!is_wanted<Form>(p, row)) return {};  // the same for the whole block
   if constexpr (kBlock) {
-    return sum_row_by_class<Sums>(x, p.classes, add);
+    return sum_row_by_class<Sums>(RowSplit<S>(x, p.classes), x, p.classes, add);
   } else {
     return sum_row_by_row<Sums>(x, p.input_class_stride, p.classes, add);
   }

@@ -1,7 +1,7 @@
-// What the CUDA kernels of cross entropy know of a row: its target, its logits, its weights and its place in memory.
+// What the CUDA kernels of cross entropy know of a row besides softmax_loss_rows.cuh: its target.
 #pragma once
 
-#include "cuda/portability.cuh"
+#include "cuda/softmax_loss_rows.cuh"
 #include "host/cross_entropy_problem.h"
 
 namespace ce_ext::cuda {
@@ -19,7 +19,7 @@ __device__ __forceinline__ TargetKind kind_of(const CrossEntropyProblem& p, int6
 template <class A>
 struct DeviceLoss {
   CrossEntropy<A> on_host;
-  Logits<A, true> logits_on_host;
+  Logits<A, true> logits;
   A loss_scale;         // where there is no grad_output
   const A* weight_sum;  // null where every class weighs 1
 
@@ -28,30 +28,13 @@ struct DeviceLoss {
     if (weight_sum) loss.weight_sum = *weight_sum;
     return loss;
   }
-
-  template <bool kChanged>
-  __device__ Logits<A, kChanged> logits() const {
-    if constexpr (kChanged) {
-      return logits_on_host;
-    } else {
-      return {};
-    }
-  }
 };
 
-template <class S>
-__device__ __forceinline__ const S* logits_row(const CrossEntropyProblem& p, int64_t row) {
-  return static_cast<const S*>(p.input) + p.input_rows.offset(p.row_dims, row);
-}
-
+// What the mean counts a row as.
 template <class A>
-__device__ __forceinline__ A class_weight(const CrossEntropyProblem& p, int64_t c) {
-  return p.weight ? static_cast<const A*>(p.weight)[c] : A(1);
-}
-
-template <class A>
-__device__ __forceinline__ A sample_weight(const CrossEntropyProblem& p, int64_t row) {
-  return p.sample_weight ? static_cast<const A*>(p.sample_weight)[row] : A(1);
+__device__ __forceinline__ A row_weight(const CrossEntropyProblem& p, int64_t row) {
+  const int64_t target = p.target[row];
+  return kind_of(p, target) == TargetKind::kClass ? sample_weight<A>(p, row) * class_weight<A>(p, target) : A(0);
 }
 
 }  // namespace ce_ext::cuda

@@ -5,6 +5,7 @@
 
 #include "host/cross_entropy_problem.h"
 #include "host/log_softmax_problem.h"
+#include "host/soft_cross_entropy_problem.h"
 
 struct CUstream_st;  // what cudaStream_t points to, so that host code needs no CUDA header here
 
@@ -14,12 +15,16 @@ namespace ce_ext::cuda {
 int64_t workspace_size(const CrossEntropyForward& problem);
 int64_t workspace_size(const CrossEntropyBackward& problem);
 int64_t workspace_size(const CrossEntropyWithGrad& problem);
+int64_t workspace_size(const SoftCrossEntropyForward& problem);
+int64_t workspace_size(const SoftCrossEntropyBackward& problem);
 int64_t workspace_size(const LogSoftmaxForward& problem);
 int64_t workspace_size(const LogSoftmaxBackward& problem);
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyWithGrad& problem, void* workspace, CUstream_st* stream);
+void launch(const SoftCrossEntropyForward& problem, void* workspace, CUstream_st* stream);
+void launch(const SoftCrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
 void launch(const LogSoftmaxForward& problem, void* workspace, CUstream_st* stream);
 void launch(const LogSoftmaxBackward& problem, void* workspace, CUstream_st* stream);
 

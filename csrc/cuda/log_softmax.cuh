@@ -19,7 +19,7 @@ __device__ __forceinline__ S* row_of(const LogSoftmaxProblem& p, Data* data, con
 // Adds values to the sums of their row, as row_sums.cuh has it.
 struct AddLogits {
   template <class A, int kCount>
-  __device__ __forceinline__ void operator()(SoftmaxSums<A, false>& sums, const A (&x)[kCount], int64_t) const {
+  __device__ __forceinline__ void operator()(SoftmaxSums<A, Gaps::kNone>& sums, const A (&x)[kCount], int64_t) const {
     constexpr A kNoWeights[kCount] = {};
     sums.add(x, kNoWeights);
   }
@@ -30,10 +30,10 @@ __global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, s
     log_softmax_forward_by_class(LogSoftmaxForward p) {
   using A = opmath_t<S>;
   const S* x = row_of<const S>(p, p.input, p.input_rows, blockIdx.x);
-  const auto sums = sum_row_by_class<SoftmaxSums<A, false>>(x, p.classes, AddLogits());
+  RowSplit<S> split(x, p.classes);
+  const auto sums = sum_row_by_class<SoftmaxSums<A, Gaps::kNone>>(split, x, p.classes, AddLogits());
   const LogSoftmax<A> result{block_broadcast(sums.finish())};
   Out* y = row_of<Out>(p, p.output, p.output_rows, blockIdx.x);
-  RowSplit<S> split(x, p.classes);
   split.share(y, p.classes);
   for_each_pack<kThreadsByClass>(split, p.classes, [&](int64_t c, auto n) {
     A values[n.value];
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, sizeo
   if (index >= p.rows) return;
   const S* x = row_of<const S>(p, p.input, p.input_rows, index);
   const int64_t stride = p.input_class_stride;
-  const auto sums = sum_row_by_row<SoftmaxSums<A, false>>(x, stride, p.classes, AddLogits());
+  const auto sums = sum_row_by_row<SoftmaxSums<A, Gaps::kNone>>(x, stride, p.classes, AddLogits());
   const LogSoftmax<A> result{sums.finish()};
   Out* y = row_of<Out>(p, p.output, p.output_rows, index);
   for (int64_t c = 0; c < p.classes; ++c) store(y + c * p.output_class_stride, result.at(load(x + c * stride)));

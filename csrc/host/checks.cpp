@@ -39,6 +39,19 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
               " for input of shape ", input.sizes(), ", but got shape ", got);
 }
 
+void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {
+  TORCH_CHECK(input.device() == target.device(), "input and target must be on the same device, but got input on ",
+              input.device(), " and target on ", target.device());
+  TORCH_CHECK_VALUE(input.dim() == 1 || target.dim() == 0 || input.size(0) == target.size(0),
+                    "target of class probabilities must have the shape of input, ", input.sizes(), ", but got shape ",
+                    target.sizes());
+  TORCH_CHECK(target.sizes() == input.sizes(), "target of class probabilities must have the shape of input, ",
+              input.sizes(), ", but got shape ", target.sizes());
+  TORCH_CHECK(target.scalar_type() == input.scalar_type() || target.scalar_type() == opmath,
+              "target of class probabilities must have the dtype of input, ", input.scalar_type(),
+              opmath == input.scalar_type() ? "" : ", or Float", ", but got ", target.scalar_type());
+}
+
 void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef shape, const char* one_of,
                    const at::Tensor& input, at::ScalarType opmath) {
   TORCH_CHECK(factors.sizes() == shape, name, " must have shape ", shape, ", one ", one_of, ", but got shape ",

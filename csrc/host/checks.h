@@ -17,6 +17,9 @@ DType check_input_dtype(const at::Tensor& input);
 // `target` must hold one class index for every row of `input`, whose classes are dimension `class_dim`.
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim);
 
+// `target` must hold one probability for every entry of `input`, in its dtype or in `opmath`, on its device.
+void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath);
+
 // Factors such as class weights must be a tensor of this shape, in the dtype of `input` or in `opmath`, on its device.
 void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef shape, const char* one_of,
                    const at::Tensor& input, at::ScalarType opmath);

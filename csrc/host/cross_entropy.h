@@ -2,46 +2,33 @@
 // The schemas, with their arguments, stand in ops.cpp.
 #pragma once
 
-#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
-#include <optional>
 #include <tuple>
 
 #include "host/cross_entropy_problem.h"
 #include "host/driver.h"
+#include "host/softmax_loss.h"
 
 namespace ce_ext {
 
-// The arguments that all of the ops share, tensors and others.
-struct CrossEntropyTensors {
-  const at::Tensor& input;
-  const at::Tensor& target;
-  const std::optional<at::Tensor>& weight;
-  const std::optional<at::Tensor>& sample_weight;
-};
-struct CrossEntropySettings {
-  int64_t reduction;
+struct CrossEntropySettings : SoftmaxLossSettings {
   int64_t ignore_index;
-  CrossEntropyOptions options;
   bool input_is_log_prob;
-  bool zero_if_empty;
-  std::optional<at::ScalarType> out_dtype;
-  int64_t batch_dims;
 };
 
 // loss, stats, denominator, report, argmax; what is not asked for is empty
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
-    const CrossEntropyTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
+    const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
     Driver<CrossEntropyForward> run);
 
-at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const CrossEntropyTensors& tensors,
+at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLossTensors& tensors,
                                   const at::Tensor& stats, const at::Tensor& denominator,
                                   const CrossEntropySettings& settings, Driver<CrossEntropyBackward> run);
 
 // Loss and gradient at once, the latter into `grad_input`, which may be the input: loss, report, argmax.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
-                                                                       const CrossEntropyTensors& tensors,
+                                                                       const SoftmaxLossTensors& tensors,
                                                                        const CrossEntropySettings& settings,
                                                                        bool report, double loss_scale,
                                                                        Driver<CrossEntropyWithGrad> run);
@@ -61,8 +48,8 @@ void register_cross_entropy(torch::Library& m) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_forward(
                {input, target, weight, sample_weight},
-               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims}, keep_stats,
-               report, &Backend::run);
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob},
+               keep_stats, report, &Backend::run);
          });
   m.impl("cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
@@ -73,7 +60,7 @@ void register_cross_entropy(torch::Library& m) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_backward(
                grad_output, {input, target, weight, sample_weight}, stats, denominator,
-               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims},
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob},
                &Backend::run);
          });
   m.impl("cross_entropy_with_grad",
@@ -85,7 +72,7 @@ void register_cross_entropy(torch::Library& m) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_with_grad(
                grad_input, {input, target, weight, sample_weight},
-               {reduction, ignore_index, options, input_is_log_prob, zero_if_empty, out_dtype, batch_dims}, report,
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, report,
                loss_scale, &Backend::run);
          });
 }

@@ -3,6 +3,7 @@
 
 #include "host/cross_entropy.h"
 #include "host/log_softmax.h"
+#include "host/soft_cross_entropy.h"
 
 namespace ce_ext {
 
@@ -10,6 +11,7 @@ namespace ce_ext {
 template <class Backend>
 void register_ops(torch::Library& m) {
   register_cross_entropy<Backend>(m);
+  register_soft_cross_entropy<Backend>(m);
   register_log_softmax<Backend>(m);
 }
 

@@ -42,14 +42,19 @@ struct RowReport {
   T target_log_prob;
 };
 
-// Sums over the classes seen so far. `kGaps` adds what label smoothing needs, `kEntropy` what the entropy does.
-template <class T, bool kGaps, bool kEntropy = false>
+// What is summed up of classes that have weights: nothing; the gaps to the maximum, which label smoothing needs; or
+// those, and the weight at the maximum apart from that below it, so that of neither the other hides a part.
+enum class Gaps { kNone, kSum, kSumAndWeights };
+
+// Sums over the classes seen so far. `kEntropy` adds what the entropy needs.
+template <class T, Gaps kGaps, bool kEntropy = false>
 struct SoftmaxSums {
   T max = T(-INFINITY);
   T ties = T(0);         // sum of e^{x_j - max} = 1 over classes that are the maximum: one of them or more
   T exp_sum = T(0);      // sum of e^{x_j - max} over the others
   T gap_sum = T(0);      // sum of w_j (max - x_j): each term >= 0
-  T weight_sum = T(0);   // sum of w_j
+  T weight_sum = T(0);   // sum of w_j, but for those in tie_weight
+  T tie_weight = T(0);   // with kSumAndWeights, the same over classes that are the maximum: one of them or more
   T entropy_sum = T(0);  // sum of e^{x_j - max} (max - x_j)
 
   HOST_DEVICE void raise_max(T new_max) {
@@ -60,7 +65,11 @@ struct SoftmaxSums {
     }
     exp_sum = where(stays, exp_sum, (exp_sum + ties) * exp(max - new_max));
     ties = where(stays, ties, T(0));
-    if constexpr (kGaps) gap_sum = gap_sum + product(weight_sum, difference(new_max, max));
+    if constexpr (kGaps == Gaps::kSumAndWeights) {
+      weight_sum = where(stays, weight_sum, weight_sum + tie_weight);
+      tie_weight = where(stays, tie_weight, T(0));
+    }
+    if constexpr (kGaps != Gaps::kNone) gap_sum = gap_sum + product(weight_sum, difference(new_max, max));
     max = new_max;
   }
 
@@ -77,7 +86,13 @@ struct SoftmaxSums {
   }
   HOST_DEVICE void add_gap(T x, T weight) {
     gap_sum = gap_sum + product(weight, pivot() - x);
-    weight_sum = weight_sum + weight;
+    if constexpr (kGaps == Gaps::kSumAndWeights) {
+      const auto is_max = x == max;
+      weight_sum = weight_sum + where(is_max, T(0), weight);
+      tie_weight = tie_weight + where(is_max, weight, T(0));
+    } else {
+      weight_sum = weight_sum + weight;
+    }
   }
 
   template <int kCount>
@@ -86,7 +101,7 @@ struct SoftmaxSums {
     for (int i = 0; i < kCount; ++i) new_max = maximum(new_max, x[i]);
     if (new_max > max) raise_max(new_max);
     for (int i = 0; i < kCount; ++i) add_below(x[i]);
-    if constexpr (kGaps) {
+    if constexpr (kGaps != Gaps::kNone) {
       for (int i = 0; i < kCount; ++i) add_gap(x[i], weight[i]);
     }
   }
@@ -99,6 +114,7 @@ struct SoftmaxSums {
     exp_sum = exp_sum + other.exp_sum;
     gap_sum = gap_sum + other.gap_sum;
     weight_sum = weight_sum + other.weight_sum;
+    tie_weight = tie_weight + other.tie_weight;
     entropy_sum = entropy_sum + other.entropy_sum;
   }
 

@@ -212,6 +212,11 @@ class AutogradKernel final : public c10::OperatorKernel {
     for (const int i : differentiable.keeps) {
       if (requires_grad) torch::jit::peek(*stack, i, count) = true;
     }
+    for (const Need& need : differentiable.needs) {  // or what a transform outside of this one needs
+      at::IValue& is_needed = torch::jit::peek(*stack, need.argument, count);
+      const at::Tensor& tensor = torch::jit::peek(*stack, need.tensor, count).toTensor();
+      is_needed = is_needed.toBool() || (requires_grad && tensor.requires_grad());
+    }
     const Stack arguments(stack->end() - count, stack->end());
     call_below(op, keys, stack);
     Stack results(stack->end() - op.schema().returns().size(), stack->end());

@@ -99,8 +99,14 @@ OpPair::OpPair(const std::string& name) : forward(find_op(name + "_forward")), b
     backward.gradient_takes.push_back({argument, Kind::kTensor, /*optional=*/true});
     backward.sources.push_back(~static_cast<int>(i));
   }
+  static const std::string kNeeds = "needs_";
   for (size_t i = 0; i < forward_schema.arguments().size(); ++i) {
-    if (starts_with(forward_schema.arguments()[i].name(), "keep_")) forward.keeps.push_back(static_cast<int>(i));
+    const std::string& argument = forward_schema.arguments()[i].name();
+    if (starts_with(argument, "keep_")) forward.keeps.push_back(static_cast<int>(i));
+    if (!starts_with(argument, kNeeds)) continue;
+    const int tensor = position_of(argument.substr(kNeeds.size()), forward_schema.arguments());
+    TORCH_CHECK(tensor >= 0, forward_schema.name(), " lacks an argument for its ", argument);
+    forward.needs.push_back({static_cast<int>(i), tensor});
   }
   std::vector<int> depend_on_input = forward.differentiable;
   depend_on_input.push_back(~0);

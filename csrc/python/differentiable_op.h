@@ -21,14 +21,21 @@ struct Parameter {
 
 std::vector<Parameter> parameters_of(const c10::OperatorHandle& op);
 
+// The position of an argument needs_x, true where a gradient of x may be asked for, and that of x.
+struct Need {
+  int argument;
+  int tensor;
+};
+
 // An op and the function that computes its gradient, another op or not.
 struct DifferentiableOp {
   explicit DifferentiableOp(c10::OperatorHandle op_) : op(op_) {}
 
   c10::OperatorHandle op;
-  size_t results = 0;                     // how many of the op's results are differentiable; they come first
-  std::vector<int> differentiable;        // the positions of the arguments that have a gradient
-  std::vector<int> keeps;                 // those of the arguments keep_..., true where a gradient may be asked for
+  size_t results = 0;               // how many of the op's results are differentiable; they come first
+  std::vector<int> differentiable;  // the positions of the arguments that have a gradient
+  std::vector<int> keeps;           // those of the arguments keep_..., true where a gradient may be asked for
+  std::vector<Need> needs;
   std::vector<Parameter> gradient_takes;  // the parameters of the gradient function
   // Where its arguments come from: ~i is the gradient of result i; other numbers are positions among the op's arguments
   // and, counted on, its results. A dtype comes from a tensor.
@@ -39,7 +46,8 @@ struct DifferentiableOp {
 // take their tensors first, backward grad_output before all, then options. Names say what belongs together: an argument
 // of backward is `grad_output` or called as an argument or a result of forward, and a result of backward is `grad_x`
 // for forward's argument x. `x_dtype` is the dtype of forward's tensor x. Arguments keep_... of forward say that
-// something is to be kept for backward.
+// something is to be kept for backward, and needs_x of both that backward needs to give a gradient of x, or else no
+// tensor.
 struct OpPair {
   explicit OpPair(const std::string& name);
 

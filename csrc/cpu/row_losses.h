@@ -1,0 +1,70 @@
+// What the losses of softmax do with rows, whatever the target: where results go, and what gradients are multiplied by.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/chunks.h"
+#include "cpu/lanes.h"
+#include "host/softmax_loss_problem.h"
+#include "losses/softmax.h"
+
+namespace ce_ext::cpu {
+
+// out[i] = {first_i, others_i ...}
+template <class Row, class T, class... V>
+void store_rows(Row* out, int64_t n, Lanes<T> first, V... others) {
+  struct Column {
+    T values[Lanes<T>::kSize];
+
+    explicit Column(Lanes<T> lanes) { lanes.store(values); }
+  };
+  const auto store = [&](const auto&... columns) {
+    for (int64_t i = 0; i < n; ++i) out[i] = {columns.values[i]...};
+  };
+  store(Column(first), Column(others)...);
+}
+
+// Calls f with the memory of the loss in its type; S is that of the logits.
+template <class S, class Problem, class F>
+void with_loss(const Problem& p, F f) {
+  p.loss_is_opmath ? f(static_cast<opmath_t<S>*>(p.loss)) : f(static_cast<S*>(p.loss));
+}
+
+// From the totals of the chunks to the losses of the groups.
+template <class S, class Problem>
+void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<RowTotals>& totals) {
+  using A = opmath_t<S>;
+  for (int64_t g = 0; g < p.groups && p.reduction != Reduction::kNone; ++g) {
+    RowTotals total;
+    for (int64_t i = g * chunks.per_group; i < (g + 1) * chunks.per_group; ++i) total.merge(totals[i]);
+    const double divisor = total.divisor(p.zero_if_empty);
+    const bool mean = p.reduction == Reduction::kMean;
+    const double loss = mean ? total.loss / divisor : total.loss;
+    with_loss<S>(p, [&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });
+    if (mean) static_cast<A*>(p.denominator)[g] = A(divisor);
+  }
+}
+
+// scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included.
+template <class S, class Problem, class A>
+void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A* scale) {
+  const auto read = [&](const auto* values) { read_rows(values, p.row_dims, p.grad_output_rows, chunk, scale); };
+  if (!p.grad_output) {
+    std::fill(scale, scale + chunk.rows, A(p.loss_scale));
+  } else if (p.loss_is_opmath) {
+    read(static_cast<const A*>(p.grad_output));
+  } else {
+    read(static_cast<const S*>(p.grad_output));
+  }
+  if (p.denominator) {
+    alignas(64) A denominator[kMaxChunkRows];
+    read_rows(static_cast<const A*>(p.denominator), p.row_dims, p.denominator_rows, chunk, denominator);
+    for (int64_t r = 0; r < chunk.rows; ++r) scale[r] /= denominator[r];
+  }
+  for (int64_t r = 0; r < chunk.rows; ++r) scale[r] = product(sample_weight[r], scale[r]);
+  std::fill(scale + chunk.rows, scale + Lanes<A>::round_up(chunk.rows), A(0));
+}
+
+}  // namespace ce_ext::cpu

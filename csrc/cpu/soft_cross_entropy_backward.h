@@ -1,0 +1,123 @@
+// The backward pass of soft cross entropy, chunk by chunk like the forward pass: the gradients in the logits and in the
+// targets, or one of them.
+#pragma once
+
+#include "cpu/lane_choice.h"
+#include "cpu/memory.h"
+#include "cpu/row_losses.h"
+#include "cpu/soft_cross_entropy_rows.h"
+
+namespace ce_ext::cpu {
+
+template <class S, class Q, bool kLogitsChange>
+class SoftCrossEntropyBackwardRows {
+  using A = opmath_t<S>;
+  using V = Lanes<A>;
+
+ public:
+  explicit SoftCrossEntropyBackwardRows(const SoftCrossEntropyBackward& p)
+      : p_(p),
+        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
+        targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
+        grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
+        grad_targets_{static_cast<Q*>(p.grad_target), p.row_dims, p.grad_target_rows, p.grad_target_class_stride},
+        logits_(p.options.logits),
+        loss_(make_loss<A>(p)),
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.target_class_stride,
+                                                       p.grad_input_class_stride, p.grad_target_class_stride})),
+        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
+    if (p_.grad_input) advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
+    if (p_.grad_target) advise_huge_pages(p_.grad_target, p_.rows * p_.classes * sizeof(Q));
+  }
+
+  const Chunks& chunks() const { return chunks_; }
+
+  void run(const Chunk& chunk) const {
+    Rows rows;
+    read(chunk, rows);
+    classes_as_lanes_ ? write_by_class(chunk, rows) : write_by_row(chunk, rows);
+  }
+
+ private:
+  // What is known of the rows of a chunk.
+  struct Rows {
+    alignas(64) A max[kMaxChunkRows];
+    alignas(64) A log_sum[kMaxChunkRows];
+    alignas(64) A mass_below[kMaxChunkRows];
+    alignas(64) A mass_at_max[kMaxChunkRows];
+    alignas(64) A excess[kMaxChunkRows];
+    alignas(64) A scale[kMaxChunkRows];
+
+    SavedSoftRow<V> saved(int64_t r) const {
+      return {{V::load(max + r), V::load(log_sum + r)}, V::load(mass_below + r), V::load(mass_at_max + r)};
+    }
+  };
+
+  void read(const Chunk& chunk, Rows& rows) const {
+    const auto* saved = static_cast<const SavedSoftRow<A>*>(p_.saved) + chunk.first;
+    for (int64_t r = 0; r < V::round_up(chunk.rows); ++r) {
+      const SavedSoftRow<A> row = r < chunk.rows ? saved[r] : SavedSoftRow<A>{};
+      rows.max[r] = row.stats.max;
+      rows.log_sum[r] = row.stats.log_sum;
+      rows.mass_below[r] = row.mass_below;
+      rows.mass_at_max[r] = row.mass_at_max;
+    }
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) loss_.excess_at_max(rows.saved(r)).store(rows.excess + r);
+    alignas(64) A sample_weight[kMaxChunkRows];
+    read_sample_weights(p_, chunk, sample_weight);
+    read_scale<S>(p_, chunk, sample_weight, rows.scale);
+  }
+
+  void write_by_class(const Chunk& chunk, const Rows& rows) const {
+    const WeightsByClass<A> weights{static_cast<const A*>(p_.weight)};
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      const int64_t row = chunk.first + r;
+      const S* x = matrix_.row(row);
+      const Q* q = targets_.row(row);
+      S* grad_x = p_.grad_input ? grad_.row(row) : nullptr;
+      Q* grad_q = p_.grad_target ? grad_targets_.row(row) : nullptr;
+      const SavedSoftRow<V> saved{{V(rows.max[r]), V(rows.log_sum[r])}, V(rows.mass_below[r]), V(rows.mass_at_max[r])};
+      const auto gradient = loss_.gradient(saved, V(rows.excess[r]), V(rows.scale[r]), logits_);
+      for_each_vector<V>(p_.classes, [&](int64_t i, int64_t n) {
+        const Logit<V> z = logits_.with_slope(V::load(x + i, n, A(0)));
+        const V weight = weights(i, n);
+        if (grad_x) gradient.in_logit(z, loss_.mass(V::load(q + i, n, A(0)), weight)).store(grad_x + i, n);
+        if (grad_q) gradient.in_target(z, weight).store(grad_q + i, n);
+      });
+    }
+  }
+
+  void write_by_row(const Chunk& chunk, const Rows& rows) const {
+    Tile<A> x(chunk.rows), q(chunk.rows);
+    WeightsByRow<A> weights(static_cast<const A*>(p_.weight));
+    for (int64_t begin = 0; begin < p_.classes; begin += x.max_classes()) {
+      const int64_t n = std::min(x.max_classes(), p_.classes - begin);
+      x.load(matrix_, chunk, begin, n);
+      q.load(targets_, chunk, begin, n);
+      weights.load(begin, n);
+      for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+        const auto gradient = loss_.gradient(rows.saved(r), V::load(rows.excess + r), V::load(rows.scale + r), logits_);
+        for (int64_t c = 0; c < n; ++c) {
+          const Logit<V> z = logits_.with_slope(V::load(x[c] + r));
+          const V weight = weights(c, r);
+          if (p_.grad_input) gradient.in_logit(z, loss_.mass(V::load(q[c] + r), weight)).store(x[c] + r);
+          if (p_.grad_target) gradient.in_target(z, weight).store(q[c] + r);
+        }
+      }
+      if (p_.grad_input) x.store(grad_, chunk, begin, n);
+      if (p_.grad_target) q.store(grad_targets_, chunk, begin, n);
+    }
+  }
+
+  const SoftCrossEntropyBackward& p_;
+  const Matrix<const S> matrix_;
+  const Matrix<const Q> targets_;
+  const Matrix<S> grad_;
+  const Matrix<Q> grad_targets_;
+  const Logits<V, kLogitsChange> logits_;
+  const SoftCrossEntropy<V> loss_;
+  const bool classes_as_lanes_;
+  const Chunks chunks_;
+};
+
+}  // namespace ce_ext::cpu

@@ -1,0 +1,143 @@
+// The forward pass of soft cross entropy, chunk by chunk.
+#pragma once
+
+#include "cpu/lane_choice.h"
+#include "cpu/row_losses.h"
+#include "cpu/soft_cross_entropy_rows.h"
+
+namespace ce_ext::cpu {
+
+// S is the type of the logits, Q that of the targets, Form tells which of the problem's options are compiled in.
+template <class S, class Q, class Form>
+class SoftCrossEntropyForwardRows {
+  using A = opmath_t<S>;
+  using V = Lanes<A>;
+  using Sums = ChunkSums<A, Form::kGaps, Form::kReport>;
+
+ public:
+  explicit SoftCrossEntropyForwardRows(const SoftCrossEntropyForward& p)
+      : p_(p),
+        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
+        targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
+        logits_(p.options.logits),
+        loss_(make_loss<A>(p)),
+        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.target_class_stride})),
+        chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
+
+  const Chunks& chunks() const { return chunks_; }
+
+  // Does all of a chunk but to reduce its losses.
+  RowTotals run(const Chunk& chunk) const {
+    Sums sums;
+    classes_as_lanes_ ? gather_by_class(chunk, sums) : gather_by_row(chunk, sums);
+    if constexpr (Form::kReport) {
+      if (p_.report) report(chunk, sums);
+    }
+    return finish(chunk, sums);
+  }
+
+ private:
+  int64_t* argmax(const Chunk& chunk, int64_t r) const { return p_.report ? p_.argmax + chunk.first + r : nullptr; }
+
+  RowLogits<A, S, Form::kLogitsChange> row_logits(int64_t row) const { return {matrix_.row(row), logits_}; }
+
+  void gather_by_class(const Chunk& chunk, Sums& sums) const {
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      const int64_t row = chunk.first + r;
+      const MassesByClass<A, Q> masses{targets_.row(row), {static_cast<const A*>(p_.weight)}, loss_};
+      sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(row), p_.classes, masses, argmax(chunk, r)));
+    }
+    for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) {
+      sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>());
+    }
+  }
+
+  void gather_by_row(const Chunk& chunk, Sums& sums) const {
+    MassesByRow<A, Q> masses(targets_, chunk, static_cast<const A*>(p_.weight), loss_);
+    softmax_sums(matrix_, logits_, chunk, p_.classes, masses, sums, argmax(chunk, 0));
+  }
+
+  RowTotals finish(const Chunk& chunk, const Sums& sums) const {
+    alignas(64) A sample_weights[kMaxChunkRows];
+    read_sample_weights(p_, chunk, sample_weights);
+    auto* saved = static_cast<SavedSoftRow<A>*>(p_.saved);
+    V loss_sum, weight_sum;
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
+      const auto row_sums = sums.template get<V>(r);
+      const SavedSoftRow<V> row{row_sums.finish(), row_sums.weight_sum, row_sums.tie_weight};
+      if (saved)
+        store_rows(saved + chunk.first + r, n, row.stats.max, row.stats.log_sum, row.mass_below, row.mass_at_max);
+      const V sample_weight = V::load(sample_weights + r);
+      const V loss = product(sample_weight, loss_.loss(row, row_sums.gap_sum));
+      if (p_.reduction == Reduction::kNone) with_loss<S>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+      loss_sum = loss_sum + loss;
+      weight_sum = weight_sum + sample_weight;
+    }
+    return {double(loss_sum.sum()), double(weight_sum.sum())};
+  }
+
+  // The target's log-probability is sum_j q_j log p_j, of the probabilities as they are: it takes a pass of its own.
+  void report(const Chunk& chunk, const Sums& sums) const {
+    alignas(64) A target_log_prob[kMaxChunkRows];
+    if (classes_as_lanes_) {
+      for (int64_t r = 0; r < chunk.rows; ++r) target_log_prob[r] = target_log_prob_by_class(chunk.first + r, sums, r);
+    } else {
+      target_log_prob_by_row(chunk, sums, target_log_prob);
+    }
+    auto* report = static_cast<RowReport<A>*>(p_.report) + chunk.first;
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+      const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
+      const auto row_sums = sums.template get<V>(r);
+      const RowStats<V> stats = row_sums.finish();
+      store_rows(report + r, n, log_sum_exp(stats), row_sums.entropy(stats), V::load(target_log_prob + r));
+    }
+  }
+
+  A target_log_prob_by_class(int64_t row, const Sums& sums, int64_t r) const {
+    const RowStats<A> row_stats = sums.template get<A>(r).finish();
+    const RowStats<V> stats{V(row_stats.max), V(row_stats.log_sum)};
+    const Q* q = targets_.row(row);
+    auto logits = row_logits(row);
+    A result = 0;
+    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock) {
+      const int64_t n = std::min(kClassBlock, p_.classes - begin);
+      const auto* z = logits.block(begin, begin + n);
+      result -= sum_classes<V>(n, [&](int64_t i, int64_t count) {
+        const V nll = negative_log_likelihood(stats, V::load(z + i, count, A(0)));
+        return product(V::load(q + begin + i, count, A(0)), nll);
+      });
+    }
+    return result;
+  }
+
+  void target_log_prob_by_row(const Chunk& chunk, const Sums& sums, A* out) const {
+    Tile<A> z(chunk.rows), q(chunk.rows);
+    std::fill(out, out + V::round_up(chunk.rows), A(0));
+    for (int64_t begin = 0; begin < p_.classes; begin += z.max_classes()) {
+      const int64_t n = std::min(z.max_classes(), p_.classes - begin);
+      z.load(matrix_, chunk, begin, n);
+      z.apply(logits_, n);
+      q.load(targets_, chunk, begin, n);
+      for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+        const RowStats<V> stats = sums.template get<V>(r).finish();
+        V result = V::load(out + r);
+        for (int64_t c = 0; c < n; ++c) {
+          const V nll = negative_log_likelihood(stats, V::load(z[c] + r));
+          result = result - product(V::load(q[c] + r), nll);
+        }
+        result.store(out + r);
+      }
+    }
+  }
+
+  const SoftCrossEntropyForward& p_;
+  const Matrix<const S> matrix_;
+  const Matrix<const Q> targets_;
+  const Logits<V, Form::kLogitsChange> logits_;
+  const SoftCrossEntropy<V> loss_;
+  const bool classes_as_lanes_;
+  const Chunks chunks_;
+};
+
+}  // namespace ce_ext::cpu

@@ -1,0 +1,85 @@
+#include "host/soft_cross_entropy.h"
+
+#include <ATen/ops/empty_like.h>
+
+#include "host/checks.h"
+#include "host/row_layout.h"
+
+namespace ce_ext {
+namespace {
+
+struct Arguments : SoftmaxLossArguments {
+  const at::Tensor& target;
+
+  Arguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings)
+      : SoftmaxLossArguments(tensors, settings, sizeof(SavedSoftRow<float>) / sizeof(float)), target(tensors.target) {
+    check_class_probabilities(input, target, opmath);
+  }
+
+  void describe(SoftCrossEntropyProblem& problem) const {
+    SoftmaxLossArguments::describe(problem);
+    problem.target_is_opmath = target.scalar_type() == opmath;
+    problem.target = target.const_data_ptr();
+    problem.target_class_stride = target.stride(class_dim);
+  }
+};
+
+// One of the gradients, if it is needed. What it is the gradient of stands in for its layout otherwise.
+struct Gradient {
+  const at::Tensor& of;
+  at::Tensor result;
+
+  Gradient(const at::Tensor& of_, bool is_needed) : of(of_), result(is_needed ? at::empty_like(of_) : at::Tensor()) {}
+
+  const at::Tensor& layout() const { return result.defined() ? result : of; }
+  void* data() const { return result.defined() ? result.mutable_data_ptr() : nullptr; }
+};
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_cross_entropy_forward(
+    const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings, bool keep_stats, bool report,
+    Driver<SoftCrossEntropyForward> run) {
+  SoftCrossEntropyForward problem{};
+  const Arguments arguments(tensors, settings);
+  arguments.describe(problem);
+  problem.row_dims = lay_out_rows({{arguments.input, arguments.class_dim, problem.input_rows},
+                                   {arguments.target, arguments.class_dim, problem.target_rows}});
+  ForwardResults results(arguments, keep_stats, report, problem);
+  run(problem);
+  return results.all();
+}
+
+std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,
+                                                               const SoftmaxLossTensors& tensors,
+                                                               const at::Tensor& stats, const at::Tensor& denominator,
+                                                               const SoftmaxLossSettings& settings, bool needs_input,
+                                                               bool needs_target,
+                                                               Driver<SoftCrossEntropyBackward> run) {
+  SoftCrossEntropyBackward problem{};
+  const Arguments arguments(tensors, settings);
+  check_from_forward(arguments, grad_output, stats, denominator);
+
+  const at::Tensor row_stats = stats.contiguous();
+  const Gradient grad_input(arguments.input, needs_input), grad_target(arguments.target, needs_target);
+  const bool mean = arguments.reduction == Reduction::kMean;
+  const int64_t class_dim = arguments.class_dim;
+  arguments.describe(problem);
+  problem.row_dims = lay_out_rows({{arguments.input, class_dim, problem.input_rows},
+                                   {arguments.target, class_dim, problem.target_rows},
+                                   {grad_input.layout(), class_dim, problem.grad_input_rows},
+                                   {grad_target.layout(), class_dim, problem.grad_target_rows},
+                                   {grad_output, kNoClassDim, problem.grad_output_rows},
+                                   {mean ? denominator : grad_output, kNoClassDim, problem.denominator_rows}});
+  problem.saved = row_stats.const_data_ptr();
+  problem.grad_output = grad_output.const_data_ptr();
+  problem.denominator = mean ? denominator.const_data_ptr() : nullptr;
+  problem.grad_input = grad_input.data();
+  problem.grad_input_class_stride = grad_input.layout().stride(class_dim);
+  problem.grad_target = grad_target.data();
+  problem.grad_target_class_stride = grad_target.layout().stride(class_dim);
+  run(problem);
+  return {grad_input.result, grad_target.result};
+}
+
+}  // namespace ce_ext

@@ -1,0 +1,86 @@
+#include "host/softmax_loss.h"
+
+#include <ATen/ops/empty.h>
+
+#include "host/checks.h"
+
+namespace ce_ext {
+
+// Without the cost of a call where there is nothing to do, which for small problems counts.
+at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
+  return (tensor.scalar_type() == dtype ? tensor : tensor.to(dtype)).contiguous();
+}
+
+// A sample is (C), or (N, C, d1, ...).
+SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings_,
+                                           int64_t saved_numbers_)
+    : input(tensors.input),
+      settings(settings_),
+      saved_numbers(saved_numbers_),
+      opmath(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat) {
+  const int64_t batch_dims = settings.batch_dims;
+  TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
+              batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
+  reduction = check_reduction(settings.reduction);
+  check_options(settings.options);
+  loss_dtype = check_out_dtype(settings.out_dtype, input.scalar_type(), opmath);
+  class_dim = is_one_row() ? batch_dims : batch_dims + 1;
+  classes = input.size(class_dim);
+  row_shape = input.sizes();
+  row_shape.erase(row_shape.begin() + class_dim);
+  if (tensors.weight && tensors.weight->defined()) {
+    check_factors("weight", *tensors.weight, {classes}, "number for each class", input, opmath);
+    weight = convert(*tensors.weight, opmath);
+  }
+  if (tensors.sample_weight && tensors.sample_weight->defined()) {
+    check_factors("sample_weight", *tensors.sample_weight, row_shape, "number for each row", input, opmath);
+    sample_weight = convert(*tensors.sample_weight, opmath);
+  }
+}
+
+void SoftmaxLossArguments::describe(SoftmaxLossProblem& problem) const {
+  problem.dtype = check_input_dtype(input);
+  problem.loss_is_opmath = loss_dtype == opmath;
+  problem.rows = c10::multiply_integers(row_shape);
+  problem.classes = classes;
+  problem.input = input.const_data_ptr();
+  problem.input_class_stride = input.stride(class_dim);
+  problem.weight = weight.defined() ? weight.const_data_ptr() : nullptr;
+  problem.sample_weight = sample_weight.defined() ? sample_weight.const_data_ptr() : nullptr;
+  problem.options = settings.options;
+}
+
+at::DimVector SoftmaxLossArguments::rows_of(int64_t columns) const {
+  at::DimVector shape(row_shape);
+  shape.push_back(columns);
+  return shape;
+}
+
+ForwardResults::ForwardResults(const SoftmaxLossArguments& arguments, bool keep_stats, bool with_report,
+                               LossForward& problem) {
+  const auto opmath = arguments.input.options().dtype(arguments.opmath);
+  loss = at::empty(arguments.loss(), arguments.input.options().dtype(arguments.loss_dtype));
+  stats = at::empty(keep_stats ? arguments.stats() : at::DimVector({0}), opmath);
+  denominator = at::empty(arguments.denominator(), opmath);
+  problem.reduction = arguments.reduction;
+  problem.zero_if_empty = arguments.settings.zero_if_empty;
+  problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
+  problem.loss = loss.mutable_data_ptr();
+  problem.saved = keep_stats ? stats.mutable_data_ptr() : nullptr;
+  problem.denominator = denominator.mutable_data_ptr();
+  const int64_t columns = sizeof(RowReport<float>) / sizeof(float);
+  report = at::empty(with_report ? arguments.rows_of(columns) : at::DimVector({0}), opmath);
+  argmax = at::empty(with_report ? arguments.row_shape : at::DimVector({0}), opmath.dtype(at::kLong));
+  problem.report = with_report ? report.mutable_data_ptr() : nullptr;
+  problem.argmax = with_report ? argmax.mutable_data_ptr<int64_t>() : nullptr;
+}
+
+void check_from_forward(const SoftmaxLossArguments& arguments, const at::Tensor& grad_output, const at::Tensor& stats,
+                        const at::Tensor& denominator) {
+  const at::Tensor& input = arguments.input;
+  check_from_forward("grad_output", grad_output, arguments.loss(), arguments.loss_dtype, input);
+  check_from_forward("stats", stats, arguments.stats(), arguments.opmath, input);
+  check_from_forward("denominator", denominator, arguments.denominator(), arguments.opmath, input);
+}
+
+}  // namespace ce_ext

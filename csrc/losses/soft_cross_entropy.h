@@ -1,0 +1,87 @@
+// Cross entropy of logits z and class probabilities q, with class weights w and label smoothing s, as defined by
+// torch.nn.CrossEntropyLoss, and with the z-loss of cross_entropy.h. With lse = log(sum_j e^{z_j}), p = softmax(z):
+//
+//   u_j  = ((1 - s) q_j + s/C) w_j,   mass = sum_j u_j
+//   loss = sum_j u_j (lse - z_j) + zeta lse^2
+//   dloss/dz_j = (mass + 2 zeta lse) p_j - u_j
+//   dloss/dq_j = (1 - s) w_j (lse - z_j)
+#pragma once
+
+#include "losses/cross_entropy.h"
+
+namespace ce_ext {
+
+// What the forward pass keeps of a row for the backward pass.
+template <class T>
+struct SavedSoftRow {
+  RowStats<T> stats;
+  T mass_below;  // of the classes below the maximum; mass is the sum of both
+  T mass_at_max;
+
+  HOST_DEVICE T mass() const { return mass_below + mass_at_max; }
+};
+
+// The gradient of one row, in x and in q: everything that does not depend on the class.
+template <class T, bool kLogitsChange>
+struct SoftCrossEntropyGradient {
+  SavedSoftRow<T> row;
+  T scale;
+  T pull;           // scale (mass + 2 zeta lse)
+  T excess_at_max;  // scale (mass (p_max - 1) + 2 zeta lse p_max)
+  T target_factor;  // scale (1 - s)
+  Logits<T, kLogitsChange> logits;
+
+  // In x_j. Where p_j may be close to 1, at the maximum, neither p_j - 1 nor mass - u_j cancels.
+  HOST_DEVICE T in_logit(const Logit<T>& z, T u) const {
+    const auto is_max = z.value == row.stats.max;
+    const T pulled = where(is_max, excess_at_max, pull * probability(row.stats, z.value));
+    const T rest = where(is_max, row.mass_below + (row.mass_at_max - u), -u);
+    return logits.chain(z, pulled + scale * rest);
+  }
+
+  // In q_j.
+  HOST_DEVICE T in_target(const Logit<T>& z, T weight) const {
+    return product(target_factor * weight, negative_log_likelihood(row.stats, z.value));
+  }
+};
+
+template <class T>
+struct SoftCrossEntropy {
+  T confidence;  // 1 - s
+  T smoothing;   // s / C
+  T z_loss;
+
+  // Scalar is T, or the type of one of its lanes.
+  template <class Scalar>
+  static HOST_DEVICE SoftCrossEntropy make(const CrossEntropyOptions& options, int64_t classes) {
+    const double smoothing = options.label_smoothing > 0 ? options.label_smoothing / double(classes) : 0.0;
+    return {Scalar(1 - options.label_smoothing), Scalar(smoothing), Scalar(options.z_loss)};
+  }
+
+  // u_j
+  HOST_DEVICE T mass(T q, T weight) const { return (confidence * q + smoothing) * weight; }
+
+  // `gap_sum` is sum_j u_j (max - z_j).
+  HOST_DEVICE T loss(const SavedSoftRow<T>& row, T gap_sum) const {
+    const T lse = log_sum_exp(row.stats);
+    return gap_sum + product(row.mass(), row.stats.log_sum) + product(z_loss, lse * lse);
+  }
+
+  // The gradient in the largest logit but for mass - u: mass (p_max - 1) + 2 zeta lse p_max.
+  HOST_DEVICE T excess_at_max(const SavedSoftRow<T>& row) const {
+    const T nll = negative_log_likelihood(row.stats, row.stats.max);  // NaN for an infinite maximum
+    return row.mass() * expm1(-nll) + z_pull(row) * exp(-nll);
+  }
+
+  // The gradient of `scale * loss`; `excess` is excess_at_max(row).
+  template <bool kLogitsChange>
+  HOST_DEVICE SoftCrossEntropyGradient<T, kLogitsChange> gradient(const SavedSoftRow<T>& row, T excess, T scale,
+                                                                  const Logits<T, kLogitsChange>& logits) const {
+    return {row, scale, scale * (row.mass() + z_pull(row)), scale * excess, scale * confidence, logits};
+  }
+
+ private:
+  HOST_DEVICE T z_pull(const SavedSoftRow<T>& row) const { return product(T(2) * z_loss, log_sum_exp(row.stats)); }
+};
+
+}  // namespace ce_ext
