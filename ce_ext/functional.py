@@ -1,38 +1,17 @@
 """Losses shaped like those of `torch.nn.functional`."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, with_grad
-from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions, SoftmaxLossOptions
-from ce_ext.reductions import REDUCTIONS, SUM
-from ce_ext.shapes import opmath_dtype
-
-# All that ops take after label smoothing, as it is where no option is given.
-_NO_OPTIONS = CrossEntropyOptions(reduction=0, ignore_index=0, keep_stats=False)[3:]
-
-
-class SoftmaxStats(NamedTuple):
-    """What ``return_stats=True`` tells of every row, each in the shape of class indices. None of it is differentiable.
-
-    With ``softcap`` or ``logit_scale`` it is about the logits that the loss is taken of. lse, entropy and
-    target_log_prob are float32, or float64 for float64 logits.
-    """
-
-    lse: Tensor
-    """The log-sum-exp of the logits."""
-    entropy: Tensor
-    """The entropy of their softmax, in nats."""
-    argmax: Tensor
-    """The class with the largest logit, the first one if there are several; int64."""
-    target_log_prob: Tensor
-    """The log-probability of the target; 0 where the row is ignored. Of class probabilities q it is the sum of
-    q_j log p_j, without class weights and label smoothing."""
+from ce_ext import autograd
+from ce_ext.options import LogSoftmaxOptions, SoftmaxLossOptions
+from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
+from ce_ext.softmax_loss import plain_cross_entropy, softmax_loss
 
 
 def cross_entropy(
@@ -99,17 +78,14 @@ def cross_entropy(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
+    arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
     if has_torch_function_variadic(input, target, weight):
-        arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
         return handle_torch_function(cross_entropy, arguments[:3], *arguments, **options)
     if isinstance(target, Tensor) and target.is_floating_point():
-        return _softmax_loss(
-            input, target, weight, ignore_index, reduction, label_smoothing, probabilities=True, **options
-        )
-    if not options:  # a small problem takes no longer than the rest of the way
-        how = _check(input, target, weight, reduction)
-        return autograd.cross_entropy(input, target, weight, None, (how, ignore_index, label_smoothing, *_NO_OPTIONS))
-    return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, **options)
+        return softmax_loss(*arguments, probabilities=True, **options)
+    if not options:
+        return plain_cross_entropy(*arguments)
+    return softmax_loss(*arguments, **options)
 
 
 def softmax_focal_loss(
@@ -147,7 +123,7 @@ def softmax_focal_loss(
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, gamma, ignore_index, reduction, label_smoothing)
         return handle_torch_function(softmax_focal_loss, arguments[:3], *arguments, **options)
-    return _softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
+    return softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
 
 
 def nll_loss(
@@ -185,107 +161,7 @@ def nll_loss(
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, ignore_index, reduction)
         return handle_torch_function(nll_loss, arguments[:3], *arguments, **options)
-    return _softmax_loss(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True, **options)
-
-
-def _softmax_loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-    *,
-    gamma: float = 0.0,
-    input_is_log_prob: bool = False,
-    probabilities: bool = False,
-    z_loss: float = 0.0,
-    softcap: float = 0.0,
-    logit_scale: float = 1.0,
-    sample_weight: Tensor | None = None,
-    denominator: Tensor | float | None = None,
-    on_empty: str = "nan",
-    out_dtype: torch.dtype | None = None,
-    return_stats: bool = False,
-    grad_in_forward: bool = False,
-    inplace: bool = False,
-    loss_scale: float | None = None,
-) -> Any:
-    how = _check(input, target, weight, reduction)
-    if on_empty not in ("nan", "zero"):
-        raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
-    if sample_weight is not None and sample_weight.requires_grad:
-        raise RuntimeError("sample_weight is not differentiable and must not require grad")
-    if denominator is not None and reduction != "mean":
-        raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-    if not isinstance(denominator, (Tensor, float, int, type(None))):
-        raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
-    if isinstance(denominator, Tensor) and denominator.dim() > 0:
-        raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
-    if out_dtype is not None and not (isinstance(out_dtype, torch.dtype) and out_dtype.is_floating_point):
-        raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
-
-    kernel_dtype = None if denominator is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
-    how = how if denominator is None else SUM
-    tensors = (input, target, weight, sample_weight)
-    report: Any = []
-    if probabilities:
-        if ignore_index >= 0:
-            raise RuntimeError(f"ignore_index has no meaning for class probabilities, but got {ignore_index}")
-        if inplace:
-            raise ValueError("inplace must be False for class probabilities, but got True")
-        soft_options = SoftCrossEntropyOptions(
-            how, label_smoothing, z_loss, logit_scale, softcap, on_empty == "zero", kernel_dtype,
-            keep_stats=False, report=return_stats,
-        )  # fmt: skip
-        if return_stats:
-            loss, _, _, *report = torch.ops.ce_ext.soft_cross_entropy_forward(*tensors, *soft_options)
-        else:
-            loss = autograd.soft_cross_entropy(*tensors, soft_options)
-    else:
-        options = CrossEntropyOptions(
-            how, ignore_index, label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob,
-            on_empty == "zero", kernel_dtype, keep_stats=False, report=return_stats,
-        )  # fmt: skip
-        if grad_in_forward or inplace:
-            loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale)
-        elif return_stats:
-            loss, _, _, *report = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
-        else:
-            loss = autograd.cross_entropy(*tensors, options)
-    if denominator is not None:
-        loss = loss / _divisor(denominator, on_empty)
-    if kernel_dtype is not None:
-        loss = loss.to(out_dtype or input.dtype)
-    return (loss, _stats(*report)) if return_stats else loss
-
-
-def _check(input: Any, target: Any, weight: Tensor | None, reduction: str) -> int:
-    """The number of the reduction, after the checks that ops cannot make."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
-    if weight is not None and weight.requires_grad:
-        raise RuntimeError("weight is not differentiable and must not require grad")
-    how = REDUCTIONS.get(reduction)
-    if how is None:
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
-    return how
-
-
-def _divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
-    """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
-    if on_empty == "nan":
-        return denominator
-    if isinstance(denominator, Tensor):
-        return denominator.where(denominator != 0, torch.inf)
-    return denominator or torch.inf
-
-
-def _stats(report: Tensor, argmax: Tensor) -> SoftmaxStats:
-    lse, entropy, target_log_prob = report.unbind(-1)
-    return SoftmaxStats(lse, entropy, argmax, target_log_prob)
+    return softmax_loss(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True, **options)
 
 
 _HALVES = (torch.float16, torch.bfloat16)

@@ -22,9 +22,11 @@ def cross_entropy(
     options: CrossEntropyOptions,
     inplace: bool,
     loss_scale: float | None,
+    divisor: Tensor | float | None,
 ) -> tuple[Tensor, ...]:
-    """The loss and what is reported of its rows. The gradient is in the memory of the input if `inplace`."""
-    if options.reduction == MEAN and input.dtype == torch.float16 and loss_scale is None:
+    """The loss, divided, and what is reported of its rows. The gradient is in the memory of the input if `inplace`."""
+    is_mean = options.reduction == MEAN or divisor is not None
+    if is_mean and input.dtype == torch.float16 and loss_scale is None:
         raise ValueError(
             "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
             "give loss_scale, the upstream gradient to expect, which is None"
@@ -34,10 +36,16 @@ def cross_entropy(
     arguments = (input, target, weight, sample_weight)
     if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed():
         loss, _, _, *reports = torch.ops.ce_ext.cross_entropy_forward(*arguments, *options)
-        return loss, *reports
+        return loss if divisor is None else loss / divisor, *reports
     if inplace and (input if input._base is None else input._base).is_leaf:
         raise RuntimeError("inplace: input is, or is a view of, a leaf that requires grad, whose values would be lost")
-    return CrossEntropyWithGrad.apply(*arguments, options, inplace, 1.0 if loss_scale is None else loss_scale)
+    if isinstance(divisor, Tensor) and divisor.is_cpu and not divisor.requires_grad:
+        divisor = float(divisor)
+    scale = 1.0 if loss_scale is None else loss_scale
+    if isinstance(divisor, Tensor) or divisor == 0:  # not to be known without waiting for it, or not to be divided by
+        loss, *reports = CrossEntropyWithGrad.apply(*arguments, options, inplace, scale, 1.0)
+        return loss / divisor, *reports
+    return CrossEntropyWithGrad.apply(*arguments, options, inplace, scale, 1.0 if divisor is None else divisor)
 
 
 def _is_transformed() -> bool:
@@ -59,20 +67,20 @@ class CrossEntropyWithGrad(torch.autograd.Function):
         options: CrossEntropyOptions,
         inplace: bool,
         loss_scale: float,
+        divisor: float,
     ) -> tuple[Tensor, ...]:
         # Detached, the input shares its memory and its version counter.
         ctx.grad_input = input.detach() if inplace else torch.empty_like(input)
         ctx.reduction, ctx.loss_scale = options.reduction, loss_scale
-        loss, *reports = _with_grad(
-            ctx.grad_input, input, target, weight, sample_weight, *options.of_backward(), options.report, loss_scale
-        )
+        arguments = (ctx.grad_input, input, target, weight, sample_weight, *options.of_backward(), options.report)
+        loss, *reports = _with_grad(*arguments, loss_scale / divisor)
         ctx.mark_non_differentiable(*reports)
         ctx.set_materialize_grads(False)
-        return loss, *reports
+        return loss if divisor == 1 else loss / divisor, *reports
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        others = (None,) * 6
+        others = (None,) * 7
         if grad_output is None:
             return None, *others
         if torch.is_grad_enabled():

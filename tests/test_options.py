@@ -157,8 +157,8 @@ def test_denominator_of_any_kind(dtype: torch.dtype, device: str) -> None:
     exact_grads = torch.autograd.grad(exact, (exact_input, denominator))
     for given in (7, 7.0, torch.tensor(7, device=device), torch.tensor(7.0, device=device, requires_grad=True)):
         logits = input.clone().requires_grad_()
-        for how in ({}, {"grad_in_forward": True}):
-            loss = _loss(logits, target, denominator=given, **how)
+        for how in ({}, {"grad_in_forward": True, "loss_scale": 1.0}, {"inplace": True, "loss_scale": 4.0}):
+            loss = _loss(logits * 1, target, denominator=given, **how)
             assert loss.dtype == dtype
             assert_rounded(loss, exact)
             inputs = (logits, given) if isinstance(given, Tensor) and given.requires_grad else (logits,)
