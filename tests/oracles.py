@@ -82,19 +82,34 @@ def soft_cross_entropy(
     weight: Tensor | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    logit_scale: float = 1.0,
+    denominator: Tensor | float | None = None,
+    on_empty: str = "nan",
+    sample_weight: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy with class probabilities; a class without probability may be impossible."""
-    x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
-    q = target.double() if input.dim() == 1 else target.double().movedim(1, -1)
-    classes = x.shape[-1]
-    q = (1 - label_smoothing) * q + label_smoothing / classes
+    x, q = ((t if t.dim() == 1 else t.movedim(1, -1)).double() for t in (input, target))
+    x = logit_scale * x
+    if softcap:
+        x = softcap * torch.tanh(x / softcap)
+    q = (1 - label_smoothing) * q + label_smoothing / x.shape[-1]
     if weight is not None:
         q = q * weight.double()
-    gaps = x.logsumexp(-1, keepdim=True) - x
-    loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1)
+    lse = x.logsumexp(-1, keepdim=True)
+    gaps = lse - x
+    loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1) + z_loss * lse.squeeze(-1) ** 2
+    row_weight = torch.ones_like(loss) if sample_weight is None else sample_weight.double()
+    loss = row_weight * loss
     if reduction == "none":
         return loss
-    return loss.sum() if reduction == "sum" else loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    if denominator is None:
+        denominator = row_weight.sum()
+    return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator
 
 
 def softmax_focal_loss(
