@@ -122,6 +122,14 @@ def test_stats(dtype: torch.dtype, shape: tuple[int, ...], name: str, device: st
         torch.testing.assert_close(chosen, z.amax(1), rtol=1e-6, atol=0)
 
 
+def test_stats_without_classes(device: str) -> None:
+    """As of a row whose classes are all masked, but that its target is ignored."""
+    target = torch.full((3,), -100, device=device)
+    _, stats = _loss(torch.zeros(3, 0, device=device), target, return_stats=True)
+    assert (stats.lse == -torch.inf).all() and stats.entropy.isnan().all()
+    assert (stats.target_log_prob == 0).all() and (stats.argmax == 0).all()
+
+
 def test_argmax_is_the_first(device: str) -> None:
     for classes in (5, 100, 300, 9000):
         input = torch.zeros(4, classes, device=device)

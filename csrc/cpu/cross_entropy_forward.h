@@ -45,9 +45,10 @@ class CrossEntropyForwardRows {
     }
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
       const bool has_target = targets.target[r] != kNoTarget;
-      const S* x = r < chunk.rows ? matrix_.row(chunk.first + r) : nullptr;
+      const bool is_wanted = has_target || (p_.report && r < chunk.rows);
+      const S* x = is_wanted ? matrix_.row(chunk.first + r) : nullptr;
       z_target[r] = has_target ? static_cast<A>(x[targets.target[r] * p_.input_class_stride]) : A(0);
-      if (p_.input_is_log_prob || !(has_target || (p_.report && x))) {
+      if (p_.input_is_log_prob || !is_wanted) {
         sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
       } else if (classes_as_lanes_) {
         const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
