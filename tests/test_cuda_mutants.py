@@ -38,6 +38,7 @@ class Mutant:
 BLOCK_REDUCE = "csrc/cuda/block_reduce.cuh"
 PACKS = "csrc/cuda/packs.cuh"
 ROWS = "csrc/cuda/cross_entropy_rows.cuh"
+LOSS_ROWS = "csrc/cuda/softmax_loss_rows.cuh"
 ROW_SUMS = "csrc/cuda/row_sums.cuh"
 FORWARD = "csrc/cuda/cross_entropy_forward.cuh"
 BACKWARD = "csrc/cuda/cross_entropy_backward.cuh"
@@ -216,7 +217,7 @@ MUTANTS = (
     ),
     Mutant(
         "offset of a row in 32 bits",
-        ROWS,
+        LOSS_ROWS,
         "+ p.input_rows.offset(p.row_dims, row)",
         "+ int(p.input_rows.offset(p.row_dims, row))",
         FAR_APART,
