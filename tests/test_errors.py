@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import ce_ext
 from ce_ext.options import CrossEntropyOptions
 from tests.cases import LOSSES, BadCall, Loss
+from tests.marks import ALL_LOSSES
 
 CALLS = [(loss, call) for loss in LOSSES for call in loss.bad_calls]
 
@@ -23,20 +23,22 @@ def test_bad_call(loss: Loss, call: BadCall) -> None:
     assert error.type is expected
 
 
+@ALL_LOSSES
 @pytest.mark.parametrize("classes", [5, 100])
-def test_bad_target_names_the_first_row_whatever_the_threads(classes: int) -> None:
+def test_bad_target_names_the_first_row_whatever_the_threads(loss: Loss, classes: int) -> None:
     target = torch.zeros(20000, dtype=torch.int64)
     target[[777, 12000, 19999]] = classes
     for _ in range(5):
         with pytest.raises(IndexError, match=rf"target\[777\] = {classes} is out of bounds: input has {classes}"):
-            ce_ext.functional.cross_entropy(torch.zeros(20000, classes), target)
+            loss.function(torch.zeros(20000, classes), target)
 
 
-def test_bad_target_in_backward() -> None:
+@pytest.mark.parametrize("input_is_log_prob", [False, True])
+def test_bad_target_in_backward(input_is_log_prob: bool) -> None:
     """The backward op is public, and trusts no forward to have looked."""
     op = torch.ops.ce_ext.cross_entropy_backward
     input, stats = torch.zeros(3, 5), torch.zeros(3, 3)
-    options = CrossEntropyOptions(reduction=0, ignore_index=-100).of_backward()
+    options = CrossEntropyOptions(0, -100, input_is_log_prob=input_is_log_prob).of_backward()
     with pytest.raises(IndexError, match=r"target\[1\] = 5"):
         op(torch.ones(3), input, torch.tensor([0, 5, 1]), None, None, stats, torch.empty(0), *options)
 
