@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.cases import LOSSES, Loss
+from tests.cases import CROSS_ENTROPY, LOSSES, Loss
 
 # Too small for bandwidth to matter: the time is the overhead of the call.
 TINY_SHAPES = ((8, 16), (64, 5))
@@ -33,6 +33,11 @@ SHAPES = {
     ),
 }
 DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16", "float32")}
+# Of losses that share the loops of cross entropy, one of a kind: a call, many classes, few, strided ones.
+SHAPES_OF_OTHERS = {
+    "cpu": ((8, 16), (8192, 1000), (1_048_576, 10), (8, 19, 256, 256)),
+    "cuda": ((8, 16), (8192, 32_000), (1_048_576, 10), (8, 19, 1024, 1024)),
+}
 QUICK_SHAPES = ((8, 16), (64, 1000), (131_072, 100))
 # Training has logits as large as these in a half type; float32 would take long, and tell nothing new.
 HALF_TYPES_ONLY = ((8192, 128_256), (16_384, 50_257))
@@ -70,7 +75,7 @@ def select(
     """Cases whose loss and shape contain one of the parts asked for; none asked for means all."""
     for loss in LOSSES:
         for dtype in dtypes:
-            for shape in QUICK_SHAPES if quick else SHAPES[device]:
+            for shape in QUICK_SHAPES if quick else _shapes(loss, device):
                 case = Case(loss, shape, getattr(torch, dtype))
                 if (
                     _contains(loss.name, losses)
@@ -79,6 +84,10 @@ def select(
                     and not (shape in HALF_TYPES_ONLY and dtype == "float32")
                 ):
                     yield case
+
+
+def _shapes(loss: Loss, device: str) -> tuple[tuple[int, ...], ...]:
+    return (SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS)[device]
 
 
 def _contains(name: str, parts: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from benchmarks.ceilings import Ceilings
 
 CAPTION = (
     "GB/s counts floor bytes: forward reads input and target once; backward reads both again and "
-    "writes the gradient. The ceiling moves the forward's bytes at the rate of a read and the "
+    "writes the gradient. Of log-probabilities, either reads one a row at most. The ceiling moves the forward's bytes at the rate of a read and the "
     "backward's at the rate of a copy; inputs that stay in the caches can exceed it. "
     "Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it."
 )

@@ -64,6 +64,8 @@ def softmax_loss(
     loss_scale: float | None = None,
 ) -> Any:
     how = _check(input, target, weight, reduction)
+    if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
+        raise ValueError("input must have a dimension of classes, but got shape []")
     _check_options(reduction, sample_weight, denominator, on_empty, out_dtype)
     divisor = None if denominator is None else _divisor(denominator, on_empty)
     if divisor is not None:

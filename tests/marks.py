@@ -6,6 +6,7 @@ from tests import cuda_emu
 from tests.cases import LOSSES
 
 ALL_LOSSES = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+# Not those of log-probabilities, which are linear in them: their gradients have no derivatives.
 SOFTMAX_LOSSES = pytest.mark.parametrize("loss", [x for x in LOSSES if x.takes_logits], ids=lambda loss: loss.name)
 # With each of its variants: a test that takes `loss` and `extras`.
 ALL_VARIANTS = pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from tests.cases import DTYPES, Loss
-from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
+from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, SOFTMAX_LOSSES
 
 Function = Callable[..., Tensor]
 
@@ -42,21 +42,21 @@ def test_gradcheck(loss: Loss, reduction: str, device: str) -> None:
     weight = torch.rand(5, dtype=torch.float64, device=device)
 
     def function(x: Tensor) -> Tensor:
-        return loss.function(x, target, weight=weight, reduction=reduction, label_smoothing=0.1)
+        return loss.function(x, target, weight=weight, reduction=reduction, **loss.extras)
 
     modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(function, input, **modes)
     assert torch.autograd.gradgradcheck(function, input, check_fwd_over_rev=True, check_batched_grad=True)
 
 
-@ALL_LOSSES
+@SOFTMAX_LOSSES
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_create_graph(loss: Loss, dtype: torch.dtype, device: str) -> None:
     input, target = _make(loss, device, dtype)
     results = []
     for function, opmath in ((loss.function, dtype), (loss.reference, torch.float64)):
         leaf = input.detach().to(opmath).requires_grad_()
-        (grad,) = torch.autograd.grad(function(leaf, target, label_smoothing=0.1), leaf, create_graph=True)
+        (grad,) = torch.autograd.grad(function(leaf, target, **loss.extras), leaf, create_graph=True)
         (second,) = torch.autograd.grad(grad.square().sum(), leaf, create_graph=True)
         (third,) = torch.autograd.grad(second.sum(), leaf)
         results.append([x.detach().to(dtype) for x in (grad, second)])
@@ -233,7 +233,7 @@ def test_backward_in_another_thread(loss: Loss, device: str) -> None:
     results = []
 
     def run() -> None:
-        (grad,) = torch.autograd.grad(loss.function(input, target), input, create_graph=True)
+        (grad,) = torch.autograd.grad(loss.function(input, target).square(), input, create_graph=True)
         results.extend(torch.autograd.grad(grad.square().sum(), input))
 
     for target_of_thread in (run, run):
@@ -264,7 +264,7 @@ def test_compiled_autograd(loss: Loss, dynamic: bool, device: str) -> None:
     """A graph recorded in eager mode whose backward is compiled."""
     torch.compiler.reset()
     compiler = torch.compile(backend="aot_eager", dynamic=dynamic, fullgraph=True)
-    for rows, options in ((6, {}), (4, {}), (4, {"reduction": "sum"}), (6, {"label_smoothing": 0.5})):
+    for rows, options in ((6, {}), (4, {}), (4, {"reduction": "sum"}), (6, loss.extras)):
         input, target = loss.make_inputs((rows, 5), torch.float32, device)
         input.requires_grad_()
         with torch._dynamo.compiled_autograd._enable(compiler):

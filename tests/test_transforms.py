@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ce_ext.options import CrossEntropyOptions
 from tests.cases import CROSS_ENTROPY, DTYPES, Loss
-from tests.marks import ALL_LOSSES, ALL_REDUCTIONS
+from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, SOFTMAX_LOSSES
 
 SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)], ids=str)
 
@@ -35,7 +35,7 @@ def _assert_same(
 def test_func_grad(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
     input, target = loss.make_inputs(shape, torch.float64, device)
     _assert_same(torch.func.grad, loss, input, target, reduction=reduction)
-    _assert_same(torch.func.grad_and_value, loss, input, target, reduction=reduction, label_smoothing=0.1)
+    _assert_same(torch.func.grad_and_value, loss, input, target, reduction=reduction, **loss.extras)
 
 
 @ALL_LOSSES
@@ -54,12 +54,13 @@ def test_second_derivatives(loss: Loss, reduction: str, device: str) -> None:
     input, target = loss.make_inputs((3, 4), torch.float64, device)
     target[1] = -100
     reverse_twice = lambda f: torch.func.jacrev(torch.func.jacrev(f))  # noqa: E731
-    _assert_same(reverse_twice, loss, input, target, reduction=reduction, label_smoothing=0.1)
+    _assert_same(reverse_twice, loss, input, target, reduction=reduction, **loss.extras)
 
 
-def test_second_derivative_where_all_rows_are_ignored(device: str) -> None:
+@SOFTMAX_LOSSES
+def test_second_derivative_where_all_rows_are_ignored(loss: Loss, device: str) -> None:
     input = torch.randn(3, 4, device=device, requires_grad=True)
-    result = CROSS_ENTROPY.function(input, torch.full((3,), -100, device=device))
+    result = loss.function(input, torch.full((3,), -100, device=device))
     (grad,) = torch.autograd.grad(result, input, create_graph=True)
     (second,) = torch.autograd.grad(grad.square().sum(), input)
     assert (second == 0).all()
@@ -79,8 +80,8 @@ def test_vmap(loss: Loss, in_dims: tuple[int | None, int | None], reduction: str
         (inputs[0] if in_dims[0] is None else inputs[i], targets[0] if in_dims[1] is None else targets[i])
         for i in range(6)
     ]
-    for label_smoothing in (0.0, 0.1):
-        ours, theirs = _bind(loss, reduction=reduction, label_smoothing=label_smoothing)
+    for extras in loss.variants:
+        ours, theirs = _bind(loss, reduction=reduction, **extras)
         for transform in (lambda f: f, torch.func.jacrev):
             expected = torch.stack([transform(theirs)(x, y) for x, y in one_by_one])
             for chunk_size in (None, 4):
@@ -116,12 +117,12 @@ def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
 
 
 def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Arguments in float64 with an ignored row, class weights and label smoothing."""
+    """Arguments in float64 with an ignored row, class weights and what else the loss has."""
     input, target = loss.make_inputs(shape, torch.float64, device)
     if target.dim():
         target.view(-1)[1] = -100
     weight = torch.rand(shape[0] if len(shape) == 1 else shape[1], dtype=torch.float64, device=device)
-    return input, target, {"weight": weight, "label_smoothing": 0.1, **options}
+    return input, target, {"weight": weight, **loss.extras, **options}
 
 
 @ALL_LOSSES
@@ -162,7 +163,7 @@ def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: st
     target[1, 0] = -100
     tangent = torch.randn_like(input)
     weight = torch.rand(5, dtype=torch.float64, device=device)
-    ours, theirs = _bind(loss, reduction=reduction, label_smoothing=0.1, weight=weight)
+    ours, theirs = _bind(loss, reduction=reduction, weight=weight, **loss.extras)
 
     def jvp(f: Callable[..., Tensor]) -> Callable[..., Any]:
         return lambda x, y, v: torch.func.jvp(lambda x: f(x, y), (x,), (v,))
@@ -172,10 +173,10 @@ def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: st
     torch.testing.assert_close(torch.func.vmap(jvp(ours))(input, target, tangent), expected)
     torch.testing.assert_close(jvp(torch.func.vmap(ours))(input, target, tangent), expected)
     per_sample_hessians = lambda f: torch.func.vmap(torch.func.hessian(f))  # noqa: E731
-    _assert_same(per_sample_hessians, loss, input, target, reduction=reduction, label_smoothing=0.1, weight=weight)
+    _assert_same(per_sample_hessians, loss, input, target, reduction=reduction, weight=weight, **loss.extras)
 
 
-@ALL_LOSSES
+@SOFTMAX_LOSSES
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: str) -> None:
@@ -183,7 +184,7 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
     input, target = loss.make_inputs((4, 5), dtype, device)
     tangent = torch.randn_like(input)
     results = []
-    for f, opmath in zip(_bind(loss, reduction=reduction, label_smoothing=0.1), (dtype, torch.float64), strict=True):
+    for f, opmath in zip(_bind(loss, reduction=reduction, **loss.extras), (dtype, torch.float64), strict=True):
         leaf = input.to(opmath, copy=True).requires_grad_()
         with forward_ad.dual_level():
             result = f(forward_ad.make_dual(leaf, tangent.to(opmath)), target)
@@ -202,7 +203,7 @@ def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> 
     torch.compiler.reset()
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        return loss.function(x * 2, y, label_smoothing=0.1) * 3
+        return loss.function(x * 2, y, **loss.extras) * 3
 
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
     for shape in ((8, 10), (12, 70)):
@@ -239,7 +240,7 @@ def test_export(loss: Loss, strict: bool, device: str) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(7, 5, device=device)
-            self.loss = loss.module(label_smoothing=0.1)
+            self.loss = loss.module(**loss.extras)
 
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return self.loss(self.layer(x), y)
@@ -258,12 +259,13 @@ def test_export(loss: Loss, strict: bool, device: str) -> None:
     torch.testing.assert_close(exported.layer.weight.grad, model.layer.weight.grad)
 
 
-@ALL_LOSSES
-def test_ahead_of_time_compilation(loss: Loss, device: str, tmp_path: Path) -> None:
+def test_ahead_of_time_compilation(device: str, tmp_path: Path) -> None:
+    """Of one loss: it takes long, and sees no more than the ops, which are the same for all."""
+    loss = CROSS_ENTROPY
     input, target = loss.make_inputs((4, 5), torch.float32, device)
-    program = torch.export.export(loss.module(label_smoothing=0.1), (input, target))
+    program = torch.export.export(loss.module(**loss.extras), (input, target))
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "loss.pt2"))
-    expected = loss.function(input, target, label_smoothing=0.1)
+    expected = loss.function(input, target, **loss.extras)
     torch.testing.assert_close(torch._inductor.aoti_load_package(package)(input, target), expected)
 
 
@@ -319,13 +321,13 @@ def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
 @ALL_LOSSES
 def test_module(loss: Loss, device: str) -> None:
     weight = torch.rand(5, device=device)
-    options = {"weight": weight, "ignore_index": 2, "reduction": "sum", "label_smoothing": 0.1}
+    options = {"weight": weight, "ignore_index": 2, "reduction": "sum", **loss.extras}
     ours, theirs = loss.module(**options), loss.reference_module(**options)
     input, target = loss.make_inputs((6, 5), torch.float32, device)
     torch.testing.assert_close(ours(input, target), theirs(input, target))
     theirs.load_state_dict(ours.state_dict())
     assert loss.module().double()(input.double(), target).dtype == torch.float64
-    assert "label_smoothing=0.1" in repr(ours) and "reduction='sum'" in repr(ours)
+    assert all(f"{name}={value!r}" in repr(ours) for name, value in options.items() if name != "weight")
 
 
 @ALL_LOSSES

@@ -16,6 +16,14 @@ EXAMPLES = {
 
 
 def _log_softmax_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return ce_ext.functional.nll_loss(ce_ext.functional.log_softmax(logits, dim=1), labels)
+
+
+def _modules_of_log_softmax_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return ce_ext.nn.NLLLoss()(ce_ext.nn.LogSoftmax(dim=1)(logits), labels)
+
+
+def _torch(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.nn.functional.nll_loss(torch.nn.functional.log_softmax(logits, dim=1), labels)
 
 
@@ -29,7 +37,10 @@ def _by_hand(logits: Tensor, labels: Tensor) -> Tensor:
 ROUTES = {
     "fused": ce_ext.functional.cross_entropy,
     "module": ce_ext.nn.CrossEntropyLoss(),
+    "focal without focus": ce_ext.nn.SoftmaxFocalLoss(gamma=0.0),
     "log_softmax and nll": _log_softmax_and_nll,
+    "modules of log_softmax and nll": _modules_of_log_softmax_and_nll,
+    "torch": _torch,
     "by hand": _by_hand,
 }
 
