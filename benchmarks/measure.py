@@ -69,7 +69,7 @@ def measure(case: Case, providers: Sequence[str], device: str, budget: float) ->
     for pass_name in PASSES:
         with_backward = pass_name == "forward+backward"
         input.requires_grad_(with_backward)
-        traffic = floor(input, target, with_backward)
+        traffic = floor(case.loss, input, target, with_backward)
         torch.compiler.reset()  # compile for this shape alone
         entries: dict[str, _Entry] = {}
         with torch.set_grad_enabled(with_backward):
@@ -91,7 +91,7 @@ def measure(case: Case, providers: Sequence[str], device: str, budget: float) ->
 def _enter(provider: Provider, case: Case, input: Tensor, target: Tensor, truth: Truth) -> _Entry | None:
     """None if this is not for the provider."""
     function = provider.find(case)
-    if function is None:
+    if function is None or (provider.needs_backward and not input.requires_grad):
         return None
     if provider.overwrites_input:
         logits = input.detach().clone().requires_grad_(input.requires_grad)

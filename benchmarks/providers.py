@@ -8,12 +8,15 @@ import importlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.cases import Case
+from tests.cases import CROSS_ENTROPY
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,6 +26,7 @@ class Provider:
     find: Callable[[Case], Function | None]  # the function to time, `function(input, target)`; None where it has none
     package: str | None = None  # a peer's, which need not be installed, nor take every case
     overwrites_input: bool = False  # with the gradient
+    needs_backward: bool = False  # to differ from another provider
 
 
 def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Function | None]:
@@ -36,8 +40,34 @@ def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Function 
     return find
 
 
+class _Activation(torch.autograd.Function):
+    """Makes a leaf, which in-place operations refuse, the output of a layer, in the same memory."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor) -> Tensor:
+        return leaf.data
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def _grad_in_forward(case: Case) -> Function | None:
+    if case.loss is not CROSS_ENTROPY:
+        return None
+    return partial(case.loss.function, grad_in_forward=True, loss_scale=1.0)
+
+
+def _in_place(case: Case) -> Function | None:
+    if case.loss is not CROSS_ENTROPY:
+        return None
+    return lambda leaf, target: case.loss.function(_Activation.apply(leaf), target, inplace=True, loss_scale=1.0)
+
+
 PROVIDERS = {
     "ce_ext": Provider(lambda case: case.loss.function),
+    "grad_in_forward": Provider(_grad_in_forward, needs_backward=True),
+    "inplace": Provider(_in_place, overwrites_input=True, needs_backward=True),
     "eager": Provider(lambda case: case.loss.reference),
     "compile": Provider(lambda case: torch.compile(case.loss.reference, dynamic=False)),
     "liger": Provider(

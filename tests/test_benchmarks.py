@@ -24,7 +24,7 @@ from benchmarks.memory import peak_extra_bytes
 from benchmarks.oracle import TOLERANCE, WrongResultError, check, exact
 from benchmarks.providers import PEERS, PROVIDERS, Provider, competitors, versions
 from benchmarks.timing import Step, kernel_clock
-from tests.cases import CROSS_ENTROPY
+from tests.cases import CROSS_ENTROPY, LOSSES
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,17 +37,22 @@ def test_smallest_run(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert "64x1000" in run.stdout and "Geometric mean" in run.stdout
     record = json.loads(results.read_text())
-    assert len(record["rows"]) == 2 * 2 * 2  # dtypes, passes, providers
+    assert len(record["rows"]) == len(LOSSES) * 2 * 2 * 2  # dtypes, passes, providers
+    assert {row["loss"] for row in record["rows"]} == {loss.name for loss in LOSSES}
     for row in record["rows"]:
         assert 0 < row["seconds"]["best"] <= row["seconds"]["median"] <= row["seconds"]["worst"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_floor_bytes() -> None:
-    input, target = CROSS_ENTROPY.make_inputs((6, 5), torch.bfloat16)
-    logits, indices = 6 * 5 * 2, 6 * 8
-    assert floor(input, target, with_backward=False).bytes == logits + indices
-    assert floor(input, target, with_backward=True).bytes == 3 * logits + 2 * indices
+    logits, chosen, indices = 6 * 5 * 2, 6 * 2, 6 * 8
+    for loss in LOSSES:
+        input, target = loss.make_inputs((6, 5), torch.bfloat16)
+        forward, both = (floor(loss, input, target, with_backward).bytes for with_backward in (False, True))
+        if loss.takes_logits:
+            assert (forward, both) == (logits + indices, 3 * logits + 2 * indices)
+        else:
+            assert (forward, both) == (chosen + indices, chosen + logits + 2 * indices)
 
 
 def test_peak_memory_is_exact(device: str) -> None:
@@ -145,6 +150,20 @@ def test_provider_that_has_nothing_for_a_case(monkeypatch: pytest.MonkeyPatch) -
     assert failures == [] and {row.provider for row in rows} == {"eager"}
 
 
+@pytest.mark.parametrize("name", ["grad_in_forward", "inplace"])
+def test_gradient_in_forward(name: str) -> None:
+    """Timed with backward alone, and for cross entropy; in place, the gradient is not even a copy of its memory."""
+    for loss in LOSSES:
+        case = Case(loss, (70, 400), torch.float32)
+        rows, failures = measure.measure(case, ["eager", name], "cpu", 0.01)
+        assert failures == []
+        passes = [row.pass_name for row in rows if row.provider == name]
+        assert passes == (["forward+backward"] if loss is CROSS_ENTROPY else [])
+        for row in rows:
+            if row.provider == name:
+                assert (row.extra_per_input < 0.5) == (name == "inplace")
+
+
 def test_peers_take_rows_of_classes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (("liger_kernel.transformers.functional", "liger_cross_entropy"), ("quack", "cross_entropy")):
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: name}))
@@ -162,8 +181,9 @@ def test_only_peers_that_are_installed_compete_and_on_cuda_alone(monkeypatch: py
         raise metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(metadata, "version", version)
-    assert competitors("cuda") == ("ce_ext", "eager", "compile", "quack")
-    assert competitors("cpu") == ("ce_ext", "eager", "compile")
+    always = ("ce_ext", "grad_in_forward", "inplace", "eager", "compile")
+    assert competitors("cuda") == (*always, "quack")
+    assert competitors("cpu") == always
     assert versions() == {"quack": "1.2.3"}
 
 
@@ -171,7 +191,20 @@ def test_only_peers_that_are_installed_compete_and_on_cuda_alone(monkeypatch: py
 def small_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The benchmark's own process, with less to do; what comes back is its JSON."""
     results = tmp_path / "results.json"
-    options = ["--quick", "--shapes", "8x16", "64x1000", "--dtypes", "float32", "--budget", "0.01", "--device", "cpu"]
+    options = [
+        "--quick",
+        "--losses",
+        "cross_entropy",
+        "--shapes",
+        "8x16",
+        "64x1000",
+        "--dtypes",
+        "float32",
+        "--budget",
+        "0.01",
+        "--device",
+        "cpu",
+    ]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *options, "--json", str(results)])
     monkeypatch.setattr(main, "measure_ceilings", lambda device: Ceilings(1.0, 1.0, 1.0))
     return results
@@ -219,7 +252,7 @@ def test_cases_of_a_gpu() -> None:
     gigabytes = [math.prod(case.shape) * case.dtype.itemsize * 1e-9 for case in cases]
     assert max(gigabytes) < 2.5  # the oracle holds four float64 copies of it at a time
     assert {case.dtype for case in cases} == {torch.bfloat16, torch.float32}
-    assert [case.dtype for case in cases if case.is_tiny] == [torch.float32]
+    assert [case.dtype for case in cases if case.is_tiny] == [torch.float32] * len(LOSSES)
 
 
 @pytest.mark.parametrize("has_git", [True, False])
