@@ -9,7 +9,8 @@ from tests.cases import Loss
 
 CAPTION = (
     "GB/s counts floor bytes: forward reads input and target once; backward reads both again and "
-    "writes the gradient. Of log-probabilities forward reads one a row, and backward none. The ceiling moves the forward's bytes at the rate of a read and the "
+    "writes the gradient. Of log-probabilities forward reads one a row, and backward none. "
+    "The ceiling moves the forward's bytes at the rate of a read and the "
     "backward's at the rate of a copy; inputs that stay in the caches can exceed it. "
     "Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it."
 )
