@@ -10,6 +10,7 @@
 
 #include "python/autograd.h"
 #include "python/quick_call.h"
+
 // What the three ops of cross entropy have in common. reduction: 0 none, 1 mean, 2 sum. The first `batch_dims`
 // dimensions of input and target are a batch of samples, each reduced to a loss of its own; a sample is (C) or (N, C,
 // d1, ...).
@@ -35,8 +36,8 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
-  // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients in input
-  // and target that `output_mask` asks for.
+  // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients that
+  // `needs_input` and `needs_target` ask for; the others are undefined.
   m.def("soft_cross_entropy_forward(" CROSS_ENTROPY_TENSORS SOFT_CROSS_ENTROPY_SETTINGS
         ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor report, Tensor "
         "argmax)",
