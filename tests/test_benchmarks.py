@@ -152,7 +152,7 @@ def test_provider_that_has_nothing_for_a_case(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["grad_in_forward", "inplace"])
 def test_gradient_in_forward(name: str) -> None:
-    """Timed with backward alone, and for cross entropy; in place, the gradient is not even a copy of its memory."""
+    """Timed with backward alone, and for cross entropy; in place, the gradient takes no memory."""
     for loss in LOSSES:
         case = Case(loss, (70, 400), torch.float32)
         rows, failures = measure.measure(case, ["eager", name], "cpu", 0.01)
