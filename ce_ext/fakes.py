@@ -40,12 +40,13 @@ def _loss_forward(
                 f"input and {name} must be on the same device, but got input on {input.device} "
                 f"and {name} on {tensor.device}"
             )
+    saved = 0 if getattr(options, "input_is_log_prob", False) else _SAVED[type(options)]
     opmath = opmath_dtype(input)
     rows = row_shape(input, options.batch_dims)
     batch = input.shape[: options.batch_dims]
     return (
         input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
-        input.new_empty((*rows, _SAVED[type(options)]) if options.keep_stats else (0,), dtype=opmath),
+        input.new_empty((*rows, saved) if options.keep_stats else (0,), dtype=opmath),
         input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
         input.new_empty((*rows, _REPORTED) if options.report else (0,), dtype=opmath),
         input.new_empty(rows if options.report else (0,), dtype=torch.int64),

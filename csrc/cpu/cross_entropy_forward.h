@@ -39,7 +39,7 @@ class CrossEntropyForwardRows {
  private:
   void gather(const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums, A* z_target, int64_t* argmax) const {
     const A* weight = static_cast<const A*>(p_.weight);
-    if (!classes_as_lanes_ && !p_.input_is_log_prob) {
+    if (!classes_as_lanes_) {
       WeightsByRow<A> weights(weight);
       softmax_sums(matrix_, logits_, chunk, p_.classes, weights, sums, p_.report ? argmax : nullptr);
     }
@@ -48,7 +48,7 @@ class CrossEntropyForwardRows {
       const bool is_wanted = has_target || (p_.report && r < chunk.rows);
       const S* x = is_wanted ? matrix_.row(chunk.first + r) : nullptr;
       z_target[r] = has_target ? static_cast<A>(x[targets.target[r] * p_.input_class_stride]) : A(0);
-      if (p_.input_is_log_prob || !is_wanted) {
+      if (!is_wanted) {
         sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
       } else if (classes_as_lanes_) {
         const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);

@@ -44,4 +44,16 @@ struct ChunkTargets {
   }
 };
 
+// Calls f(index, chunk, its targets) for every chunk whose targets are in bounds. Returns the first row that is not.
+template <class A, class F>
+int64_t for_each_chunk(const CrossEntropyProblem& p, const Chunks& chunks, F f) {
+  FirstBadRow bad;
+  chunks.parallel([&](int64_t index, const Chunk& chunk) {
+    const ChunkTargets<A> targets(p, chunk);
+    if (targets.first_bad >= 0) return bad.report(targets.first_bad);
+    f(index, chunk, targets);
+  });
+  return bad.row();
+}
+
 }  // namespace ce_ext::cpu

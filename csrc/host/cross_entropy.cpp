@@ -14,11 +14,16 @@ struct Arguments : SoftmaxLossArguments {
   bool input_is_log_prob;
   at::Tensor target;  // int64, contiguous
 
-  Arguments(const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings)
-      : SoftmaxLossArguments(tensors, settings, sizeof(SavedRow<float>) / sizeof(float)),
+  Arguments(const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings, bool needs_logits = false)
+      : SoftmaxLossArguments(tensors, settings,
+                             settings.input_is_log_prob ? 0 : sizeof(SavedRow<float>) / sizeof(float)),
         ignore_index(settings.ignore_index),
         input_is_log_prob(settings.input_is_log_prob),
         target(tensors.target) {
+    const CrossEntropyOptions& options = settings.options;
+    needs_logits |= options.label_smoothing > 0 || options.gamma > 0 || options.z_loss > 0 || options.logits.change();
+    TORCH_CHECK_VALUE(!input_is_log_prob || !needs_logits,
+                      "log-probabilities have no options of logits, no report and no gradient in the forward pass");
     // torch also takes a target of shape (1) for a sample of shape (C).
     if (is_one_row() && target.dim() == input.dim() && target.size(-1) == 1) target = target.squeeze(-1);
     check_class_indices(input, target, class_dim);
@@ -63,7 +68,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_ent
     const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
     Driver<CrossEntropyForward> driver) {
   CrossEntropyForward problem{};
-  const Arguments arguments(tensors, settings);
+  const Arguments arguments(tensors, settings, /*needs_logits=*/report);
   arguments.describe(problem);
   ForwardResults results(arguments, keep_stats, report, problem);
   arguments.run(driver, problem);
@@ -93,7 +98,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
                                                                        bool report, double loss_scale,
                                                                        Driver<CrossEntropyWithGrad> driver) {
   CrossEntropyWithGrad problem{};
-  const Arguments arguments(tensors, settings);
+  const Arguments arguments(tensors, settings, /*needs_logits=*/true);
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_input", grad_input, input.sizes(), input.scalar_type(), input);
   at::assert_no_internal_overlap(grad_input);

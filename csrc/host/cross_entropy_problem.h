@@ -6,7 +6,7 @@
 namespace ce_ext {
 
 struct CrossEntropyProblem : SoftmaxLossProblem {
-  bool input_is_log_prob;  // log-probabilities, no logits: the statistics of every row are 0, and its options are off
+  bool input_is_log_prob;  // log-probabilities, no logits: nll_loss, which keeps nothing and has no options
   const int64_t* target;   // contiguous, one a row
   int64_t ignore_index;
 };

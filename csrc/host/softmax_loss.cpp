@@ -66,7 +66,7 @@ ForwardResults::ForwardResults(const SoftmaxLossArguments& arguments, bool keep_
   problem.zero_if_empty = arguments.settings.zero_if_empty;
   problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
-  problem.saved = keep_stats ? stats.mutable_data_ptr() : nullptr;
+  problem.saved = stats.numel() > 0 ? stats.mutable_data_ptr() : nullptr;
   problem.denominator = denominator.mutable_data_ptr();
   const int64_t columns = sizeof(RowReport<float>) / sizeof(float);
   report = at::empty(with_report ? arguments.rows_of(columns) : at::DimVector({0}), opmath);

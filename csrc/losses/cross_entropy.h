@@ -62,7 +62,13 @@ struct CrossEntropyGradient {
   }
 };
 
-// The target's own gradient where the input holds log-probabilities, that of scale * -w_y x_y; no other class has any.
+// Where the input holds log-probabilities, the loss is -w_y x_y, and no class has a gradient but the target.
+template <class T>
+HOST_DEVICE T nll_loss(T x_target, T weight_target) {
+  return product(weight_target, -x_target);
+}
+
+// Of scale * nll_loss.
 template <class T>
 HOST_DEVICE T nll_gradient(T weight_target, T scale) {
   return -(scale * weight_target);
