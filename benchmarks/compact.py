@@ -16,7 +16,7 @@ def compact(record: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("loss", "dtype", "shape", "pass"):
         table.add_column(column, no_wrap=True)
-    for column in (f"{subject}, ms", "of ceiling", *(f"vs {peer}" for peer in peers)):
+    for column in (f"{subject},\nms", "of\nceiling", *(f"vs\n{peer}" for peer in peers)):
         table.add_column(column, justify="right", no_wrap=True)
     for names, rows in contests.items():
         if subject not in rows:

@@ -14,6 +14,16 @@ _SAVED = {CrossEntropyOptions: 3, SoftCrossEntropyOptions: 4}
 _REPORTED = 3
 
 
+def _check_devices(**tensors: Tensor | None) -> None:
+    """Of tensors of which some have data: one without is enough to end up here."""
+    (first, device), *others = ((name, tensor.device) for name, tensor in tensors.items() if tensor is not None)
+    for name, other in others:
+        if other != device:
+            raise RuntimeError(
+                f"{first} and {name} must be on the same device, but got {first} on {device} and {name} on {other}"
+            )
+
+
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
 def _cross_entropy_forward(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
@@ -34,12 +44,7 @@ def _(
 def _loss_forward(
     options: CrossEntropyOptions | SoftCrossEntropyOptions, input: Tensor, **others: Tensor | None
 ) -> tuple[Tensor, ...]:
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != input.device:
-            raise RuntimeError(
-                f"input and {name} must be on the same device, but got input on {input.device} "
-                f"and {name} on {tensor.device}"
-            )
+    _check_devices(input=input, **others)
     saved = 0 if getattr(options, "input_is_log_prob", False) else _SAVED[type(options)]
     opmath = opmath_dtype(input)
     rows = row_shape(input, options.batch_dims)
@@ -54,7 +59,10 @@ def _loss_forward(
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_backward")
-def _(grad_output: Tensor, input: Tensor, *_: object) -> Tensor:
+def _(
+    grad_output: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: object
+) -> Tensor:
+    _check_devices(input=input, grad_output=grad_output, target=target, weight=weight, sample_weight=sample_weight)
     return torch.empty_like(input)
 
 
@@ -69,6 +77,7 @@ def _(
     denominator: Tensor,
     *arguments: Any,
 ) -> tuple[Tensor | None, Tensor | None]:
+    _check_devices(input=input, grad_output=grad_output, target=target, weight=weight, sample_weight=sample_weight)
     options = SoftCrossEntropyOptions(*arguments)
     return (
         torch.empty_like(input) if options.needs_input else None,
@@ -90,4 +99,5 @@ def _(input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
 
 @torch.library.register_fake("ce_ext::log_softmax_backward")
 def _(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
+    _check_devices(output=output, grad_output=grad_output)
     return torch.empty_like(output, dtype=input_dtype)

@@ -22,6 +22,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("device", (*DEVICES, *(("emulated",) if is_emulated else ())), indirect=True)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Short ones, which -k can tell apart: float32, 3x257."""
+    if isinstance(val, torch.dtype):
+        return str(val).removeprefix("torch.")
+    if val and isinstance(val, tuple) and all(type(x) is int for x in val):
+        return "x".join(map(str, val))
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if chosen := config.getoption("--device"):
         is_chosen = {item: _device_of(item) in chosen for item in items}

@@ -50,7 +50,7 @@ def test_gradcheck(loss: Loss, reduction: str, device: str) -> None:
 
 
 @SOFTMAX_LOSSES
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_create_graph(loss: Loss, dtype: torch.dtype, device: str) -> None:
     input, target = _make(loss, device, dtype)
     results = []
@@ -143,7 +143,7 @@ def test_saved_tensors_are_freed(loss: Loss, device: str) -> None:
 
 
 @ALL_LOSSES
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_autocast_leaves_logits_as_they_are(loss: Loss, dtype: torch.dtype, device: str) -> None:
     input, target = _make(loss, device, dtype)
     with torch.autocast(device, dtype=torch.bfloat16), _SeenByDispatcher() as mode:

@@ -42,6 +42,8 @@ LOSS_ROWS = "csrc/cuda/softmax_loss_rows.cuh"
 ROW_SUMS = "csrc/cuda/row_sums.cuh"
 FORWARD = "csrc/cuda/cross_entropy_forward.cuh"
 BACKWARD = "csrc/cuda/cross_entropy_backward.cuh"
+SOFT = "csrc/cuda/soft_cross_entropy.cuh"
+SOFTMAX = "csrc/losses/softmax.h"
 TOTALS = "csrc/cuda/row_totals.cuh"
 LOG_SOFTMAX = "csrc/cuda/log_softmax.cuh"
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
@@ -174,11 +176,44 @@ MUTANTS = (
         WRONG_PLACE,
     ),
     Mutant(
+        "probabilities read where the logits' strides lead",
+        SOFT,
+        "load_strided(q + c * p.target_class_stride, p.target_class_stride, masses)",
+        "load_strided(q + c * p.input_class_stride, p.input_class_stride, masses)",
+        "tests/test_probability_targets.py -k test_layout",
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "probabilities taken to be aligned where the logits are",
+        SOFT,
+        "  split.share(q, p.classes);\n",
+        "",
+        "tests/test_probability_targets.py -k test_layout",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "gradients to probabilities written where those to the logits are",
+        SOFT,
+        "store(row.grad_q + c * p.grad_target_class_stride",
+        "store(row.grad_q + c * p.grad_input_class_stride",
+        "tests/test_probability_targets.py -k test_layout",
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "all of a target's mass in one sum",
+        SOFTMAX,
+        "weight_sum = weight_sum + where(is_max, T(0), weight);\n"
+        "      tie_weight = tie_weight + where(is_max, weight, T(0));",
+        "weight_sum = weight_sum + weight;",
+        "tests/test_probability_targets.py -k test_soft_confident_rows",
+    ),
+    Mutant(
         "long sums in one",
         "csrc/cuda/policy.cuh",
-        "kClassesPerSum = 256",
+        "kClassesPerSum = 64",
         "kClassesPerSum = 1 << 20",
-        "tests/test_log_softmax.py -k 9000x3",
+        "tests/test_numerics.py -k all_alike",
     ),
     Mutant(
         "blocks add to one sum without atomics",

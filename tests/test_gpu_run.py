@@ -112,7 +112,8 @@ def test_results_of_an_earlier_run_are_not_shown(machine: Path, monkeypatch: pyt
 
 def test_summary_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "benchmark.json"
-    options = ["--device", "cpu", "--quick", "--shapes", "8x16", "64x1000", "--dtypes", "float32", "--budget", "0.1"]
+    options = ["--device", "cpu", "--quick", "--losses", "cross_entropy", "--shapes", "8x16", "64x1000"]
+    options += ["--dtypes", "float32", "--budget", "0.1"]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *options, "--json", str(results)])
     monkeypatch.setattr(benchmark, "measure_ceilings", lambda device: Ceilings(30.0, 30.0, 3.0))
     assert benchmark.main() == 0
@@ -151,7 +152,7 @@ def test_summary_of_a_whole_run_is_not_cut(tmp_path: Path, capsys: pytest.Captur
     outcomes = [gpu.Outcome(stage, "TIMED OUT", 60, "last line") for stage in gpu.stages(tmp_path)]
     gpu.summarize(outcomes, record, Console(width=gpu.WIDTH))
     printed = capsys.readouterr().out
-    assert "…" not in printed and "8x19x1024x1024" in printed and f"vs {list(PROVIDERS)[-1]}" in printed
+    assert "…" not in printed and "8x19x1024x1024" in printed and list(PROVIDERS)[-1] in printed
     assert printed.count("\n") < 60
 
 
@@ -207,6 +208,7 @@ def test_sanitized_tests_are_few_and_of_every_kind() -> None:
     assert len(tests) < 300
     kinds = ["9000x3-", "3x257-", "2x9000-", "2x130x5x3-", "misaligned", "reduction=mean", "reduction=none", "weight"]
     kinds += ["smoothing=0.1", "ignore_index", "-float64]", "-float32]", "-bfloat16]"]
+    kinds += ["mean-all", "inplace", "test_probability_targets", "test_log_softmax"]
     assert [kind for kind in kinds if not any(kind in test for test in tests)] == []
 
 

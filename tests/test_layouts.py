@@ -64,12 +64,12 @@ LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in la
 
 
 @ALL_LOSSES
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("classes", [5, 77, 300])
 @pytest.mark.parametrize(("dim", "name"), LAYOUTS)
 def test_layout(loss: Loss, dim: int, name: str, classes: int, reduction: str, dtype: torch.dtype, device: str) -> None:
-    shape = (70, classes) if dim == 2 else (3, classes, 5, 6)
+    shape = (20, classes) if dim == 2 else (3, classes, 5, 6)
     values, target = loss.make_inputs(shape, dtype, device)
     target.view(-1)[3] = -100
     input = LAYOUTS_BY_DIM[dim][name](values)
@@ -129,7 +129,7 @@ def test_logits_are_never_copied(loss: Loss, dim: int, name: str, device: str) -
 
 
 @ALL_LOSSES
-@pytest.mark.parametrize("shape", [(70, 9), (70, 90), (3, 9, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 9), (70, 90), (3, 9, 5, 6)])
 def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], device: str) -> None:
     input, target = loss.make_inputs(shape, torch.float64, device)
     input.requires_grad_()

@@ -25,7 +25,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 # Of the input and of the result.
 CASTS = [(dtype, dtype) for dtype in DTYPES] + [(half, torch.float32) for half in HALVES]
-ALL_CASTS = pytest.mark.parametrize(("dtype", "out_dtype"), CASTS, ids=lambda dtype: str(dtype).removeprefix("torch."))
+ALL_CASTS = pytest.mark.parametrize(("dtype", "out_dtype"), CASTS)
 
 # Around the sizes where a kernel changes its ways, see CROSS_ENTROPY in cases.py.
 SHAPES = (
@@ -47,7 +47,7 @@ SHAPES = (
     (2, 130, 5, 3),
     (2, 4, 3, 2, 5),
 )
-ALL_SHAPES = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+ALL_SHAPES = pytest.mark.parametrize("shape", SHAPES)
 # By rows and by classes as lanes, over several vectors, over several class blocks.
 CLASSES = (3, 40, 1000, 9001)
 
@@ -93,7 +93,7 @@ def test_values_and_gradient(shape: tuple[int, ...], dtype: torch.dtype, out_dty
         _assert_gradient(grad, grad_output, output, dim)
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (4, 3), (2, 3, 4), (2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(), (4,), (4, 3), (2, 3, 4), (2, 3, 4, 5)])
 def test_dimensions_as_torch_counts_them(shape: tuple[int, ...], device: str) -> None:
     input = _logits(*shape, dtype=torch.float64, device=device)
     grad_output = torch.randn(shape, dtype=torch.float64, device=device)
@@ -107,8 +107,8 @@ def test_dimensions_as_torch_counts_them(shape: tuple[int, ...], device: str) ->
     assert ours.filename == __file__
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (0, 300), (2, 0, 4), (0, 0)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (0, 300), (2, 0, 4), (0, 0)])
 def test_empty(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
     for dim in range(len(shape)):
         input = torch.empty(shape, dtype=dtype, device=device, requires_grad=True)
@@ -118,8 +118,8 @@ def test_empty(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
         assert output.dtype == grad.dtype == dtype
 
 
-@pytest.mark.parametrize("input_dtype", [*DTYPES, torch.int64, torch.uint8, torch.bool], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("input_dtype", [*DTYPES, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_input_is_cast_before(input_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
     input = torch.randn(6, 70, device=device).mul_(3).to(input_dtype)
     differentiable = input_dtype.is_floating_point
@@ -135,11 +135,11 @@ def test_input_is_cast_before(input_dtype: torch.dtype, dtype: torch.dtype, devi
         _assert_gradient(grad.to(coarser), grad_output, output, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("classes", [5, 77, 300])
 @pytest.mark.parametrize(("dim", "name"), LAYOUTS)
 def test_layout(dim: int, name: str, classes: int, dtype: torch.dtype, device: str) -> None:
-    shape = (70, classes) if dim == 2 else (3, classes, 5, 6)
+    shape = (20, classes) if dim == 2 else (3, classes, 5, 6)
     layout = LAYOUTS_BY_DIM[dim][name]
     input = layout(_logits(*shape, dtype=dtype, device=device)).detach().requires_grad_()
     for out_dtype in (dtype, torch.float32):
@@ -291,7 +291,7 @@ def test_nothing_times_infinity_is_nothing(classes: int, device: str) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)], ids=str)
+@pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)])
 def test_bits_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...], device: str) -> None:
     input, grad_output = torch.randn(shape, device=device), torch.randn(shape, device=device)
     threads = torch.get_num_threads()

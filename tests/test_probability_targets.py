@@ -28,9 +28,7 @@ CLASSES = (3, 40, 1000, 9001)
 
 # Of the logits and of the target.
 CASTS = [(dtype, dtype) for dtype in DTYPES] + [(torch.bfloat16, torch.float32), (torch.float16, torch.float32)]
-ALL_CASTS = pytest.mark.parametrize(
-    ("dtype", "target_dtype"), CASTS, ids=lambda dtype: str(dtype).removeprefix("torch.")
-)
+ALL_CASTS = pytest.mark.parametrize(("dtype", "target_dtype"), CASTS)
 
 
 def _inputs(
@@ -84,7 +82,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 @ALL_CASTS
 @ALL_REDUCTIONS
-@pytest.mark.parametrize("shape", [x for x in CROSS_ENTROPY.shapes if x != (9000, 3)], ids=str)
+@pytest.mark.parametrize("shape", [x for x in CROSS_ENTROPY.shapes if x != (9000, 3)])
 def test_values_and_gradients(
     shape: tuple[int, ...], reduction: str, dtype: torch.dtype, target_dtype: torch.dtype, device: str
 ) -> None:
@@ -98,14 +96,14 @@ def test_values_and_gradients(
         _assert_exact(input, target, reduction=reduction, **{**options, **tensors})
 
 
-@pytest.mark.parametrize("shape", [(70, 5), (70, 300), (2, 5, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 5), (70, 300), (2, 5, 3, 4)])
 def test_float32_loss_of_half_logits(shape: tuple[int, ...], device: str) -> None:
     for reduction in ("mean", "none"):
         input, target = _inputs(shape, torch.bfloat16, device)
         _assert_exact(input, target, reduction=reduction, out_dtype=torch.float32)
 
 
-@pytest.mark.parametrize("shape", [(5,), (70, 5), (70, 300), (2, 5, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (70, 5), (70, 300), (2, 5, 3, 4)])
 def test_agrees_with_torch(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float64, device)
     weight = torch.rand(class_count(shape), dtype=torch.float64, device=device)
@@ -125,11 +123,11 @@ def test_every_number_of_dimensions(extra_dims: int, reduction: str, device: str
 # Layouts
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("classes", [5, 77, 300])
 @pytest.mark.parametrize(("dim", "name"), LAYOUTS)
 def test_layout(dim: int, name: str, classes: int, dtype: torch.dtype, device: str) -> None:
-    shape = (70, classes) if dim == 2 else (3, classes, 5, 6)
+    shape = (20, classes) if dim == 2 else (3, classes, 5, 6)
     change = LAYOUTS_BY_DIM[dim][name]
     input, target = _inputs(shape, dtype, device)
     for x, q in ((change(input), target), (input, change(target)), (change(input), change(target))):
@@ -138,7 +136,7 @@ def test_layout(dim: int, name: str, classes: int, dtype: torch.dtype, device: s
         assert [grad.stride() for grad in grads] == [torch.empty_like(t).stride() for t in (x, q)]
 
 
-@pytest.mark.parametrize("shape", [(70, 9), (70, 300), (3, 9, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 9), (70, 300), (3, 9, 5, 6)])
 def test_upstream_gradient_of_any_strides(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float64, device)
     full = torch.randn(_rows(shape), dtype=torch.float64, device=device)
@@ -163,7 +161,7 @@ def test_nothing_is_copied(dim: int, name: str, device: str) -> None:
         assert backward <= len(leaves) * input.numel() * 4 + per_row
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (7, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5), (7, 300)])
 def test_gradients_that_nobody_needs_are_not_made(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float32, device)
     tensors, one = (input, target, None, None), torch.ones((), device=device)
@@ -239,7 +237,7 @@ def test_shifted_logits(shift: float, classes: int, device: str) -> None:
     assert all(map(torch.equal, _results(input + shift, target), _results(input, target)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", CLASSES)
 def test_nothing_times_infinity_is_nothing(classes: int, dtype: torch.dtype, device: str) -> None:
     """An impossible class adds nothing if its probability or its weight is 0; torch makes NaN of it."""
@@ -279,7 +277,7 @@ def test_infinities_as_torch_has_them(classes: int, device: str) -> None:
 # What else there is
 
 
-@pytest.mark.parametrize("shape", [(70, 5), (7, 300), (2, 5, 3, 4), (3, 9001)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 5), (7, 300), (2, 5, 3, 4), (3, 9001)])
 def test_stats(shape: tuple[int, ...], device: str) -> None:
     for dtype, target_dtype in CASTS:
         input, target = _inputs(shape, dtype, device, target_dtype)
@@ -300,7 +298,7 @@ def test_stats(shape: tuple[int, ...], device: str) -> None:
             assert torch.equal(stats.argmax, input.argmax(1))
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 5), (4, 300)])
 def test_log_probability_of_an_impossible_class_without_probability(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float32, device)
     input[0, 1], target[0, 1] = -INF, 0
@@ -311,7 +309,7 @@ def test_log_probability_of_an_impossible_class_without_probability(shape: tuple
     assert target_log_prob[1] == -INF
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 5), (4, 300)])
 def test_mean_over_what(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float64, device)
     weight = torch.rand(shape[1], dtype=torch.float64, device=device)
@@ -324,7 +322,7 @@ def test_mean_over_what(shape: tuple[int, ...], device: str) -> None:
 
 
 @ALL_REDUCTIONS
-@pytest.mark.parametrize("shape", [(0, 5), (0, 300), (2, 5, 0), (0, 5, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 5), (0, 300), (2, 5, 0), (0, 5, 3)])
 def test_empty_batch(shape: tuple[int, ...], reduction: str, device: str) -> None:
     input, target = _inputs(shape, torch.float32, device)
     for ours, theirs in zip(
@@ -351,7 +349,7 @@ def test_no_classes(device: str) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)], ids=str)
+@pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)])
 def test_bits_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...], device: str) -> None:
     input, target = _inputs(shape, torch.float32, device)
     threads = torch.get_num_threads()

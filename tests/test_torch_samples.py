@@ -94,7 +94,7 @@ OP_SAMPLES = pytest.mark.parametrize("sample", list(_op_samples()), ids=lambda s
 MODULE_SAMPLES = pytest.mark.parametrize("sample", list(_module_samples()), ids=lambda sample: sample.name)
 # Heavy not by their elements, but by their number.
 KERNEL = lambda test: pytest.mark.kernel(pytest.mark.heavy(test))  # noqa: E731
-ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def test_there_are_samples_of_every_function_and_module() -> None:

@@ -15,7 +15,7 @@ from ce_ext.options import CrossEntropyOptions
 from tests.cases import CROSS_ENTROPY, DTYPES, Loss
 from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, SOFTMAX_LOSSES
 
-SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)], ids=str)
+SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)])
 
 
 def _bind(loss: Loss, **options: Any) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -156,7 +156,7 @@ def test_forward_mode_nested(loss: Loss, transform: str, reduction: str, device:
 
 @ALL_LOSSES
 @ALL_REDUCTIONS
-@pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)])
 def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
     samples = [loss.make_inputs(shape, torch.float64, device, seed) for seed in range(3)]
     input, target = (torch.stack(tensors) for tensors in zip(*samples, strict=True))
@@ -178,7 +178,7 @@ def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: st
 
 @SOFTMAX_LOSSES
 @ALL_REDUCTIONS
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: str) -> None:
     """Of torch.autograd.forward_ad: through the loss, and through its gradient, which is forward over reverse."""
     input, target = loss.make_inputs((4, 5), dtype, device)
@@ -198,7 +198,7 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
 
 @ALL_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> None:
     torch.compiler.reset()
 
@@ -276,7 +276,7 @@ def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device
 
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
     ops = torch.ops.ce_ext

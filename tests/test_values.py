@@ -12,12 +12,12 @@ from tests.marks import ALL_VARIANTS
 pytestmark = pytest.mark.kernel
 
 ALL_CASES = pytest.mark.parametrize("case", list(cases()), ids=str)
-ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @ALL_CASES
-def test_oracle_agrees_with_torch(case: Case, device: str) -> None:
-    input, target, options = case.make(torch.float64, device)
+def test_oracle_agrees_with_torch(case: Case) -> None:
+    input, target, options = case.make(torch.float64, "cpu")
     torch.testing.assert_close(
         case.loss.oracle(input, target, **options),
         case.loss.reference(input, target, **options),
@@ -50,7 +50,7 @@ def test_loss_and_gradient(case: Case, dtype: torch.dtype, device: str) -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("shape", [(6,), (4, 5), (2, 3, 4), (1, 70)], ids=str)
+@pytest.mark.parametrize("shape", [(6,), (4, 5), (2, 3, 4), (1, 70)])
 def test_gradcheck(
     loss: Loss, extras: dict[str, Any], shape: tuple[int, ...], reduction: str, weighted: bool, device: str
 ) -> None:

@@ -150,9 +150,8 @@ class Backward {
     each_block([&](int64_t begin, int64_t n) {
       grad_tile.load(grad_y_, chunk, begin, n);
       for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-        V sum = V::load(grad_sum + r);
-        for (int64_t c = 0; c < n; ++c) sum = sum + V::load(grad_tile[c] + r);
-        sum.store(grad_sum + r);
+        const V sum = sum_in_parts<V>(n, [&](int64_t c) { return V::load(grad_tile[c] + r); });
+        (V::load(grad_sum + r) + sum).store(grad_sum + r);
       }
     });
     each_block([&](int64_t begin, int64_t n) {

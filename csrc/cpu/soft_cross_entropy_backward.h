@@ -45,7 +45,7 @@ class SoftCrossEntropyBackwardRows {
     alignas(64) A log_sum[kMaxChunkRows];
     alignas(64) A mass_below[kMaxChunkRows];
     alignas(64) A mass_at_max[kMaxChunkRows];
-    alignas(64) A excess[kMaxChunkRows];
+    alignas(64) A at_max[kMaxChunkRows];
     alignas(64) A scale[kMaxChunkRows];
 
     SavedSoftRow<V> saved(int64_t r) const {
@@ -62,7 +62,7 @@ class SoftCrossEntropyBackwardRows {
       rows.mass_below[r] = row.mass_below;
       rows.mass_at_max[r] = row.mass_at_max;
     }
-    for (int64_t r = 0; r < chunk.rows; r += V::kSize) loss_.excess_at_max(rows.saved(r)).store(rows.excess + r);
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) loss_.gradient_at_max(rows.saved(r)).store(rows.at_max + r);
     alignas(64) A sample_weight[kMaxChunkRows];
     read_sample_weights(p_, chunk, sample_weight);
     read_scale<S>(p_, chunk, sample_weight, rows.scale);
@@ -77,7 +77,7 @@ class SoftCrossEntropyBackwardRows {
       S* grad_x = p_.grad_input ? grad_.row(row) : nullptr;
       Q* grad_q = p_.grad_target ? grad_targets_.row(row) : nullptr;
       const SavedSoftRow<V> saved{{V(rows.max[r]), V(rows.log_sum[r])}, V(rows.mass_below[r]), V(rows.mass_at_max[r])};
-      const auto gradient = loss_.gradient(saved, V(rows.excess[r]), V(rows.scale[r]), logits_);
+      const auto gradient = loss_.gradient(saved, V(rows.at_max[r]), V(rows.scale[r]), logits_);
       for_each_vector<V>(p_.classes, [&](int64_t i, int64_t n) {
         const Logit<V> z = logits_.with_slope(V::load(x + i, n, A(0)));
         const V weight = weights(i, n);
@@ -96,7 +96,7 @@ class SoftCrossEntropyBackwardRows {
       q.load(targets_, chunk, begin, n);
       weights.load(begin, n);
       for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-        const auto gradient = loss_.gradient(rows.saved(r), V::load(rows.excess + r), V::load(rows.scale + r), logits_);
+        const auto gradient = loss_.gradient(rows.saved(r), V::load(rows.at_max + r), V::load(rows.scale + r), logits_);
         for (int64_t c = 0; c < n; ++c) {
           const Logit<V> z = logits_.with_slope(V::load(x[c] + r));
           const V weight = weights(c, r);

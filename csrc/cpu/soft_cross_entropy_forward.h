@@ -121,12 +121,10 @@ class SoftCrossEntropyForwardRows {
       q.load(targets_, chunk, begin, n);
       for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
         const RowStats<V> stats = sums.template get<V>(r).finish();
-        V result = V::load(out + r);
-        for (int64_t c = 0; c < n; ++c) {
-          const V nll = negative_log_likelihood(stats, V::load(z[c] + r));
-          result = result - product(V::load(q[c] + r), nll);
-        }
-        result.store(out + r);
+        const V log_prob = sum_in_parts<V>(n, [&](int64_t c) {
+          return product(V::load(q[c] + r), -negative_log_likelihood(stats, V::load(z[c] + r)));
+        });
+        (V::load(out + r) + log_prob).store(out + r);
       }
     }
   }

@@ -18,6 +18,25 @@ constexpr int64_t kMinTileRows = 64;
 
 constexpr int64_t kNoTarget = -1;
 
+// Calls f(begin, end) for classes whose terms are added up by themselves: one sum over all classes would lose accuracy,
+// the more where the terms are alike.
+template <class F>
+void for_each_part(int64_t classes, F f) {
+  constexpr int64_t kClassesPerSum = 64;
+  for (int64_t begin = 0; begin < classes; begin += kClassesPerSum) f(begin, std::min(begin + kClassesPerSum, classes));
+}
+
+template <class V, class F>
+V sum_in_parts(int64_t classes, F term) {
+  V sum;
+  for_each_part(classes, [&](int64_t begin, int64_t end) {
+    V part;
+    for (int64_t c = begin; c < end; ++c) part = part + term(c);
+    sum = sum + part;
+  });
+  return sum;
+}
+
 // SoftmaxSums of every row of a chunk.
 template <class A, Gaps kGaps, bool kEntropy>
 struct ChunkSums {
@@ -155,16 +174,15 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
       row.raise_max(max);
-      // A sum for every block, since one over all classes would lose accuracy.
-      const V exp_sum = row.exp_sum, gap_sum = row.gap_sum, weight_sum = row.weight_sum;
-      row.exp_sum = row.gap_sum = row.weight_sum = V(A(0));
-      for (int64_t c = 0; c < n; ++c) row.add_below(V::load(tile[c] + r));
-      row.exp_sum = row.exp_sum + exp_sum;
-      if constexpr (kGaps != Gaps::kNone) {
-        for (int64_t c = 0; c < n; ++c) row.add_gap(V::load(tile[c] + r), weights(c, r));
-        row.gap_sum = row.gap_sum + gap_sum;
-        row.weight_sum = row.weight_sum + weight_sum;
-      }
+      for_each_part(n, [&](int64_t first, int64_t last) {
+        SoftmaxSums<V, kGaps, kEntropy> part;
+        part.max = max;
+        for (int64_t c = first; c < last; ++c) part.add_below(V::load(tile[c] + r));
+        if constexpr (kGaps != Gaps::kNone) {
+          for (int64_t c = first; c < last; ++c) part.add_gap(V::load(tile[c] + r), weights(c, r));
+        }
+        row.add_sums(part);
+      });
       sums.set(r, row);
       if (argmax) {
         V first(A(-1));  // where the maximum is in this tile, if it is above those before

@@ -120,7 +120,7 @@ struct SoftRowGradients {
       : p(p_), loss(device_loss.loss) {
     const auto saved = static_cast<const SavedSoftRow<A>*>(p.saved)[row];
     const auto logits = logits_of<kLogitsChange>(device_loss.logits);
-    gradient = loss.gradient(saved, loss.excess_at_max(saved), row_scale<S>(p, A(1), row), logits);
+    gradient = loss.gradient(saved, loss.gradient_at_max(saved), row_scale<S>(p, A(1), row), logits);
     if (p.grad_input) grad_x = static_cast<S*>(p.grad_input) + p.grad_input_rows.offset(p.row_dims, row);
     if (p.grad_target) grad_q = static_cast<Q*>(p.grad_target) + p.grad_target_rows.offset(p.row_dims, row);
   }

@@ -42,7 +42,7 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {
   TORCH_CHECK(input.device() == target.device(), "input and target must be on the same device, but got input on ",
               input.device(), " and target on ", target.device());
-  TORCH_CHECK_VALUE(input.dim() == 1 || target.dim() == 0 || input.size(0) == target.size(0),
+  TORCH_CHECK_VALUE(input.dim() == 1 || (target.dim() > 0 && input.size(0) == target.size(0)),
                     "target of class probabilities must have the shape of input, ", input.sizes(), ", but got shape ",
                     target.sizes());
   TORCH_CHECK(target.sizes() == input.sizes(), "target of class probabilities must have the shape of input, ",

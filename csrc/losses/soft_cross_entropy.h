@@ -24,24 +24,23 @@ struct SavedSoftRow {
 // The gradient of one row, in x and in q: everything that does not depend on the class.
 template <class T, bool kLogitsChange>
 struct SoftCrossEntropyGradient {
-  SavedSoftRow<T> row;
+  RowStats<T> stats;
+  T sure_max;  // the maximum if its class has more than half of the probability, NaN if not
+  T at_max;    // scale (mass_below + mass (p_max - 1) + 2 zeta lse p_max)
+  T pull;      // scale (mass + 2 zeta lse)
   T scale;
-  T pull;           // scale (mass + 2 zeta lse)
-  T excess_at_max;  // scale (mass (p_max - 1) + 2 zeta lse p_max)
   T target_factor;  // scale (1 - s)
   Logits<T, kLogitsChange> logits;
 
-  // In x_j. Where p_j may be close to 1, at the maximum, neither p_j - 1 nor mass - u_j cancels.
+  // In x_j. Where p_j is close to 1, mass p_j - u_j would cancel.
   HOST_DEVICE T in_logit(const Logit<T>& z, T u) const {
-    const auto is_max = z.value == row.stats.max;
-    const T pulled = where(is_max, excess_at_max, pull * probability(row.stats, z.value));
-    const T rest = where(is_max, row.mass_below + (row.mass_at_max - u), -u);
-    return logits.chain(z, pulled + scale * rest);
+    const T difference = pull * probability(stats, z.value) - scale * u;
+    return logits.chain(z, where(z.value == sure_max, at_max, difference));
   }
 
   // In q_j.
   HOST_DEVICE T in_target(const Logit<T>& z, T weight) const {
-    return product(target_factor * weight, negative_log_likelihood(row.stats, z.value));
+    return product(target_factor * weight, negative_log_likelihood(stats, z.value));
   }
 };
 
@@ -67,17 +66,19 @@ struct SoftCrossEntropy {
     return gap_sum + product(row.mass(), row.stats.log_sum) + product(z_loss, lse * lse);
   }
 
-  // The gradient in the largest logit but for mass - u: mass (p_max - 1) + 2 zeta lse p_max.
-  HOST_DEVICE T excess_at_max(const SavedSoftRow<T>& row) const {
+  // The gradient in the largest logit where there is but one: mass p_max - u_max + 2 zeta lse p_max.
+  HOST_DEVICE T gradient_at_max(const SavedSoftRow<T>& row) const {
     const T nll = negative_log_likelihood(row.stats, row.stats.max);  // NaN for an infinite maximum
-    return row.mass() * expm1(-nll) + z_pull(row) * exp(-nll);
+    return row.mass_below + row.mass() * expm1(-nll) + z_pull(row) * exp(-nll);
   }
 
-  // The gradient of `scale * loss`; `excess` is excess_at_max(row).
+  // The gradient of `scale * loss`; `at_max` is gradient_at_max(row).
   template <bool kLogitsChange>
-  HOST_DEVICE SoftCrossEntropyGradient<T, kLogitsChange> gradient(const SavedSoftRow<T>& row, T excess, T scale,
+  HOST_DEVICE SoftCrossEntropyGradient<T, kLogitsChange> gradient(const SavedSoftRow<T>& row, T at_max, T scale,
                                                                   const Logits<T, kLogitsChange>& logits) const {
-    return {row, scale, scale * (row.mass() + z_pull(row)), scale * excess, scale * confidence, logits};
+    const auto is_sure = row.stats.log_sum < T(0.5);  // p_max = e^-log_sum > 0.6
+    const T sure_max = where(is_sure, row.stats.max, T(NAN));
+    return {row.stats, sure_max, scale * at_max, scale * (row.mass() + z_pull(row)), scale, scale * confidence, logits};
   }
 
  private:

@@ -100,22 +100,33 @@ struct SoftmaxSums {
     T new_max = max;
     for (int i = 0; i < kCount; ++i) new_max = maximum(new_max, x[i]);
     if (new_max > max) raise_max(new_max);
-    for (int i = 0; i < kCount; ++i) add_below(x[i]);
-    if constexpr (kGaps != Gaps::kNone) {
-      for (int i = 0; i < kCount; ++i) add_gap(x[i], weight[i]);
+    // Added up by themselves: a long sum of terms that are all alike would round each of them the same way.
+    SoftmaxSums sums;
+    sums.max = max;
+    for (int i = 0; i < kCount; ++i) {
+      sums.add_below(x[i]);
+      if constexpr (kGaps != Gaps::kNone) sums.add_gap(x[i], weight[i]);
     }
+    add_sums(sums);
   }
 
   HOST_DEVICE void merge(SoftmaxSums other) {
     const T new_max = maximum(max, other.max);
     raise_max(new_max);
     other.raise_max(new_max);
+    add_sums(other);
+  }
+
+  // Those of other classes, from the same maximum.
+  HOST_DEVICE void add_sums(const SoftmaxSums& other) {
     ties = ties + other.ties;
     exp_sum = exp_sum + other.exp_sum;
-    gap_sum = gap_sum + other.gap_sum;
-    weight_sum = weight_sum + other.weight_sum;
-    tie_weight = tie_weight + other.tie_weight;
-    entropy_sum = entropy_sum + other.entropy_sum;
+    if constexpr (kGaps != Gaps::kNone) {
+      gap_sum = gap_sum + other.gap_sum;
+      weight_sum = weight_sum + other.weight_sum;
+    }
+    if constexpr (kGaps == Gaps::kSumAndWeights) tie_weight = tie_weight + other.tie_weight;
+    if constexpr (kEntropy) entropy_sum = entropy_sum + other.entropy_sum;
   }
 
   HOST_DEVICE RowStats<T> finish() const { return {max, log1p(exp_sum + (ties - T(1)))}; }

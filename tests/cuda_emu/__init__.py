@@ -17,6 +17,7 @@ from torch.utils.cpp_extension import get_cxx_compiler, include_paths, library_p
 ROOT = Path(__file__).parent.parent.parent
 # What is compiled, below the root.
 CSRC, EMULATOR = Path("csrc"), Path("tests", "cuda_emu")
+BUILD = ROOT / "build" / "cuda_emu"
 
 # The engine switches stacks in assembly, and knows how Linux maps them.
 IS_SUPPORTED = platform.machine() in ("x86_64", "AMD64") and platform.system() == "Linux"
@@ -60,31 +61,39 @@ def _library(
     files = (path for folder in folders for path in (root / folder).rglob("*.*") if path.suffix != ".pyc")
     for path in sorted(files):
         content.update(path.name.encode() + path.read_bytes())
-    library = ROOT / "build" / "cuda_emu" / f"{name}-{content.hexdigest()[:16]}.so"
+    library = BUILD / f"{name}-{content.hexdigest()[:16]}.so"
     if library.exists():
         return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=library.parent) as folder,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-    ):
-
-        def compile_one(source: Source) -> str:
-            file, flags = source
-            object_file = f"{folder}/{file.stem}.o"
-            _run(get_cxx_compiler(), *_FLAGS, *flags, "-c", str(file), "-o", object_file)
-            return object_file
-
-        linked = f"{folder}/{library.name}"
-        _run(get_cxx_compiler(), "-shared", *pool.map(compile_one, sources), *link, "-o", linked)
-        os.replace(linked, library)  # at once: somebody else may be doing the same
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        objects = list(pool.map(lambda source: _object(*source, root), sources))
+    _make(library, get_cxx_compiler(), "-shared", *map(str, objects), *link)
     return library
 
 
-def _run(*command: str) -> None:
+def _object(file: Path, flags: tuple[str, ...], root: Path) -> Path:
+    """Compiles a file, unless the preprocessor makes the same of it as of one that has been compiled."""
+    command = (get_cxx_compiler(), *_FLAGS, *flags)
+    text = _run(*command, "-E", str(file))
+    content = hashlib.sha256((repr(command) + text).replace(str(root), "").encode())
+    compiled = BUILD / f"{file.stem}-{content.hexdigest()[:16]}.o"
+    if not compiled.exists():
+        _make(compiled, *command, "-c", str(file))
+    return compiled
+
+
+def _make(output: Path, *command: str) -> None:
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        made = Path(folder, output.name)
+        _run(*command, "-o", str(made))
+        os.replace(made, output)  # at once: somebody else may be doing the same
+
+
+def _run(*command: str) -> str:
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{run.stdout}{run.stderr}")
+    return run.stdout
 
 
 class Emulator:
