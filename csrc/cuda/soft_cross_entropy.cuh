@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, k
 }
 
 template <class S, class Q, class Form>
-__global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, kManyRegisters<S, Form>))
+__global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, /*many_registers=*/true))
     soft_cross_entropy_forward_by_row(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> device_loss,
                                       opmath_t<S>* row_loss) {
   using A = opmath_t<S>;
