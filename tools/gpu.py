@@ -93,7 +93,7 @@ def stages(folder: Path) -> list[Stage]:
         command += ["--report-api-errors", "no"]  # nor are the calls by which torch probes the driver
         command += ["--launch-timeout", "0"]  # importing torch can take longer than it would wait
         command += ["--error-exitcode", "1", *pytest, "-m", "kernel", "-k", FEW_TESTS]
-        return Stage(tool, 60, command, environment, (tests, r"SUMMARY: (.*)"))
+        return Stage(tool, 55, command, environment, (tests, r"SUMMARY: (.*)"))
 
     return [
         # In place, because pip would change the environment, and Debian's Python forbids that.
@@ -104,14 +104,14 @@ def stages(folder: Path) -> list[Stage]:
             {"CE_EXT_CUDA": "1", "MAX_JOBS": jobs, "PYTHONPATH": python_path},
             (r"^ce_ext: (.*)",),
         ),
-        Stage("test", 100, (*pytest, *(("-n", "8") if find_spec("xdist") else ())), findings=(tests,)),
+        Stage("test", 140, (*pytest, *(("-n", "8") if find_spec("xdist") else ())), findings=(tests,)),
         # Without torch's cache of memory every tensor ends where its allocation does.
         sanitize("memcheck", PYTORCH_NO_CUDA_MEMORY_CACHING="1"),
         sanitize("racecheck"),
         Stage(
             "bench",
-            220,
-            (python, "-m", "benchmarks", "--device", "cuda", "--budget", "3", "--json", str(folder / "benchmark.json")),
+            195,
+            (python, "-m", "benchmarks", "--device", "cuda", "--budget", "2", "--json", str(folder / "benchmark.json")),
             findings=(r"^not timed: (.*)",),
         ),
     ]
