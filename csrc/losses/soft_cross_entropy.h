@@ -34,8 +34,8 @@ struct SoftCrossEntropyGradient {
 
   // In x_j. Where p_j is close to 1, mass p_j - u_j would cancel.
   HOST_DEVICE T in_logit(const Logit<T>& z, T u) const {
-    const T difference = pull * probability(stats, z.value) - scale * u;
-    return logits.chain(z, where(z.value == sure_max, at_max, difference));
+    const T elsewhere = pull * probability(stats, z.value) - scale * u;
+    return logits.chain(z, where(z.value == sure_max, at_max, elsewhere));
   }
 
   // In q_j.
