@@ -10,8 +10,7 @@ from ce_ext.reductions import MEAN, NONE
 from ce_ext.shapes import opmath_dtype, row_shape
 
 # Numbers of a row: csrc/losses has their names.
-_SAVED = {CrossEntropyOptions: 3, SoftCrossEntropyOptions: 4}
-_REPORTED = 3
+_SAVED, _SAVED_SOFT, _REPORTED = 3, 4, 3
 
 
 def _check_devices(**tensors: Tensor | None) -> None:
@@ -28,9 +27,9 @@ def _check_devices(**tensors: Tensor | None) -> None:
 def _cross_entropy_forward(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return _loss_forward(
-        CrossEntropyOptions(*arguments), input, target=target, weight=weight, sample_weight=sample_weight
-    )
+    options = CrossEntropyOptions(*arguments)
+    saved = 0 if options.input_is_log_prob else _SAVED
+    return _loss_forward(options, saved, input, target=target, weight=weight, sample_weight=sample_weight)
 
 
 @torch.library.register_fake("ce_ext::soft_cross_entropy_forward")
@@ -38,14 +37,13 @@ def _(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, ...]:
     options = SoftCrossEntropyOptions(*arguments)
-    return _loss_forward(options, input, target=target, weight=weight, sample_weight=sample_weight)
+    return _loss_forward(options, _SAVED_SOFT, input, target=target, weight=weight, sample_weight=sample_weight)
 
 
 def _loss_forward(
-    options: CrossEntropyOptions | SoftCrossEntropyOptions, input: Tensor, **others: Tensor | None
+    options: CrossEntropyOptions | SoftCrossEntropyOptions, saved: int, input: Tensor, **others: Tensor | None
 ) -> tuple[Tensor, ...]:
     _check_devices(input=input, **others)
-    saved = 0 if getattr(options, "input_is_log_prob", False) else _SAVED[type(options)]
     opmath = opmath_dtype(input)
     rows = row_shape(input, options.batch_dims)
     batch = input.shape[: options.batch_dims]

@@ -210,7 +210,7 @@ MUTANTS = (
     ),
     Mutant(
         "long sums in one",
-        "csrc/cuda/policy.cuh",
+        SOFTMAX,
         "kClassesPerSum = 64",
         "kClassesPerSum = 1 << 20",
         "tests/test_numerics.py -k all_alike",

@@ -34,19 +34,8 @@ def test_kernels_of_every_instruction_set(isa: str) -> None:
     chosen = _python("-c", "from ce_ext import _load; print(_load.cpu_library()[0])", capability=isa)
     assert chosen.strip() == isa
     tests = str(Path(__file__).parent)
-    summary = _python(
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "kernel and not heavy",
-        "--device",
-        "cpu",
-        "-p",
-        "no:cacheprovider",
-        tests,
-        capability=isa,
-    )
+    options = ("-q", "-p", "no:cacheprovider", "--device", "cpu", "-m", "kernel and not heavy")
+    summary = _python("-m", "pytest", *options, tests, capability=isa)
     assert " passed" in summary and "failed" not in summary
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import ce_ext
 from tests import oracles
-from tests.cases import DTYPES, ROUNDING
-from tests.comparison import assert_rounded
+from tests.cases import DTYPES
+from tests.comparison import assert_all_rounded, assert_rounded, loss_and_gradients, to_double
 from tests.marks import ALL_REDUCTIONS
 
 F = ce_ext.functional
@@ -22,25 +22,6 @@ INF = math.inf
 
 kernel = pytest.mark.kernel
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
-
-
-def _results(function: Callable[..., Tensor], *tensors: Tensor, grad_output: Tensor | None = None) -> list[Tensor]:
-    """The loss, and its gradients in the floating tensors."""
-    leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in tensors]
-    loss = function(*leaves)
-    upstream = torch.ones_like(loss) if grad_output is None else grad_output.to(loss.dtype)
-    return [loss.detach(), *torch.autograd.grad(loss, [x for x in leaves if x.requires_grad], upstream)]
-
-
-def _assert_rounded(actual: list[Tensor], exact: list[Tensor], roundings: float = 3, scale: float = 0.0) -> None:
-    """The loss to the rounding of its dtype, gradients to that of their largest element, or of `scale`."""
-    assert_rounded(actual[0], exact[0], roundings, scale)
-    for ours, theirs in zip(actual[1:], exact[1:], strict=True):
-        assert_rounded(ours, theirs, roundings, max(scale, theirs.nan_to_num().abs().max().item()))
-
-
-def _to_double(*tensors: Tensor) -> list[Tensor]:
-    return [x.double() if x.is_floating_point() else x for x in tensors]
 
 
 # torch/test/test_nn.py
@@ -60,16 +41,18 @@ def test_class_probabilities_in_all_dimensions(
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
     if weighted:
         options["weight"] = torch.rand(4, device=device, dtype=torch.float64)
-    exact = _results(partial(oracles.soft_cross_entropy, **options), input, target)
-    torch.testing.assert_close(exact, _results(partial(torch.nn.functional.cross_entropy, **options), input, target))
+    exact = loss_and_gradients(partial(oracles.soft_cross_entropy, **options), input, target)
+    torch.testing.assert_close(
+        exact, loss_and_gradients(partial(torch.nn.functional.cross_entropy, **options), input, target)
+    )
     for dtype in DTYPES:
         rounded = input.to(dtype), target.to(dtype)
         if weighted:
             options["weight"] = options["weight"].to(dtype)
-        exact = _results(partial(oracles.soft_cross_entropy, **options), *_to_double(*rounded))
-        actual = _results(partial(F.cross_entropy, **options), *rounded)
+        exact = loss_and_gradients(partial(oracles.soft_cross_entropy, **options), *to_double(*rounded))
+        actual = loss_and_gradients(partial(F.cross_entropy, **options), *rounded)
         assert [x.dtype for x in actual] == [dtype] * 3
-        _assert_rounded(actual, exact)
+        assert_all_rounded(actual, exact)
 
 
 @kernel
@@ -77,10 +60,10 @@ def test_class_probabilities_in_all_dimensions(
 def test_class_probabilities_of_one_row(reduction: str, device: str) -> None:
     input, target = torch.randn(2, 7, device=device)
     target = target.softmax(0)
-    actual = _results(partial(F.cross_entropy, reduction=reduction), input, target)
-    exact = _results(partial(oracles.soft_cross_entropy, reduction=reduction), *_to_double(input, target))
+    actual = loss_and_gradients(partial(F.cross_entropy, reduction=reduction), input, target)
+    exact = loss_and_gradients(partial(oracles.soft_cross_entropy, reduction=reduction), *to_double(input, target))
     assert actual[0].shape == ()
-    _assert_rounded(actual, exact)
+    assert_all_rounded(actual, exact)
 
 
 @kernel
@@ -91,10 +74,10 @@ def test_probabilities_need_not_sum_to_one(classes: int, device: str) -> None:
     target = torch.randn(4, classes, device=device)
     target[1] = 0
     target[2] *= 10
-    actual = _results(partial(F.cross_entropy, reduction="none"), input, target)
-    exact = _results(partial(oracles.soft_cross_entropy, reduction="none"), *_to_double(input, target))
+    actual = loss_and_gradients(partial(F.cross_entropy, reduction="none"), input, target)
+    exact = loss_and_gradients(partial(oracles.soft_cross_entropy, reduction="none"), *to_double(input, target))
     scale = (target.abs().sum(1) * input.abs().max()).max().item()
-    _assert_rounded(actual, exact, scale=scale)
+    assert_all_rounded(actual, exact, scale=scale)
     assert actual[0][1] == 0 and (actual[1][1] == 0).all()
 
 
@@ -114,9 +97,11 @@ def test_smoothing_with_weight_and_ignored_rows(
     for ignore_index in (-100, -2, 2):
         marked = target.masked_fill(ignored, ignore_index)
         function = partial(F.cross_entropy, ignore_index=ignore_index, label_smoothing=label_smoothing, **options)
-        results.append(_results(function, input, marked))
+        results.append(loss_and_gradients(function, input, marked))
     marked = target.masked_fill(ignored, -100)
-    exact = _results(partial(oracles.cross_entropy, label_smoothing=label_smoothing, **options), input, marked)
+    exact = loss_and_gradients(
+        partial(oracles.cross_entropy, label_smoothing=label_smoothing, **options), input, marked
+    )
     for actual in results:
         torch.testing.assert_close(actual, exact, equal_nan=True)
 
@@ -131,7 +116,7 @@ def test_no_weight_at_all(function: Callable[..., Tensor], label_smoothing: floa
     target = torch.tensor([0, 2, 0], device=device)
     weight = torch.tensor([0.0, 1.0, 0.0, 1.0], device=device)
     options = {} if function is F.nll_loss else {"label_smoothing": label_smoothing}
-    loss, grad = _results(partial(function, weight=weight, on_empty=on_empty, **options), input, target)
+    loss, grad = loss_and_gradients(partial(function, weight=weight, on_empty=on_empty, **options), input, target)
     if on_empty == "zero":
         assert loss == 0 and (grad == 0).all()
     else:
@@ -159,8 +144,8 @@ def test_tokens_that_fill_no_block(dtype: torch.dtype, device: str) -> None:
     input = torch.randn(3, 423, 67, device=device).to(dtype).flatten(0, 1)
     target = torch.randint(0, 67, (3, 423), device=device).flatten()
     target[::7] = -100
-    actual = _results(F.cross_entropy, input, target)
-    _assert_rounded(actual, _results(oracles.cross_entropy, *_to_double(input, target)))
+    actual = loss_and_gradients(F.cross_entropy, input, target)
+    assert_all_rounded(actual, loss_and_gradients(oracles.cross_entropy, *to_double(input, target)))
 
 
 @kernel
@@ -203,13 +188,13 @@ def test_vocabularies(classes: int, label_smoothing: float, dtype: torch.dtype, 
     input = torch.randn(3, classes, device=device).mul_(4).to(dtype)
     target = torch.tensor([classes - 1, -100, 0], device=device)
     function = partial(F.cross_entropy, label_smoothing=label_smoothing, z_loss=1e-4)
-    actual = _results(function, input, target)
+    actual = loss_and_gradients(function, input, target)
 
     def exact(x: Tensor) -> Tensor:
         squares = x.logsumexp(1)[[0, 2]].square()
         return oracles.cross_entropy(x, target, label_smoothing=label_smoothing) + 1e-4 * squares.mean()
 
-    _assert_rounded(actual, _results(exact, input.double()), roundings=5)
+    assert_all_rounded(actual, loss_and_gradients(exact, input.double()), roundings=5)
 
 
 @kernel
@@ -224,129 +209,10 @@ def test_transposed_logits_and_expanded_upstream_gradient(family: str, classes: 
         target = torch.rand(33, classes, device=device, dtype=torch.float64)  # of other strides
         function, oracle = F.cross_entropy, oracles.soft_cross_entropy
     grad_output = torch.tensor(0.7, device=device, dtype=torch.float64).expand(33)
-    actual = _results(partial(function, reduction="none"), input, target, grad_output=grad_output)
-    exact = _results(partial(oracle, reduction="none"), input, target, grad_output=grad_output)
+    actual = loss_and_gradients(partial(function, reduction="none"), input, target, grad_output=grad_output)
+    exact = loss_and_gradients(partial(oracle, reduction="none"), input, target, grad_output=grad_output)
     torch.testing.assert_close(actual, exact)
     assert actual[1].stride() == input.stride()
-
-
-# The focal loss: torchvision, kornia, mmcv, optax, sam3, ASL
-
-
-@kernel
-@ALL_DTYPES
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize("alpha", [None, 0.25])
-def test_focal_loss_is_a_fraction_of_cross_entropy(
-    alpha: float | None, gamma: float, dtype: torch.dtype, device: str
-) -> None:
-    input = torch.randn(40, 6, device=device).mul_(2).to(dtype)
-    target = torch.randint(0, 6, (40,), device=device)
-    weight = (
-        None if alpha is None else input.new_full((6,), alpha).index_fill(0, torch.tensor([2], device=device), 0.75)
-    )
-    out_dtype = torch.promote_types(dtype, torch.float32)
-    loss = F.softmax_focal_loss(input, target, weight, gamma, reduction="none", out_dtype=out_dtype)
-    plain = F.cross_entropy(input, target, reduction="none", out_dtype=out_dtype)
-    p = input.double().softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
-    fraction = (1 - p) ** gamma * (1.0 if weight is None else weight.double()[target])
-    assert_rounded(loss, plain.double() * fraction, roundings=4)
-
-
-@kernel
-@ALL_DTYPES
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("classes", [3, 40, 300])
-def test_focal_loss_of_saturated_logits(
-    classes: int, gamma: float, label_smoothing: float, dtype: torch.dtype, device: str
-) -> None:
-    """(1 - p)^(gamma - 1) is infinite where p is 1, and other implementations make NaN of it."""
-    input = torch.zeros(7, classes, device=device)
-    target = torch.tensor([0, 0, 1, 2, 2, 1, 0], device=device)
-    input[0, 0] = 100  # as sure as it gets, and right
-    input[1, 1] = 100  # and wrong
-    input[2, 1] = -100
-    input[3, 2] = 20
-    input[4] = torch.randn(classes, device=device) * 100
-    input[6, 0] = 60  # sure, and float32 still knows how sure
-    input = input.to(dtype)
-    options = {"gamma": gamma, "label_smoothing": label_smoothing, "reduction": "none"}
-    actual = _results(partial(F.softmax_focal_loss, **options), input, target)
-    exact = _results(partial(oracles.softmax_focal_loss, **options), *_to_double(input, target))
-    assert all(x.isfinite().all() for x in actual)
-    # Where 1 - p is below what float32 holds, it is 0, and so is the loss, of which (1e-44)^0.25 had left 1e-11.
-    vanished = 0.0
-    if dtype != torch.float64:
-        vanished = max(1e-9 if label_smoothing else 0.0, torch.finfo(dtype).smallest_normal)
-    is_half = dtype in (torch.bfloat16, torch.float16)
-    for ours, theirs, roundings in zip(actual, exact, (10, 100), strict=True):
-        relative = (1 if is_half else roundings) * 2 * ROUNDING[dtype]
-        torch.testing.assert_close(ours.double(), theirs, rtol=relative, atol=vanished)
-
-
-@kernel
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("largest", [1e9, 1e20, 1e30])
-def test_focal_loss_of_huge_logits(
-    largest: float, gamma: float, label_smoothing: float, dtype: torch.dtype, device: str
-) -> None:
-    input = torch.tensor([[1.0, 0.0, 0.1], [0.0, 1.0, 0.1], [1.0, 1.0, 0.1]], device=device)
-    input = input.mul(largest).to(dtype)
-    target = torch.tensor([0, 0, 0], device=device)
-    options = {"gamma": gamma, "label_smoothing": label_smoothing, "reduction": "none"}
-    actual = _results(partial(F.softmax_focal_loss, **options), input, target)
-    exact = _results(partial(oracles.softmax_focal_loss, **options), *_to_double(input, target))
-    _assert_rounded(actual, exact, roundings=5)
-
-
-@kernel
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_loss_of_impossible_classes(gamma: float, device: str) -> None:
-    input = torch.randn(4, 50, device=device)
-    target = torch.tensor([1, 1, 1, 1], device=device)
-    input[0, 5:] = -INF  # masked
-    input[1] = -INF  # nothing but the target is left
-    input[1, 1] = 3.0
-    input[2, 1] = -INF  # the target itself
-    loss, grad = _results(partial(F.softmax_focal_loss, gamma=gamma, reduction="none"), input, target)
-    alone = _results(partial(F.softmax_focal_loss, gamma=gamma, reduction="none"), input[:1, :5], target[:1])
-    torch.testing.assert_close([loss[:1], grad[:1, :5]], alone)
-    assert (grad[0, 5:] == 0).all()
-    assert loss[1] == 0 and (grad[1] == 0).all()
-    assert loss[2] == INF
-    assert loss[3].isfinite() and grad[3].isfinite().all()
-
-
-@kernel
-@ALL_REDUCTIONS
-@pytest.mark.parametrize("shape", [(40, 6), (3, 6, 4, 5), (7, 100)])
-def test_focal_loss_with_an_upstream_gradient_for_each_row(shape: tuple[int, ...], reduction: str, device: str) -> None:
-    input = torch.randn(shape, device=device, dtype=torch.float64)
-    target = torch.randint(0, shape[1], shape[:1] + shape[2:], device=device)
-    target.view(-1)[::5] = -100
-    options = {"weight": torch.rand(shape[1], device=device, dtype=torch.float64), "reduction": reduction, "gamma": 1.5}
-    grad_output = torch.randn(target.shape if reduction == "none" else (), device=device, dtype=torch.float64)
-    torch.testing.assert_close(
-        _results(partial(F.softmax_focal_loss, **options), input, target, grad_output=grad_output),
-        _results(partial(oracles.softmax_focal_loss, **options), input, target, grad_output=grad_output),
-    )
-
-
-@pytest.mark.heavy
-@kernel
-@ALL_REDUCTIONS
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_derivatives_of_all_options_at_once(gamma: float, reduction: str, device: str) -> None:
-    input = torch.randn(4, 5, device=device, dtype=torch.float64, requires_grad=True)
-    target = torch.tensor([0, 4, -100, 2], device=device)
-    weight, rows = torch.rand(5, device=device).double(), torch.rand(4, device=device).double()
-    options = {"z_loss": 0.1, "softcap": 4.0, "logit_scale": 1.3, "sample_weight": rows, "label_smoothing": 0.2}
-    function = partial(F.softmax_focal_loss, target=target, weight=weight, gamma=gamma, reduction=reduction, **options)
-    assert torch.autograd.gradcheck(function, input, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(function, input)
 
 
 # What hurt users
@@ -381,8 +247,10 @@ def test_mean_over_no_probabilities(device: str) -> None:
 def test_zero_where_empty_changes_nothing_else(function: Callable[..., Tensor], device: str) -> None:
     input = torch.randn(6, 5, device=device)
     target = torch.tensor([0, 4, -100, 2, -100, 1], device=device)
-    expected = _results(function, input, target)
-    torch.testing.assert_close(_results(partial(function, on_empty="zero"), input, target), expected, rtol=0, atol=0)
+    expected = loss_and_gradients(function, input, target)
+    torch.testing.assert_close(
+        loss_and_gradients(partial(function, on_empty="zero"), input, target), expected, rtol=0, atol=0
+    )
     input[0, 3] = torch.nan  # is not hidden
     target[0] = 3
     assert function(input, target, on_empty="zero").isnan()
@@ -400,8 +268,8 @@ def test_float16_mean_over_more_rows_than_float16_can_count(family: str, device:
         target = torch.rand(70000, 3, device=device).half()
         function, oracle = F.cross_entropy, oracles.soft_cross_entropy
     grad_output = torch.tensor(1024.0, device=device)
-    actual = _results(function, input, target, grad_output=grad_output)
-    exact = _results(oracle, *_to_double(input, target), grad_output=grad_output.double())
+    actual = loss_and_gradients(function, input, target, grad_output=grad_output)
+    exact = loss_and_gradients(oracle, *to_double(input, target), grad_output=grad_output.double())
     assert_rounded(actual[0], exact[0])
     assert actual[1].abs().max() > 0
     torch.testing.assert_close(actual[1].double(), exact[1], rtol=1e-3, atol=2.0**-24)
@@ -417,9 +285,9 @@ def test_impossible_classes_without_probability(classes: int, device: str) -> No
     input[:, masked] = -INF
     target[:, masked] = 0
     target[2, 1] = 0.5
-    actual = _results(partial(F.cross_entropy, reduction="none"), input, target)
-    exact = _results(
-        partial(oracles.soft_cross_entropy, reduction="none"), *_to_double(input[:2, ~masked], target[:2, ~masked])
+    actual = loss_and_gradients(partial(F.cross_entropy, reduction="none"), input, target)
+    exact = loss_and_gradients(
+        partial(oracles.soft_cross_entropy, reduction="none"), *to_double(input[:2, ~masked], target[:2, ~masked])
     )
     assert_rounded(actual[0][:2], exact[0], roundings=3)
     assert_rounded(actual[1][:2, ~masked], exact[1], roundings=3, scale=target.sum(1).max().item())
@@ -434,8 +302,10 @@ def test_masked_logits_under_a_cap(classes: int, device: str) -> None:
     input = torch.randn(4, classes, device=device)
     input[:, 1::2] = -INF
     target = torch.tensor([0, 2, 1, 0], device=device)
-    actual = _results(partial(F.cross_entropy, softcap=5.0, reduction="none"), input, target)
-    expected = _results(partial(F.cross_entropy, softcap=5.0, reduction="none"), input.clamp(min=-1e4), target)
+    actual = loss_and_gradients(partial(F.cross_entropy, softcap=5.0, reduction="none"), input, target)
+    expected = loss_and_gradients(
+        partial(F.cross_entropy, softcap=5.0, reduction="none"), input.clamp(min=-1e4), target
+    )
     assert all(x.isfinite().all() for x in actual)
     torch.testing.assert_close(actual, expected)
 
@@ -475,7 +345,7 @@ def test_same_bits_on_every_run(shape: tuple[int, ...], family: str, device: str
     try:
         for count in (1, 2, 2, 3, 7, 1):
             torch.set_num_threads(count)
-            runs.append(_results(function, input, target))
+            runs.append(loss_and_gradients(function, input, target))
     finally:
         torch.set_num_threads(threads)
     for run in runs[1:]:

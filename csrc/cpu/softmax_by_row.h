@@ -18,11 +18,9 @@ constexpr int64_t kMinTileRows = 64;
 
 constexpr int64_t kNoTarget = -1;
 
-// Calls f(begin, end) for classes whose terms are added up by themselves: one sum over all classes would lose accuracy,
-// the more where the terms are alike.
+// Calls f(begin, end) for classes that are added up in one sum.
 template <class F>
 void for_each_part(int64_t classes, F f) {
-  constexpr int64_t kClassesPerSum = 64;
   for (int64_t begin = 0; begin < classes; begin += kClassesPerSum) f(begin, std::min(begin + kClassesPerSum, classes));
 }
 

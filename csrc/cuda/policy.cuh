@@ -17,8 +17,6 @@ constexpr int min_blocks(int threads, bool many_registers) { return (many_regist
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;
-// Classes that it adds up in one sum. Where there are more, the sums of parts are added: one long sum loses accuracy.
-constexpr int64_t kClassesPerSum = 64;
 
 // Rows that one block sums up: enough to be worth a block, few enough that a million rows fill the GPU.
 constexpr int64_t kRowsPerSlice = 4096;

@@ -46,6 +46,10 @@ struct RowReport {
 // those, and the weight at the maximum apart from that below it, so that of neither the other hides a part.
 enum class Gaps { kNone, kSum, kSumAndWeights };
 
+// Classes that lie one after another and are added up in one sum. Where there are more, the sums of parts are added:
+// one long sum loses accuracy, the more where its terms are alike.
+constexpr int64_t kClassesPerSum = 64;
+
 // Sums over the classes seen so far. `kEntropy` adds what the entropy needs.
 template <class T, Gaps kGaps, bool kEntropy = false>
 struct SoftmaxSums {
