@@ -16,8 +16,13 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from ce_ext import _C, derivatives, soft_derivatives
-from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
+from ce_ext import _C, binary_derivatives, derivatives, soft_derivatives
+from ce_ext.options import (
+    BinaryCrossEntropyOptions,
+    CrossEntropyOptions,
+    LogSoftmaxOptions,
+    SoftCrossEntropyOptions,
+)
 from ce_ext.reductions import MEAN
 
 # (op, batch_size, in_dims, tensors, options) -> (results, out_dims)
@@ -169,4 +174,12 @@ log_softmax = register(
     backward_gradient=derivatives.log_softmax_backward_gradient,
     backward_tangent=derivatives.log_softmax_backward_tangent,
     vmap=vmap_with_dim,
+)
+binary_cross_entropy = register(
+    "ce_ext::binary_cross_entropy",
+    BinaryCrossEntropyOptions,
+    tangent=binary_derivatives.tangent,
+    backward_gradient=binary_derivatives.backward_gradient,
+    backward_tangent=binary_derivatives.backward_tangent,
+    vmap=vmap_with_batch_dims(lambda options: set() if options.reduction == MEAN else {"denominator"}),
 )

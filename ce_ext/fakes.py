@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
+from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.reductions import MEAN, NONE
 from ce_ext.shapes import opmath_dtype, row_shape
 
@@ -88,6 +88,47 @@ def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *shared, report, _ = arguments
     loss, _, _, *reports = _cross_entropy_forward(*shared, False, report)
     return loss, *reports
+
+
+@torch.library.register_fake("ce_ext::binary_cross_entropy_forward")
+def _(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    class_alpha: Tensor | None,
+    *arguments: Any,
+) -> tuple[Tensor, Tensor]:
+    _check_devices(input=input, target=target, weight=weight, pos_weight=pos_weight, alpha=class_alpha)
+    options = BinaryCrossEntropyOptions(*arguments)
+    batch = input.shape[: options.batch_dims]
+    if options.reduction == NONE:
+        loss = torch.empty_like(input, dtype=options.out_dtype)
+    else:
+        loss = input.new_empty(batch, dtype=options.out_dtype)
+    return loss, input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath_dtype(input))
+
+
+@torch.library.register_fake("ce_ext::binary_cross_entropy_backward")
+def _(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    class_alpha: Tensor | None,
+    denominator: Tensor,
+    *arguments: Any,
+) -> tuple[Tensor | None, ...]:
+    tensors = {"target": target, "weight": weight, "pos_weight": pos_weight}
+    _check_devices(input=input, grad_output=grad_output, **tensors, alpha=class_alpha)
+    options = BinaryCrossEntropyOptions(*arguments)
+    return (
+        torch.empty_like(input) if options.needs_input else None,
+        torch.empty_like(target) if options.needs_target else None,
+        weight.new_empty(weight.shape) if options.needs_weight and weight is not None else None,
+        pos_weight.new_empty(pos_weight.shape) if options.needs_pos_weight and pos_weight is not None else None,
+    )
 
 
 @torch.library.register_fake("ce_ext::log_softmax_forward")

@@ -9,7 +9,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from typing_extensions import Unpack
 
 from ce_ext import autograd
-from ce_ext.options import LogSoftmaxOptions, SoftmaxLossOptions
+from ce_ext.binary_loss import binary_loss
+from ce_ext.options import BinaryLossOptions, LogSoftmaxOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
 from ce_ext.softmax_loss import plain_cross_entropy, softmax_loss
 
@@ -224,3 +225,148 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
         if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
     return autograd.log_softmax(input, LogSoftmaxOptions(dim % dims, dtype))
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    **options: Unpack[BinaryLossOptions],
+) -> Tensor:
+    r"""Binary cross entropy between probabilities and targets, as `torch.nn.functional.binary_cross_entropy`.
+
+    For each element, with weight :math:`w`, target :math:`t` and probability :math:`p`,
+
+    .. math::
+        \ell = -w \left(t \max(\log p, -100) + (1 - t) \max(\log(1 - p), -100)\right).
+
+    Where there is a logit, `binary_cross_entropy_with_logits` is quicker and more accurate.
+
+    Tensors are read in place whatever their strides, and the gradients have their memory formats. Arithmetic is in
+    float32 (float64 for a float64 input) and rounds once, at the end: half types are as safe as float32, and autocast
+    is no reason to refuse them.
+
+    Args:
+        input: probabilities of any shape; float64, float32, bfloat16 or float16.
+        target: of the shape of ``input``, mostly 0 or 1, or between them. Of a floating dtype, to which the loss is
+            differentiable, too, or of an integer one or bool, which are used as they are.
+        weight: a factor for each element, of any shape that broadcasts to that of ``input``, which makes no copies of
+            it. Differentiable.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        **options: what torch does not have, all of it off by default: `ce_ext.options.BinaryLossOptions`.
+
+    Returns:
+        The loss: of the shape of ``input`` for ``"none"``, else a scalar; in ``out_dtype``, or the dtype of ``input``,
+        or the one that a wider ``target`` promotes it to.
+
+    Raises:
+        TypeError: ``input`` or ``target`` is not a tensor.
+        ValueError: their shapes differ, ``reduction`` is none of the three, or options have values that they cannot
+            have, or not together.
+        RuntimeError: on the CPU, ``input`` is not between 0 and 1 (elsewhere the loss is NaN); or any other shape,
+            dtype, device or value that does not fit.
+        NotImplementedError: ``input`` is not floating-point.
+
+    The formula is that of `torch.nn.BCELoss`.
+
+    Example:
+        >>> probabilities = torch.rand(3, 5, requires_grad=True)
+        >>> ce_ext.functional.binary_cross_entropy(probabilities, torch.rand(3, 5) > 0.5).backward()
+    """
+    if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, reduction)
+        return handle_torch_function(binary_cross_entropy, arguments[:3], *arguments, **options)
+    return binary_loss(input, target, weight, None, reduction, input_is_probability=True, **options)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    **options: Unpack[BinaryLossOptions],
+) -> Tensor:
+    r"""Binary cross entropy between logits and targets, as `torch.nn.functional.binary_cross_entropy_with_logits`.
+
+    For each element, with weight :math:`w`, weight of positives :math:`P`, target :math:`t` and logit :math:`x`,
+
+    .. math::
+        \ell = w \left(P t \log(1 + e^{-x}) + (1 - t) \log(1 + e^{x})\right).
+
+    The loss and the gradient keep their relative accuracy however confident the prediction is, and are finite or
+    infinite, but not NaN, for infinite logits.
+
+    Args:
+        input: logits of any shape; float64, float32, bfloat16 or float16.
+        target, weight, reduction, options: as those of `binary_cross_entropy`.
+        pos_weight: a factor for the positive targets, of any shape that broadcasts to that of ``input``: (C) for
+            (N, C), as a rule. Differentiable.
+
+    Returns, Raises: as `binary_cross_entropy`, but any logit will do.
+
+    The formula is that of `torch.nn.BCEWithLogitsLoss`.
+
+    Example:
+        >>> logits = torch.randn(3, 5, requires_grad=True)
+        >>> target, pos_weight = torch.rand(3, 5) > 0.9, torch.full((5,), 9.0)
+        >>> ce_ext.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=pos_weight).backward()
+    """
+    if has_torch_function_variadic(input, target, weight, pos_weight):
+        arguments = (input, target, weight, reduction, pos_weight)
+        tensors = (input, target, weight, pos_weight)
+        return handle_torch_function(binary_cross_entropy_with_logits, tensors, *arguments, **options)
+    return binary_loss(input, target, weight, pos_weight, reduction, **options)
+
+
+def sigmoid_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    alpha: Tensor | float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "none",
+    **options: Unpack[SigmoidFocalLossOptions],
+) -> Tensor:
+    r"""The focal loss of sigmoid probabilities, as `torchvision.ops.sigmoid_focal_loss`.
+
+    For each element, with :math:`p` the sigmoid of its logit,
+
+    .. math::
+        \alpha_t\, (1 - p_t)^\gamma\, \ell, \qquad
+        p_t = p\, t + (1 - p)(1 - t), \qquad \alpha_t = \alpha\, t + (1 - \alpha)(1 - t),
+
+    where :math:`\ell` is the loss of `binary_cross_entropy_with_logits`. It is finite for every :math:`\gamma \ge 0`
+    and every finite logit, so is its gradient, and both keep their relative accuracy. ``gamma=0, alpha=-1`` is
+    `binary_cross_entropy_with_logits`.
+
+    Args:
+        input: logits of any shape; float64, float32, bfloat16 or float16.
+        target: of the shape of ``input``, as that of `binary_cross_entropy`. Or the class of each row, of an integer
+            dtype and of shape (), (N) or (N, d1, ...) for logits of shape (C), (N, C) or (N, C, d1, ...) with C > 1:
+            the element of that class is positive, all others are negative, and all of them are for the target C, which
+            is the background.
+        alpha: the weight of positives, in [0, 1]; negatives have 1 - alpha. -1 for no weights. Or one for each class
+            or element: a tensor that broadcasts to the shape of ``input``. Not differentiable.
+        gamma: how fast the factor fades as the target is found, >= 0.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. The mean is that of elements; detectors divide the sum by the
+            number of positive rows instead, which is what ``denominator`` is for.
+        **options: `ce_ext.options.SigmoidFocalLossOptions`, all of it off by default.
+
+    Returns, Raises: as `binary_cross_entropy_with_logits`; ValueError also for an ``alpha`` or ``gamma`` that it cannot
+    have, and on the CPU IndexError for a class that is none, not background and not ignored (elsewhere the loss of its
+    row is NaN).
+
+    From Lin et al., "Focal Loss for Dense Object Detection", 2017.
+
+    Example:
+        >>> logits = torch.randn(3, 5, requires_grad=True)
+        >>> classes = torch.tensor([1, 5, 4])  # 5 is the background
+        >>> ce_ext.functional.sigmoid_focal_loss(logits, classes, reduction="mean", denominator=2).backward()
+    """
+    if has_torch_function_variadic(input, target, alpha):
+        arguments = (input, target, alpha, gamma, reduction)
+        return handle_torch_function(sigmoid_focal_loss, arguments[:3], *arguments, **options)
+    return binary_loss(
+        input, target, reduction=reduction, target_may_be_class=True, alpha=alpha, gamma=gamma, **options
+    )

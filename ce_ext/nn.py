@@ -8,32 +8,39 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ce_ext import functional
-from ce_ext.options import SoftmaxLossOptions
+from ce_ext.options import BinaryLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 
 
-class _SoftmaxLoss(torch.nn.Module):
-    """A loss of rows of classes; `weight` is a buffer, so that it moves and is saved with the module."""
+class _Loss(torch.nn.Module):
+    """A function and its arguments: tensors are buffers, so that they move and are saved with the module."""
 
-    weight: Tensor | None
-
-    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str, **options: Any) -> None:
+    def __init__(self, reduction: str, **options: Any) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
         self.reduction = reduction
         self.options = options
 
     def extra_repr(self) -> str:
-        shown = {"ignore_index": self.ignore_index, "reduction": self.reduction, **self._arguments(), **self.options}
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        shown = {name: value for name, value in self._arguments().items() if name not in self._buffers}
+        return ", ".join(f"{name}={value!r}" for name, value in (shown | self.options).items())
 
     def _arguments(self) -> dict[str, Any]:
-        """What the function takes besides weight, ignore_index, reduction and options."""
-        return {}
+        """What the function takes besides input, target and options."""
+        return {"reduction": self.reduction}
 
     def _call(self, function: Callable[..., Any], input: Tensor, target: Tensor, options: Any) -> Any:
-        arguments = {"ignore_index": self.ignore_index, "reduction": self.reduction, **self._arguments()}
-        return function(input, target, self.weight, **arguments, **{**self.options, **options})
+        return function(input, target, **{**self._arguments(), **self.options, **options})
+
+
+class _SoftmaxLoss(_Loss):
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str, **options: Any) -> None:
+        super().__init__(reduction, **options)
+        self.register_buffer("weight", weight)
+        self.ignore_index = ignore_index
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"weight": self.weight, "ignore_index": self.ignore_index, **super()._arguments()}
 
 
 class CrossEntropyLoss(_SoftmaxLoss):
@@ -58,7 +65,7 @@ class CrossEntropyLoss(_SoftmaxLoss):
         return self._call(functional.cross_entropy, input, target, options)
 
     def _arguments(self) -> dict[str, Any]:
-        return {"label_smoothing": self.label_smoothing}
+        return {"label_smoothing": self.label_smoothing, **super()._arguments()}
 
 
 class SoftmaxFocalLoss(CrossEntropyLoss):
@@ -105,3 +112,86 @@ class LogSoftmax(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
+
+
+class _BinaryLoss(_Loss):
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None, reduction: str, **options: Any) -> None:
+        super().__init__(reduction, **options)
+        self.register_buffer("weight", weight)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"weight": self.weight, **super()._arguments()}
+
+
+class BCELoss(_BinaryLoss):
+    """`ce_ext.functional.binary_cross_entropy` as a module, as `torch.nn.BCELoss`.
+
+    Args and shapes are those of the function. Options may be given here, or with a call: ``loss(input, target,
+    denominator=...)``.
+    """
+
+    def __init__(
+        self, weight: Tensor | None = None, reduction: str = "mean", **options: Unpack[BinaryLossOptions]
+    ) -> None:
+        super().__init__(weight, reduction, **options)
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
+        return self._call(functional.binary_cross_entropy, input, target, options)
+
+
+class BCEWithLogitsLoss(_BinaryLoss):
+    """`ce_ext.functional.binary_cross_entropy_with_logits` as a module, as `torch.nn.BCEWithLogitsLoss`.
+
+    Args and shapes are those of the function. Options may be given here, or with a call.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        **options: Unpack[BinaryLossOptions],
+    ) -> None:
+        super().__init__(weight, reduction, **options)
+        self.register_buffer("pos_weight", pos_weight)
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
+        return self._call(functional.binary_cross_entropy_with_logits, input, target, options)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "pos_weight": self.pos_weight}
+
+
+class SigmoidFocalLoss(_BinaryLoss):
+    """`ce_ext.functional.sigmoid_focal_loss` as a module. Args and shapes are those of the function."""
+
+    alpha: Tensor | float
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        alpha: Tensor | float = 0.25,
+        gamma: float = 2.0,
+        reduction: str = "none",
+        *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
+        **options: Unpack[BinaryLossOptions],
+    ) -> None:
+        super().__init__(weight, reduction, **options)
+        self.register_buffer("pos_weight", pos_weight)
+        if isinstance(alpha, Tensor):
+            self.register_buffer("alpha", alpha)
+        else:
+            self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[SigmoidFocalLossOptions]) -> Tensor:
+        return self._call(functional.sigmoid_focal_loss, input, target, options)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, "gamma": self.gamma, **super()._arguments(), "pos_weight": self.pos_weight}

@@ -59,6 +59,41 @@ class SoftmaxLossOptions(TypedDict, total=False):
     a pass over the gradient."""
 
 
+class BinaryLossOptions(TypedDict, total=False):
+    """What the binary losses of `ce_ext.functional` have beyond the arguments of torch and torchvision.
+
+    All of it is off by default.
+    """
+
+    label_smoothing: float
+    """s in [0, 1]: the loss is taken of the targets ``(1 - s) * target + s / 2``."""
+
+    ignore_index: int | None
+    """The target of elements that add nothing to the loss, are not counted by the mean and get a gradient of zero. Of
+    class indices, that of rows. None, the default, ignores nothing."""
+
+    denominator: Tensor | float | None
+    """What the mean divides by, in place of the number of elements: that of the positive ones of all processes, say. A
+    tensor is differentiable."""
+
+    on_empty: str
+    """What the mean of no elements is: ``"nan"`` as in torch, or ``"zero"``, with a gradient of zeros."""
+
+    out_dtype: torch.dtype | None
+    """The dtype of the loss, that of ``input`` by default, or the wider one of a floating ``target``. A float32 loss of
+    a half input is not rounded to half."""
+
+
+class SigmoidFocalLossOptions(BinaryLossOptions, total=False):
+    """Those of `sigmoid_focal_loss`."""
+
+    weight: Tensor | None
+    """As that of `binary_cross_entropy_with_logits`."""
+
+    pos_weight: Tensor | None
+    """Likewise: a factor of the positive part of the cross entropy, besides alpha."""
+
+
 class CrossEntropyOptions(NamedTuple):
     """The settings of the ops, in their order."""
 
@@ -100,6 +135,24 @@ class SoftCrossEntropyOptions(NamedTuple):
 
     def of_backward(self) -> "tuple[Any, ...]":
         return self[:-2]
+
+
+class BinaryCrossEntropyOptions(NamedTuple):
+    """Those of the ops of binary cross entropy and the sigmoid focal loss."""
+
+    reduction: int
+    input_is_probability: bool = False
+    gamma: float = 0.0
+    alpha: float = -1.0  # or -1 for none
+    label_smoothing: float = 0.0
+    ignore_index: int | None = None
+    zero_if_empty: bool = False
+    out_dtype: torch.dtype | None = None
+    needs_input: bool = False  # whether backward gives its gradient; autograd asks for those that there may be
+    needs_target: bool = False
+    needs_weight: bool = False
+    needs_pos_weight: bool = False
+    batch_dims: int = 0
 
 
 class LogSoftmaxOptions(NamedTuple):

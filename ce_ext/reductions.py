@@ -1,4 +1,39 @@
-"""How the losses of rows become the result: the names users give, and the numbers the ops take."""
+"""How the losses of rows or elements become the result: the names users give, the numbers the ops take, and what the
+mean divides by."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
 
 NONE, MEAN, SUM = 0, 1, 2
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
+
+
+def number_of(reduction: str) -> int:
+    number = REDUCTIONS.get(reduction)
+    if number is None:
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
+    return number
+
+
+def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: Any) -> None:
+    if on_empty not in ("nan", "zero"):
+        raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
+    if denominator is not None and reduction != "mean":
+        raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
+    if not isinstance(denominator, (Tensor, float, int, type(None))):
+        raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
+    if isinstance(denominator, Tensor) and denominator.dim() > 0:
+        raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
+    if out_dtype is not None and not (isinstance(out_dtype, torch.dtype) and out_dtype.is_floating_point):
+        raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
+
+
+def divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
+    """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
+    if on_empty == "nan":
+        return denominator
+    if isinstance(denominator, Tensor):
+        return denominator.where(denominator != 0, torch.inf)
+    return denominator or torch.inf

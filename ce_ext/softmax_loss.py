@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, with_grad
+from ce_ext import autograd, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
-from ce_ext.reductions import REDUCTIONS, SUM
 from ce_ext.shapes import opmath_dtype
 
 # All that the op takes after label smoothing, as it is where no option is given.
@@ -66,10 +65,12 @@ def softmax_loss(
     how = _check(input, target, weight, reduction)
     if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
         raise ValueError("input must have a dimension of classes, but got shape []")
-    _check_options(reduction, sample_weight, denominator, on_empty, out_dtype)
-    divisor = None if denominator is None else _divisor(denominator, on_empty)
+    if sample_weight is not None and sample_weight.requires_grad:
+        raise RuntimeError("sample_weight is not differentiable and must not require grad")
+    reductions.check_options(reduction, denominator, on_empty, out_dtype)
+    divisor = None if denominator is None else reductions.divisor(denominator, on_empty)
     if divisor is not None:
-        how = SUM
+        how = reductions.SUM
     kernel_dtype = None if divisor is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
     tensors = (input, target, weight, sample_weight)
     zero_if_empty = on_empty == "zero"
@@ -112,27 +113,7 @@ def _check(input: Any, target: Any, weight: Tensor | None, reduction: str) -> in
         raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
     if weight is not None and weight.requires_grad:
         raise RuntimeError("weight is not differentiable and must not require grad")
-    how = REDUCTIONS.get(reduction)
-    if how is None:
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
-    return how
-
-
-def _check_options(
-    reduction: str, sample_weight: Tensor | None, denominator: Any, on_empty: str, out_dtype: Any
-) -> None:
-    if on_empty not in ("nan", "zero"):
-        raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
-    if sample_weight is not None and sample_weight.requires_grad:
-        raise RuntimeError("sample_weight is not differentiable and must not require grad")
-    if denominator is not None and reduction != "mean":
-        raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-    if not isinstance(denominator, (Tensor, float, int, type(None))):
-        raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
-    if isinstance(denominator, Tensor) and denominator.dim() > 0:
-        raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
-    if out_dtype is not None and not (isinstance(out_dtype, torch.dtype) and out_dtype.is_floating_point):
-        raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
+    return reductions.number_of(reduction)
 
 
 def _check_for_probabilities(ignore_index: int, inplace: bool) -> None:
@@ -140,15 +121,6 @@ def _check_for_probabilities(ignore_index: int, inplace: bool) -> None:
         raise RuntimeError(f"ignore_index has no meaning for class probabilities, but got {ignore_index}")
     if inplace:
         raise ValueError("inplace must be False for class probabilities, but got True")
-
-
-def _divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
-    """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
-    if on_empty == "nan":
-        return denominator
-    if isinstance(denominator, Tensor):
-        return denominator.where(denominator != 0, torch.inf)
-    return denominator or torch.inf
 
 
 def _stats(report: Tensor, argmax: Tensor) -> SoftmaxStats:

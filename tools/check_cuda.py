@@ -2,12 +2,14 @@
 
 No kernel may spill registers or keep anything else in local memory. What more is asked of one follows from its name:
 
-    *_by_class           it walks contiguous classes, in a loop that loads 128 bits at a time
-    *_backward_by_class  and that stores 128 bits at a time, too
-    *_by_class, *_by_row it computes in float64 only if double is among its template arguments
+    *_by_class, *_in_packs    it walks contiguous memory, in a loop that loads 128 bits at a time
+    *_backward_*              and if it does, the loop stores 128 bits at a time, too
+    *_by_class, *_by_row      it computes in float64 only if double is among its template arguments
+    *_in_packs, *_by_element  likewise in its loops, after which it may add up in float64
 """
 
 import argparse
+import itertools
 import os
 import re
 import sys
@@ -44,14 +46,18 @@ def faults(kernel: Kernel) -> Iterator[str]:
         yield f"spills registers, {kernel.spills} bytes of stores and loads"
     elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
-    if name.endswith("_by_class"):
+    if name.endswith(("_by_class", "_in_packs")):
         wanted = {"loads": WIDE_LOAD}
-        if name.endswith("_backward_by_class"):
+        if "_backward_" in name:
             wanted["stores"] = WIDE_STORE
         if not any(all(_opcodes(loop, access) for access in wanted.values()) for loop in kernel.loops()):
             yield f"has no loop with 128-bit global {' and '.join(wanted)}"
-    float64 = _opcodes(kernel.code, FLOAT64)
-    if name.endswith(("_by_class", "_by_row")) and float64 and not re.search(r"\bdouble\b", arguments):
+    float64: set[str] = set()
+    if name.endswith(("_by_class", "_by_row")):
+        float64 = _opcodes(kernel.code, FLOAT64)
+    elif name.endswith(("_in_packs", "_by_element")):
+        float64 = _opcodes(itertools.chain(*kernel.loops()), FLOAT64)
+    if float64 and not re.search(r"\bdouble\b", arguments):
         yield f"computes in float64: {', '.join(sorted(float64))}"
 
 

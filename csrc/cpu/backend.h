@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "host/binary_cross_entropy_problem.h"
 #include "host/cross_entropy_problem.h"
 #include "host/driver.h"
 #include "host/log_softmax_problem.h"
@@ -21,6 +22,8 @@ struct Backend {
   static int64_t run(const SoftCrossEntropyBackward& problem);
   static int64_t run(const LogSoftmaxForward& problem);
   static int64_t run(const LogSoftmaxBackward& problem);
+  static int64_t run(const BinaryCrossEntropyForward& problem);
+  static int64_t run(const BinaryCrossEntropyBackward& problem);
 };
 
 }  // namespace ce_ext::cpu

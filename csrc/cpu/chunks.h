@@ -23,22 +23,23 @@ struct Chunk {
   int64_t rows;
 };
 
-// Equal groups of rows, each cut into chunks of its own.
+// Equal groups of rows, each cut into chunks of its own. First comes the first chunk of every group: where groups are
+// interleaved in memory, what one brings into the cache serves the next.
 struct Chunks {
+  int64_t groups;
   int64_t group_rows;
   int64_t chunk_rows;
-  int64_t per_group;
   int64_t count;
 
-  Chunks(int64_t rows, int64_t groups, int64_t chunk_rows_)
-      : group_rows(groups > 0 ? rows / groups : 0),
+  Chunks(int64_t rows, int64_t groups_, int64_t chunk_rows_)
+      : groups(groups_),
+        group_rows(groups > 0 ? rows / groups : 0),
         chunk_rows(chunk_rows_),
-        per_group((group_rows + chunk_rows - 1) / chunk_rows),
-        count(per_group * groups) {}
+        count((group_rows + chunk_rows - 1) / chunk_rows * groups) {}
 
   Chunk operator[](int64_t index) const {
-    const int64_t start = index % per_group * chunk_rows;
-    return {index / per_group * group_rows + start, std::min(chunk_rows, group_rows - start)};
+    const int64_t start = index / groups * chunk_rows;
+    return {index % groups * group_rows + start, std::min(chunk_rows, group_rows - start)};
   }
 
   // Calls f(index, chunk) for every chunk, on all threads.

@@ -39,6 +39,9 @@ struct Lanes {
     return n == kSize ? Lanes(value) : where(iota() < Lanes(T(n)), Lanes(value), Lanes());
   }
 
+  // These in the first n lanes, 0 in the others.
+  Lanes keep_first(int64_t n) const { return n == kSize ? *this : where(iota() < Lanes(T(n)), *this, Lanes()); }
+
   static Lanes iota() { return Lanes(Vec::arange(T(0), T(1))); }
 
   template <class S>
@@ -91,6 +94,8 @@ struct Lanes {
   friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(Vec::blendv(b.vec, a.vec, mask.bits)); }
   // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
+  friend Lanes minimum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_max(a.vec, b.vec)); }
+  friend Lanes abs(Lanes x) { return Lanes(x.vec.abs()); }
   friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
   friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
@@ -113,6 +118,23 @@ void write(A* p, A value) {
 template <class A>
 void write(A* p, Lanes<A> value) {
   value.store(p);
+}
+
+inline Lanes<double> log1p_unit(Lanes<double> x) { return log1p(x); }
+
+// Within 2 ulp. x times a minimax polynomial for log1p(x) / x.
+inline Lanes<float> log1p_unit(Lanes<float> x) {
+  using Vec = at::vec::Vectorized<float>;
+  using at::vec::fmadd;
+  Vec q = fmadd(x.vec, Vec(-0x1.a93368p-9f), Vec(0x1.453f0ep-6f));
+  q = fmadd(q, x.vec, Vec(-0x1.d29ccap-5f));
+  q = fmadd(q, x.vec, Vec(0x1.b25360p-4f));
+  q = fmadd(q, x.vec, Vec(-0x1.397562p-3f));
+  q = fmadd(q, x.vec, Vec(0x1.92f696p-3f));
+  q = fmadd(q, x.vec, Vec(-0x1.ff0f88p-3f));
+  q = fmadd(q, x.vec, Vec(0x1.554c80p-2f));
+  q = fmadd(q, x.vec, Vec(-0x1.ffffbep-2f));
+  return Lanes<float>(x.vec * fmadd(q, x.vec, Vec(1.0f)));
 }
 
 inline Lanes<double> exp(Lanes<double> x) { return Lanes<double>(x.vec.exp()); }

@@ -38,7 +38,7 @@ void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<Row
   using A = opmath_t<S>;
   for (int64_t g = 0; g < p.groups && p.reduction != Reduction::kNone; ++g) {
     RowTotals total;
-    for (int64_t i = g * chunks.per_group; i < (g + 1) * chunks.per_group; ++i) total.merge(totals[i]);
+    for (int64_t i = g; i < chunks.count; i += p.groups) total.merge(totals[i]);
     const double divisor = total.divisor(p.zero_if_empty);
     const bool mean = p.reduction == Reduction::kMean;
     const double loss = mean ? total.loss / divisor : total.loss;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "host/binary_cross_entropy_problem.h"
 #include "host/cross_entropy_problem.h"
 #include "host/log_softmax_problem.h"
 #include "host/soft_cross_entropy_problem.h"
@@ -19,6 +20,8 @@ int64_t workspace_size(const SoftCrossEntropyForward& problem);
 int64_t workspace_size(const SoftCrossEntropyBackward& problem);
 int64_t workspace_size(const LogSoftmaxForward& problem);
 int64_t workspace_size(const LogSoftmaxBackward& problem);
+int64_t workspace_size(const BinaryCrossEntropyForward& problem);
+int64_t workspace_size(const BinaryCrossEntropyBackward& problem);
 
 void launch(const CrossEntropyForward& problem, void* workspace, CUstream_st* stream);
 void launch(const CrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
@@ -27,5 +30,7 @@ void launch(const SoftCrossEntropyForward& problem, void* workspace, CUstream_st
 void launch(const SoftCrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
 void launch(const LogSoftmaxForward& problem, void* workspace, CUstream_st* stream);
 void launch(const LogSoftmaxBackward& problem, void* workspace, CUstream_st* stream);
+void launch(const BinaryCrossEntropyForward& problem, void* workspace, CUstream_st* stream);
+void launch(const BinaryCrossEntropyBackward& problem, void* workspace, CUstream_st* stream);
 
 }  // namespace ce_ext::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "cuda/portability.cuh"
@@ -77,7 +78,10 @@ __device__ __forceinline__ void store_pack(S* p, const opmath_t<S> (&values)[kCo
       Pack<S> pack;
 #pragma unroll
       for (int i = 0; i < kSize; ++i) store(&pack.values[i], values[first + i]);
-      *reinterpret_cast<Pack<S>*>(p + first) = pack;
+      // Said outright: the compiler does not see every store of a whole pack as one.
+      uint4 bits;
+      memcpy(&bits, &pack, sizeof(bits));
+      __stwb(reinterpret_cast<uint4*>(p + first), bits);
     }
   }
 }

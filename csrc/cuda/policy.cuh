@@ -22,4 +22,8 @@ constexpr int kClassesInFlight = 4;
 constexpr int64_t kRowsPerSlice = 4096;
 constexpr int kThreadsToSum = 256;
 
+// Elements that one block works on: enough for many packs a thread, few enough for a million elements to fill the GPU.
+constexpr int64_t kElementsPerSlice = 8192;
+constexpr int kThreadsByElement = 256;
+
 }  // namespace ce_ext::cuda

@@ -1,14 +1,11 @@
 // From the losses of rows to those of groups: the kernels that add them up, and class weights, and their launch.
 #pragma once
 
-#include "cuda/block_reduce.cuh"
 #include "cuda/cross_entropy_rows.cuh"
-#include "cuda/policy.cuh"
+#include "cuda/group_totals.cuh"
 #include "cuda/soft_cross_entropy_rows.cuh"
 
 namespace ce_ext::cuda {
-
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How the forward pass shares out its workspace; every part is aligned for float64. In both directions it begins with
 // the sum of the class weights, for those who need it.
@@ -51,22 +48,6 @@ __global__ void __launch_bounds__(kThreadsToSum)
   }
   sums = block_reduce<kThreadsToSum>(sums);
   if (threadIdx.x == 0) totals[slice] = sums;
-}
-
-// One block a group: adds up its slices, and divides for the mean.
-template <class S, class Problem>
-__global__ void __launch_bounds__(kThreadsToSum) finish_groups(Problem p, int64_t slices, const RowTotals* totals) {
-  using A = opmath_t<S>;
-  const int64_t group = blockIdx.x;
-  RowTotals sums;
-  for (int64_t i = threadIdx.x; i < slices; i += kThreadsToSum) sums.merge(totals[group * slices + i]);
-  sums = block_reduce<kThreadsToSum>(sums);
-  if (threadIdx.x == 0) {
-    const bool mean = p.reduction == Reduction::kMean;
-    const double divisor = sums.divisor(p.zero_if_empty);
-    store_loss<S>(p, group, A(mean ? sums.loss / divisor : sums.loss));
-    if (mean) static_cast<A*>(p.denominator)[group] = A(divisor);
-  }
 }
 
 // One block: the sum of the class weights, which label smoothing needs.

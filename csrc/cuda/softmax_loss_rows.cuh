@@ -1,7 +1,7 @@
 // What the CUDA kernels of all losses of softmax know of a row: its logits, its weights and its place in memory.
 #pragma once
 
-#include "cuda/portability.cuh"
+#include "cuda/group_totals.cuh"
 #include "host/softmax_loss_problem.h"
 
 namespace ce_ext::cuda {
@@ -30,15 +30,6 @@ __device__ __forceinline__ A class_weight(const SoftmaxLossProblem& p, int64_t c
 template <class A>
 __device__ __forceinline__ A sample_weight(const SoftmaxLossProblem& p, int64_t row) {
   return p.sample_weight ? static_cast<const A*>(p.sample_weight)[row] : A(1);
-}
-
-template <class S, class Problem>
-__device__ __forceinline__ void store_loss(const Problem& p, int64_t i, opmath_t<S> loss) {
-  if (p.loss_is_opmath) {
-    static_cast<opmath_t<S>*>(p.loss)[i] = loss;
-  } else {
-    store(static_cast<S*>(p.loss) + i, loss);
-  }
 }
 
 // The loss of a row goes to the result for kNone and else to `row_loss`.

@@ -70,11 +70,22 @@ void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArray
               tensor.scalar_type(), " tensor of shape ", tensor.sizes(), " on ", tensor.device());
 }
 
-void check_options(const CrossEntropyOptions& options) {
+template <class Options>
+void check_smoothing_and_gamma(const Options& options) {
   TORCH_CHECK(options.label_smoothing >= 0.0 && options.label_smoothing <= 1.0,
               "label_smoothing must be between 0.0 and 1.0, but got ", options.label_smoothing);
   TORCH_CHECK_VALUE(options.gamma >= 0.0 && std::isfinite(options.gamma),
                     "gamma must be finite and not negative, but got ", options.gamma);
+}
+
+void check_options(const BinaryCrossEntropyOptions& options) {
+  check_smoothing_and_gamma(options);
+  TORCH_CHECK_VALUE(options.alpha == -1.0 || (options.alpha >= 0.0 && options.alpha <= 1.0),
+                    "alpha must be between 0.0 and 1.0, or -1 for none, but got ", options.alpha);
+}
+
+void check_options(const CrossEntropyOptions& options) {
+  check_smoothing_and_gamma(options);
   TORCH_CHECK_VALUE(options.z_loss >= 0.0 && std::isfinite(options.z_loss),
                     "z_loss must be finite and not negative, but got ", options.z_loss);
   TORCH_CHECK_VALUE(std::isfinite(options.logits.scale), "logit_scale must be finite, but got ", options.logits.scale);

@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "host/binary_cross_entropy_problem.h"
 #include "host/cross_entropy_problem.h"
 #include "host/dtype.h"
 
@@ -29,6 +30,7 @@ void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArray
                         const at::Tensor& input);
 
 void check_options(const CrossEntropyOptions& options);
+void check_options(const BinaryCrossEntropyOptions& options);
 
 // The dtype of the loss: that of the input by default, or the one it is computed in.
 at::ScalarType check_out_dtype(std::optional<at::ScalarType> out_dtype, at::ScalarType input, at::ScalarType opmath);

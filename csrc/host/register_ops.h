@@ -1,6 +1,7 @@
 // Gives the ops of one backend to the dispatcher.
 #pragma once
 
+#include "host/binary_cross_entropy.h"
 #include "host/cross_entropy.h"
 #include "host/log_softmax.h"
 #include "host/soft_cross_entropy.h"
@@ -13,6 +14,7 @@ void register_ops(torch::Library& m) {
   register_cross_entropy<Backend>(m);
   register_soft_cross_entropy<Backend>(m);
   register_log_softmax<Backend>(m);
+  register_binary_cross_entropy<Backend>(m);
 }
 
 }  // namespace ce_ext

@@ -3,9 +3,9 @@
 #pragma once
 
 #include "host/dtype.h"
+#include "host/reduced_loss.h"
 #include "host/rows.h"
 #include "losses/cross_entropy.h"
-#include "losses/reduction.h"
 
 namespace ce_ext {
 
@@ -25,15 +25,10 @@ struct SoftmaxLossProblem {
 };
 
 // What the forward pass writes. A problem is one of these besides a SoftmaxLossProblem.
-struct LossForward {
-  Reduction reduction;
-  bool zero_if_empty;
-  int64_t groups;     // the rows are this many equal runs, and each is reduced to a loss of its own
-  void* loss;         // one a row for kNone, else one a group
-  void* saved;        // what backward needs, in opmath, for every row; or null
-  void* denominator;  // in opmath, one a group; kMean only
-  void* report;       // RowReport in opmath, one a row; or null
-  int64_t* argmax;    // one a row; or null with `report`
+struct LossForward : ReducedLoss {
+  void* saved;      // what backward needs, in opmath, for every row; or null
+  void* report;     // RowReport in opmath, one a row; or null
+  int64_t* argmax;  // one a row; or null with `report`
 };
 
 // Likewise of the backward pass.

@@ -214,8 +214,9 @@ class AutogradKernel final : public c10::OperatorKernel {
     }
     for (const Need& need : differentiable.needs) {  // or what a transform outside of this one needs
       at::IValue& is_needed = torch::jit::peek(*stack, need.argument, count);
-      const at::Tensor& tensor = torch::jit::peek(*stack, need.tensor, count).toTensor();
-      is_needed = is_needed.toBool() || (requires_grad && tensor.requires_grad());
+      const at::IValue& tensor = torch::jit::peek(*stack, need.tensor, count);
+      const bool needs_grad = requires_grad && tensor.isTensor() && tensor.toTensor().requires_grad();
+      is_needed = is_needed.toBool() || needs_grad;
     }
     const Stack arguments(stack->end() - count, stack->end());
     call_below(op, keys, stack);

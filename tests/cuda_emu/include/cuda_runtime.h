@@ -120,6 +120,11 @@ inline void __syncwarp(unsigned mask = ~0u, CUDA_EMU_HERE) {
   cuda_emu::meet_warp("__syncwarp", mask, 0, cuda_emu::fold_bits<unsigned, cuda_emu::either>,
                       cuda_emu::Memory::kOrdered, at);
 }
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline void __stwb(uint4* address, uint4 value) { *address = value; }
+
 inline void __threadfence() { cuda_emu::fence(); }
 inline void __threadfence_block() { cuda_emu::fence(); }
 

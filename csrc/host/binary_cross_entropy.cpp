@@ -1,0 +1,332 @@
+#include "host/binary_cross_entropy.h"
+
+#include <ATen/DimVector.h>
+#include <ATen/ops/as_strided.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/logical_and.h>
+#include <ATen/ops/logical_or.h>
+#include <ATen/ops/nonzero.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "host/checks.h"
+#include "host/row_layout.h"
+
+namespace ce_ext {
+namespace {
+
+using MaybeTensor = std::optional<at::Tensor>;
+
+std::optional<NumberType> number_type(at::ScalarType dtype, at::ScalarType input, at::ScalarType opmath) {
+  if (dtype == input) return NumberType::kInput;
+  if (dtype == opmath) return NumberType::kOpMath;
+  switch (dtype) {
+    case at::kBool:
+    case at::kByte:
+      return NumberType::kUInt8;
+    case at::kChar:
+      return NumberType::kInt8;
+    case at::kShort:
+      return NumberType::kInt16;
+    case at::kInt:
+      return NumberType::kInt32;
+    case at::kLong:
+      return NumberType::kInt64;
+    default:
+      return std::nullopt;
+  }
+}
+
+// The first `batch_dims` dimensions of a factor are the batch's; those behind them are aligned at the end, and where
+// they are 1 the factor is the same along that dimension. These are its sizes with all the dimensions of `input`.
+at::DimVector aligned_sizes(const char* name, const at::Tensor& factor, const at::Tensor& input, int64_t batch_dims) {
+  const int64_t missing = input.dim() - factor.dim();
+  bool fits = missing >= 0 && factor.dim() >= batch_dims;
+  at::DimVector sizes(input.dim(), 1);
+  for (int64_t d = 0; fits && d < factor.dim(); ++d) {
+    const int64_t input_dim = d < batch_dims ? d : d + missing;
+    sizes[input_dim] = factor.size(d);
+    fits = sizes[input_dim] == input.size(input_dim) || (sizes[input_dim] == 1 && d >= batch_dims);
+  }
+  TORCH_CHECK(fits, name, " must be broadcastable to input of shape ", input.sizes(), ", but got shape ",
+              factor.sizes());
+  return sizes;
+}
+
+// Dimensions in the order of memory, so that neighbours are neighbours; those of the batch first in any case.
+at::DimVector order_in_memory(const at::Tensor& input, int64_t batch_dims) {
+  at::DimVector order(input.dim());
+  std::iota(order.begin(), order.end(), 0);
+  if (input.is_contiguous()) return order;
+  for (int64_t i = batch_dims + 1; i < input.dim(); ++i) {
+    for (int64_t j = i; j > batch_dims; --j) {  // those of stride 0 fit anywhere, and stay
+      const int64_t outer = input.stride(order[j - 1]), inner = input.stride(order[j]);
+      if (outer == 0 || inner == 0 || outer >= inner) break;
+      std::swap(order[j - 1], order[j]);
+    }
+  }
+  return order;
+}
+
+struct Arguments {
+  const at::Tensor& input;
+  const BinaryCrossEntropySettings& settings;
+  at::ScalarType opmath;
+  Reduction reduction;
+  at::ScalarType loss_dtype;
+  bool target_is_class = false;
+  int64_t classes = 0;
+
+  // Of the shape of the input, by strides of 0 where that shares their numbers; undefined for none.
+  at::Tensor target, weight, pos_weight, class_alpha;
+  at::Tensor class_numbers;  // without memory: its strides make the number of an element's class its offset
+
+  Arguments(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings_)
+      : input(tensors.input),
+        settings(settings_),
+        opmath(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
+        reduction(check_reduction(settings.reduction)) {
+    TORCH_CHECK(settings.batch_dims >= 0 && settings.batch_dims <= input.dim(), "batch_dims must be in [0, ",
+                input.dim(), "] for input of shape ", input.sizes(), ", but got ", settings.batch_dims);
+    check_options(settings.options);
+    loss_dtype = check_out_dtype(settings.out_dtype, input.scalar_type(), opmath);
+    set_target(tensors.target);
+    weight = factor("weight", tensors.weight);
+    pos_weight = factor("pos_weight", tensors.pos_weight);
+    class_alpha = factor("alpha", tensors.class_alpha);
+  }
+
+  at::IntArrayRef batch() const { return input.sizes().slice(0, settings.batch_dims); }
+  at::IntArrayRef loss_shape() const { return reduction == Reduction::kNone ? input.sizes() : batch(); }
+  at::IntArrayRef denominator_shape() const {
+    static constexpr int64_t kNothing[] = {0};
+    return reduction == Reduction::kMean ? batch() : at::IntArrayRef(kNothing);
+  }
+
+  // Lays out the elements in this order of dimensions, with the operands and up to two results, and describes all.
+  struct Result {
+    const at::Tensor& tensor;
+    RowStrides& strides;
+  };
+  void describe(BinaryCrossEntropyProblem& problem, at::IntArrayRef order, const at::Tensor& grad_output,
+                const at::Tensor& divisor, Result first, Result second) const {
+    const auto ordered = [&](const at::Tensor& tensor) {
+      const bool is_whole =
+          tensor.defined() && tensor.dim() == input.dim();  // or has one number for all behind a batch
+      const bool in_order = std::is_sorted(order.begin(), order.end());
+      return is_whole && !in_order ? tensor.permute(order) : tensor;
+    };
+    const at::Tensor x = ordered(input);
+    const at::Tensor t = ordered(target), w = ordered(weight), pos = ordered(pos_weight), alpha = ordered(class_alpha);
+    const at::Tensor grad = ordered(grad_output), numbers = ordered(class_numbers);
+    const at::Tensor result1 = ordered(first.tensor), result2 = ordered(second.tensor);
+    const auto or_input = [&](const at::Tensor& tensor) -> const at::Tensor& { return tensor.defined() ? tensor : x; };
+    problem.dims = lay_out_rows({{x, kNoClassDim, problem.input.strides},
+                                 {t, kNoClassDim, problem.target.strides},
+                                 {or_input(w), kNoClassDim, problem.weight.strides},
+                                 {or_input(pos), kNoClassDim, problem.pos_weight.strides},
+                                 {or_input(alpha), kNoClassDim, problem.class_alpha.strides},
+                                 {or_input(grad), kNoClassDim, problem.grad_output.strides},
+                                 {or_input(divisor), kNoClassDim, problem.divisor.strides},
+                                 {or_input(numbers), kNoClassDim, problem.class_numbers},
+                                 {or_input(result1), kNoClassDim, first.strides},
+                                 {or_input(result2), kNoClassDim, second.strides}});
+    problem.dtype = check_input_dtype(input);
+    problem.elements = input.numel();
+    point(problem.input, input);
+    point(problem.target, target);
+    point(problem.weight, weight);
+    point(problem.pos_weight, pos_weight);
+    point(problem.class_alpha, class_alpha);
+    point(problem.grad_output, grad_output);
+    point(problem.divisor, divisor);
+    problem.target_is_class = target_is_class;
+    problem.classes = classes;
+    problem.has_ignored = settings.ignore_index.has_value();
+    problem.ignore_index = settings.ignore_index.value_or(0);
+    problem.options = settings.options;
+  }
+
+  // After a driver has found what no kernel can take: the first of it.
+  [[noreturn]] void throw_bad_element() const {
+    if (target_is_class) {
+      const at::Tensor indices = target.select(class_dim(), 0);
+      at::Tensor bad = at::logical_or(indices.lt(0), indices.gt(classes));
+      if (settings.ignore_index) bad = at::logical_and(bad, indices.ne(*settings.ignore_index));
+      TORCH_CHECK_INDEX(false, first_where(bad, "target", indices), " is out of bounds: input has ", classes,
+                        " classes, and ", classes, " is the background");
+    }
+    const at::Tensor bad = at::logical_and(input.ge(0), input.le(1)).logical_not();
+    TORCH_CHECK(false, "input must hold probabilities, from 0 to 1, but ", first_where(bad, "input", input));
+  }
+
+ private:
+  int64_t class_dim() const { return std::min(settings.batch_dims + 1, input.dim() - 1); }
+
+  void point(Operand& operand, const at::Tensor& tensor) const {
+    if (!tensor.defined()) return;
+    operand.data = tensor.const_data_ptr();
+    operand.type = *number_type(tensor.scalar_type(), input.scalar_type(), opmath);
+  }
+
+  void check_device(const char* name, const at::Tensor& tensor) const {
+    TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
+                input.device(), " and ", name, " on ", tensor.device());
+  }
+
+  // In a dtype that drivers take: integers are for targets.
+  at::Tensor numbers(const char* name, const at::Tensor& tensor, bool or_integers) const {
+    check_device(name, tensor);
+    TORCH_CHECK(!tensor.is_complex(), name, " must hold real numbers, but got ", tensor.scalar_type());
+    const bool is_number = or_integers || tensor.is_floating_point();
+    const bool is_taken = is_number && number_type(tensor.scalar_type(), input.scalar_type(), opmath).has_value();
+    return is_taken ? tensor : tensor.to(opmath);
+  }
+
+  at::Tensor factor(const char* name, const MaybeTensor& tensor) const {
+    if (!tensor || !tensor->defined()) return {};
+    const at::Tensor taken = numbers(name, *tensor, /*or_integers=*/false);
+    const at::DimVector sizes = aligned_sizes(name, taken, input, settings.batch_dims);
+    if (taken.sizes() == input.sizes()) return taken;
+    at::DimVector strides(input.dim(), 0);
+    for (int64_t d = 0; d < taken.dim(); ++d) {
+      const int64_t input_dim = d < settings.batch_dims ? d : d + input.dim() - taken.dim();
+      if (taken.size(d) != 1) strides[input_dim] = taken.stride(d);
+    }
+    return taken.as_strided(input.sizes(), strides);
+  }
+
+  void set_target(const at::Tensor& tensor) {
+    if (tensor.sizes() == input.sizes()) {
+      target = numbers("target", tensor, /*or_integers=*/true);
+      return;
+    }
+    at::DimVector rows(input.sizes());
+    const bool has_classes = input.dim() > settings.batch_dims;
+    if (has_classes) rows.erase(rows.begin() + class_dim());
+    TORCH_CHECK_VALUE(
+        has_classes && tensor.sizes() == at::IntArrayRef(rows) && at::isIntegralType(tensor.scalar_type(), false),
+        "target must have the shape of input, ", input.sizes(), ", or hold class indices of shape ",
+        at::IntArrayRef(rows), ", but got ", tensor.scalar_type(), " of shape ", tensor.sizes());
+    check_device("target", tensor);
+    target_is_class = true;
+    classes = input.size(class_dim());
+    TORCH_CHECK_VALUE(classes != 1, "target must have the shape of input, ", input.sizes(), ", but got shape ",
+                      tensor.sizes(), ": as indices of one class its zeros would be that class, its ones background");
+    target = tensor.unsqueeze(class_dim()).expand(input.sizes());
+    at::DimVector strides(input.dim(), 0);
+    strides[class_dim()] = 1;
+    class_numbers = at::empty_strided(input.sizes(), strides, input.options().device(at::kMeta));
+  }
+
+  static std::string first_where(const at::Tensor& condition, const char* name, const at::Tensor& values) {
+    const at::Tensor place = condition.nonzero()[0];
+    std::ostringstream text;
+    at::Tensor value = values;
+    text << name;
+    for (int64_t d = 0; d < place.numel(); ++d) {
+      const int64_t i = place[d].item<int64_t>();
+      value = value.select(0, i);
+      text << (d ? ", " : "[") << i;
+    }
+    text << (place.numel() ? "] = " : " = ") << value.item();
+    return text.str();
+  }
+};
+
+// The gradient in a factor that all losses are multiplied by, or miss_pos is: a sum of losses for each of its numbers.
+at::Tensor gradient_in_factor(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings,
+                              const char* name, const at::Tensor& factor, const at::Tensor& grad_output,
+                              const at::Tensor& divisor, Driver<BinaryCrossEntropyForward> run) {
+  const Arguments arguments(tensors, settings);
+  const at::Tensor& input = arguments.input;
+  const at::DimVector sizes = aligned_sizes(name, factor, input, settings.batch_dims);
+  const auto is_summed = [&](int64_t d) { return sizes[d] != input.size(d); };
+  at::DimVector order(input.dim());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_partition(order.begin(), order.end(), [&](int64_t d) { return !is_summed(d); });
+
+  BinaryCrossEntropyForward problem{};
+  const at::ScalarType dtype = factor.scalar_type() == input.scalar_type() ? factor.scalar_type() : arguments.opmath;
+  const at::Tensor result = at::empty(factor.sizes(), input.options().dtype(dtype));
+  const bool is_sum = std::any_of(order.begin(), order.end(), is_summed);
+  const at::Tensor aligned = is_sum ? at::Tensor() : result.view(sizes);
+  RowStrides none;
+  arguments.describe(problem, order, grad_output, divisor, {aligned, problem.loss_strides}, {{}, none});
+  problem.reduction = is_sum ? Reduction::kSum : Reduction::kNone;
+  problem.groups = is_sum ? result.numel() : 1;
+  problem.loss = result.mutable_data_ptr();
+  problem.loss_is_opmath = dtype == arguments.opmath;
+  run(problem);
+  return result.to(factor.scalar_type());
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> binary_cross_entropy_forward(const BinaryCrossEntropyTensors& tensors,
+                                                                const BinaryCrossEntropySettings& settings,
+                                                                Driver<BinaryCrossEntropyForward> run) {
+  const Arguments arguments(tensors, settings);
+  const at::Tensor& input = arguments.input;
+  const bool is_mean = arguments.reduction == Reduction::kMean, is_none = arguments.reduction == Reduction::kNone;
+  const auto options = input.options().dtype(arguments.loss_dtype);
+  const at::Tensor loss = is_none ? at::empty_like(input, options) : at::empty(arguments.loss_shape(), options);
+  const at::Tensor denominator = at::empty(arguments.denominator_shape(), options.dtype(arguments.opmath));
+
+  BinaryCrossEntropyForward problem{};
+  RowStrides none;
+  arguments.describe(problem, order_in_memory(input, settings.batch_dims), {}, {},
+                     {is_none ? loss : at::Tensor(), problem.loss_strides}, {{}, none});
+  problem.reduction = arguments.reduction;
+  problem.zero_if_empty = settings.zero_if_empty;
+  problem.groups = is_none ? 1 : loss.numel();
+  problem.loss = loss.mutable_data_ptr();
+  problem.loss_is_opmath = arguments.loss_dtype == arguments.opmath;
+  problem.denominator = is_mean ? denominator.mutable_data_ptr() : nullptr;
+  if (run(problem) != kNoBadRow) arguments.throw_bad_element();
+  return {loss, denominator};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_backward(
+    const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors, const at::Tensor& denominator,
+    const BinaryCrossEntropySettings& settings, const BinaryCrossEntropyNeeds& needs,
+    const BinaryCrossEntropyDrivers& drivers) {
+  const Arguments arguments(tensors, settings);
+  const at::Tensor& input = arguments.input;
+  check_from_forward("grad_output", grad_output, arguments.loss_shape(), arguments.loss_dtype, input);
+  check_from_forward("denominator", denominator, arguments.denominator_shape(), arguments.opmath, input);
+  const at::Tensor divisor = arguments.reduction == Reduction::kMean ? denominator : at::Tensor();
+
+  at::Tensor grad_input, grad_target, grad_weight, grad_pos_weight;
+  if (needs.input || needs.target) {
+    BinaryCrossEntropyBackward problem{};
+    if (needs.input) grad_input = at::empty_like(input);
+    if (needs.target) grad_target = at::empty_like(arguments.target);
+    arguments.describe(problem, order_in_memory(input, settings.batch_dims), grad_output, divisor,
+                       {grad_input, problem.grad_input_strides}, {grad_target, problem.grad_target_strides});
+    problem.grad_input = needs.input ? grad_input.mutable_data_ptr() : nullptr;
+    problem.grad_target = needs.target ? grad_target.mutable_data_ptr() : nullptr;
+    problem.grad_target_is_opmath = needs.target && grad_target.scalar_type() == arguments.opmath;
+    if (drivers.backward(problem) != kNoBadRow) arguments.throw_bad_element();
+    if (needs.target) grad_target = grad_target.to(tensors.target.scalar_type());
+  }
+  static const MaybeTensor kNone;
+  if (needs.weight) {
+    const BinaryCrossEntropyTensors unweighted{input, tensors.target, kNone, tensors.pos_weight, tensors.class_alpha};
+    grad_weight =
+        gradient_in_factor(unweighted, settings, "weight", *tensors.weight, grad_output, divisor, drivers.forward);
+  }
+  if (needs.pos_weight) {
+    const BinaryCrossEntropyTensors of_pos{input, tensors.target, tensors.weight, kNone, tensors.class_alpha};
+    BinaryCrossEntropySettings of_pos_settings = settings;
+    of_pos_settings.options.neg_weight = 0;
+    grad_pos_weight = gradient_in_factor(of_pos, of_pos_settings, "pos_weight", *tensors.pos_weight, grad_output,
+                                         divisor, drivers.forward);
+  }
+  return {grad_input, grad_target, grad_weight, grad_pos_weight};
+}
+
+}  // namespace ce_ext

@@ -1,0 +1,209 @@
+// Binary cross entropy of a target t in [0, 1] and a probability p, or its logit x with p = 1 / (1 + e^-x), as defined
+// by torch.nn.BCELoss and torch.nn.BCEWithLogitsLoss, where P is `pos_weight`:
+//
+//   loss = P t miss_pos + (1 - t) miss_neg
+//   of probabilities:  miss_pos = -max(log p, -100),            miss_neg = -max(log(1 - p), -100)
+//   of logits:         miss_pos = -log p = log(1 + e^-x),       miss_neg = -log(1 - p) = log(1 + e^x)
+//
+// and the sigmoid focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017), as defined by
+// torchvision.ops.sigmoid_focal_loss:
+//
+//   balance q^gamma loss,   balance = alpha t + (1 - alpha) (1 - t),   q = p (1 - t) + (1 - p) t
+//
+// Label smoothing s takes (1 - s) t + s/2 for t.
+#pragma once
+
+#include <cfloat>
+#include <type_traits>
+
+#include "losses/math.h"
+
+namespace ce_ext {
+
+enum class BinaryInput { kProbability, kLogit, kFocalLogit };
+
+struct BinaryCrossEntropyOptions {
+  BinaryInput input = BinaryInput::kLogit;
+  double label_smoothing = 0;
+  double gamma = 0;
+  double alpha = -1;      // negative: balance is 1
+  double neg_weight = 1;  // of miss_neg. Without it and P the loss is its own derivative in P
+};
+
+// A value for each of the two classes.
+template <class T>
+struct Sides {
+  T pos, neg;
+};
+
+// A prediction as probabilities of the classes, and as what they would cost, none of them a difference of others.
+template <class T>
+class LogitPrediction {
+ public:
+  HOST_DEVICE explicit LogitPrediction(T x) : x_(x), distance_(abs(x)), e_(exp(-distance_)) {}
+
+  HOST_DEVICE Sides<T> probabilities() const {
+    const T likely = T(1) / (T(1) + e_);
+    return sides(likely, e_ * likely);
+  }
+  HOST_DEVICE Sides<T> misses() const {
+    const T miss = log1p_unit(e_);
+    return sides(miss, distance_ + miss);
+  }
+
+ private:
+  HOST_DEVICE Sides<T> sides(T of_likely, T of_unlikely) const {
+    const auto is_pos = T(0) < x_;
+    return {where(is_pos, of_likely, of_unlikely), where(is_pos, of_unlikely, of_likely)};
+  }
+
+  T x_, distance_;
+  T e_;  // e^-|x|
+};
+
+template <class T>
+struct ProbabilityPrediction {
+  T p;
+
+  HOST_DEVICE Sides<T> misses() const { return {-maximum(log(p), T(-100)), -maximum(log1p(-p), T(-100))}; }
+};
+
+// What an element has besides its prediction.
+template <class T>
+struct BinaryTarget {
+  T value;
+  T pos_weight;
+  T alpha;
+};
+
+// NaN is none.
+template <class T>
+HOST_DEVICE auto is_probability(T x) {
+  return minimum(maximum(x, T(0)), T(1)) == x;
+}
+
+template <class T, BinaryInput kInput>
+class BinaryCrossEntropy {
+  static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
+  static constexpr bool kProbability = kInput == BinaryInput::kProbability;
+  using Prediction = std::conditional_t<kProbability, ProbabilityPrediction<T>, LogitPrediction<T>>;
+  using Target = BinaryTarget<T>;
+
+ public:
+  // Scalar is T, or the type of one of its lanes.
+  template <class Scalar>
+  static HOST_DEVICE BinaryCrossEntropy make(const BinaryCrossEntropyOptions& options) {
+    BinaryCrossEntropy loss;
+    loss.confidence_ = T(Scalar(1 - options.label_smoothing));
+    loss.smoothing_ = T(Scalar(options.label_smoothing / 2));
+    loss.neg_weight_ = T(Scalar(options.neg_weight));
+    loss.gamma_ = T(Scalar(options.gamma));
+    loss.least_lack_ = T(sizeof(Scalar) == sizeof(double) ? Scalar(DBL_MIN) : Scalar(FLT_MIN));
+    loss.focus_ = options.gamma == 0   ? Focus::kNone
+                  : options.gamma == 1 ? Focus::kLinear
+                  : options.gamma == 2 ? Focus::kSquare
+                                       : Focus::kPower;
+    return loss;
+  }
+
+  HOST_DEVICE T loss(T x, Target target) const {
+    target = smooth(target);
+    const Prediction prediction{x};
+    const T ce = cross_entropy(target, prediction.misses());
+    if constexpr (kProbability) {
+      return where(is_probability(x), ce, T(NAN));
+    } else if constexpr (kFocal) {
+      return product(balance(target) * focus(lack(target, prediction.probabilities())).value, ce);
+    } else {
+      return ce;
+    }
+  }
+
+  // dloss/dx
+  HOST_DEVICE T in_input(T x, Target target) const {
+    target = smooth(target);
+    if constexpr (kProbability) {
+      const T grad = (x - target.value) / maximum(x * (T(1) - x), T(1e-12));
+      return where(is_probability(x), grad, T(NAN));
+    } else {
+      const Prediction prediction{x};
+      const Sides<T> p = prediction.probabilities();
+      const T slope = neg_part(target) * p.pos - pos_part(target) * p.neg;
+      if constexpr (!kFocal) return slope;
+      const Focused f = focus(lack(target, p));
+      const T lack_slope = p.pos * p.neg * (T(1) - T(2) * target.value);
+      const T fading = f.slope * product(lack_slope, cross_entropy(target, prediction.misses()));
+      return balance(target) * (f.value * slope + fading);
+    }
+  }
+
+  // dloss/dt
+  HOST_DEVICE T in_target(T x, Target target) const {
+    target = smooth(target);
+    const Prediction prediction{x};
+    const Sides<T> miss = prediction.misses();
+    const T slope = product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
+    if constexpr (kProbability) {
+      return where(is_probability(x), confidence_ * slope, T(NAN));
+    } else if constexpr (kFocal) {
+      const Sides<T> p = prediction.probabilities();
+      const Focused f = focus(lack(target, p));
+      const T ce = cross_entropy(target, miss);
+      const T fading = f.slope * product(p.neg - p.pos, ce) + product(f.value, slope);
+      return confidence_ * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
+    } else {
+      return confidence_ * slope;
+    }
+  }
+
+ private:
+  enum class Focus { kNone, kLinear, kSquare, kPower };
+
+  // q^gamma and its derivative in q
+  struct Focused {
+    T value, slope;
+  };
+
+  HOST_DEVICE Target smooth(Target target) const {
+    target.value = confidence_ * target.value + smoothing_;
+    return target;
+  }
+
+  static HOST_DEVICE T pos_part(const Target& target) { return target.pos_weight * target.value; }
+  HOST_DEVICE T neg_part(const Target& target) const { return neg_weight_ * (T(1) - target.value); }
+
+  HOST_DEVICE T cross_entropy(const Target& target, const Sides<T>& miss) const {
+    return product(pos_part(target), miss.pos) + product(neg_part(target), miss.neg);
+  }
+
+  // q
+  static HOST_DEVICE T lack(const Target& target, const Sides<T>& p) {
+    return p.pos * (T(1) - target.value) + p.neg * target.value;
+  }
+
+  static HOST_DEVICE T balance(const Target& target) {
+    const T balanced = target.alpha * target.value + (T(1) - target.alpha) * (T(1) - target.value);
+    return where(target.alpha < T(0), T(1), balanced);
+  }
+  static HOST_DEVICE T balance_slope(const Target& target) {
+    return where(target.alpha < T(0), T(0), T(2) * target.alpha - T(1));
+  }
+
+  HOST_DEVICE Focused focus(T q) const {
+    if (focus_ == Focus::kNone) return {T(1), T(0)};
+    if (focus_ == Focus::kLinear) return {q, T(1)};
+    if (focus_ == Focus::kSquare) return {q * q, T(2) * q};
+    const T power = exp(gamma_ * log(q));
+    // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.
+    return {power, gamma_ * power / maximum(q, least_lack_)};
+  }
+
+  T confidence_;  // 1 - s
+  T smoothing_;   // s / 2
+  T neg_weight_;
+  T gamma_;
+  T least_lack_;
+  Focus focus_;
+};
+
+}  // namespace ce_ext
