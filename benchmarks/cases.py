@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.cases import CROSS_ENTROPY, LOSSES, Loss
+from tests.cases import CROSS_ENTROPY, Loss
+from tests.losses import LOSSES
 
 # Too small for bandwidth to matter: the time is the overhead of the call.
 TINY_SHAPES = ((8, 16), (64, 5))

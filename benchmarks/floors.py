@@ -32,7 +32,7 @@ class Floor:
 
 def floor(loss: Loss, input: Tensor, target: Tensor, with_backward: bool) -> Floor:
     """Of a reduced loss, whose own few bytes do not count."""
-    if loss.takes_logits:
+    if loss.reads_all:
         forward, again = input.nbytes, input.nbytes
     else:
         forward, again = target.numel() * input.itemsize, 0

@@ -1,4 +1,4 @@
-"""The table that every test file and the benchmarks are driven by: one row a loss."""
+"""The rows of the losses of classes in the table that every test file and the benchmarks are driven by."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -45,7 +45,17 @@ class Loss:
     bad_calls: tuple[BadCall, ...]
     # What it has besides weight, ignore_index and reduction, away from its defaults.
     extras: dict[str, Any] = field(default_factory=dict)
-    takes_logits: bool = True  # which it takes the softmax of
+    reads_all: bool = True  # of its input, and not the targets' classes alone, in which it is linear
+    is_binary: bool = False  # of elements and not of rows of classes
+
+    def weight_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of a weight, for an input of this shape."""
+        return shape[-1:] if self.is_binary else (class_count(shape),)
+
+    def ignore(self, target: Tensor, *place: int) -> None:
+        """Makes it one that is ignored, if there is such a target by default."""
+        if not self.is_binary:
+            target[place] = -100
 
     @property
     def variants(self) -> tuple[dict[str, Any], ...]:
@@ -260,7 +270,7 @@ NLL = Loss(
     shapes=((5,), (1, 1), (7, 3), (33, 100), (9000, 3), (3, 10, 4), (2, 19, 7, 9)),
     options=(*_options(reduction=("mean", "sum", "none"), weight=(None, True)), {"ignore_index": 0}),
     bad_calls=BAD_CALLS,
-    takes_logits=False,
+    reads_all=False,
 )
 
 # On the loops of cross entropy, whose switches need not all be tried again.
@@ -291,11 +301,11 @@ SOFTMAX_FOCAL = Loss(
     extras={"gamma": 1.5, "label_smoothing": 0.1},
 )
 
-LOSSES = (CROSS_ENTROPY, NLL, SOFTMAX_FOCAL)
+CLASS_LOSSES = (CROSS_ENTROPY, NLL, SOFTMAX_FOCAL)
 
 
 def cases() -> Iterator[Case]:
-    for loss in LOSSES:
+    for loss in CLASS_LOSSES:
         for shape in loss.shapes:
             for options in loss.options:
                 if options.get("ignore_index", -1) < class_count(shape):

@@ -132,3 +132,87 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     shifted = x - x.gather(dim, largest)
     others = shifted.exp().scatter(dim, largest, 0.0).sum(dim, keepdim=True)
     return shifted - others.log1p()
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    **options: Any,
+) -> Tensor:
+    p, t, valid = input.double(), target.double(), _valid(target, ignore_index)
+    p = p.where(valid, 0.5)
+    t = (1 - label_smoothing) * t + label_smoothing / 2
+    loss = -t * torch.log(p).clamp_min(-100) - (1 - t) * torch.log1p(-p).clamp_min(-100)
+    return _reduce_elements(loss if weight is None else weight.double() * loss, valid, reduction, **options)
+
+
+def sigmoid_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    alpha: Tensor | float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    **options: Any,
+) -> Tensor:
+    x = input.double()
+    valid = _valid(target, ignore_index)
+    if target.shape != input.shape:  # of classes
+        dim = min(1, x.dim() - 1)
+        classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
+        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
+    x = x.where(valid, 0)
+    t = (1 - label_smoothing) * target.double() + label_smoothing / 2
+    # Nothing times infinity is nothing.
+    pos = (t * _softplus(-x)).masked_fill(t == 0, 0)
+    neg = ((1 - t) * _softplus(x)).masked_fill(t == 1, 0)
+    loss = pos + neg if pos_weight is None else pos_weight.double() * pos + neg
+    if gamma > 0:
+        lack = torch.sigmoid(x) * (1 - t) + torch.sigmoid(-x) * t  # 1 - p_t
+        loss = (lack**gamma * loss).masked_fill(lack == 0, 0)
+    alpha = torch.as_tensor(alpha, dtype=torch.float64, device=x.device)
+    loss = loss * (alpha * t + (1 - alpha) * (1 - t)).where(alpha >= 0, 1)
+    return _reduce_elements(loss if weight is None else weight.double() * loss, valid, reduction, **options)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    return sigmoid_focal_loss(input, target, -1.0, 0.0, reduction, weight, pos_weight, **options)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(x, threshold=1000)
+
+
+def _valid(target: Tensor, ignore_index: int | None) -> Tensor:
+    return torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+
+
+def _reduce_elements(
+    loss: Tensor,
+    valid: Tensor,
+    reduction: str,
+    denominator: Tensor | float | None = None,
+    on_empty: str = "nan",
+) -> Tensor:
+    loss = loss.where(valid, 0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if denominator is None:
+        denominator = valid.sum()
+    return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator

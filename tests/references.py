@@ -1,9 +1,10 @@
-"""Losses that torch does not have, composed of those that it has: in any dtype, as accurate as torch's are."""
+"""What torch does not have, composed of what it has: in any dtype, as accurate as torch is."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.functional import cross_entropy, nll_loss
 
 
@@ -34,8 +35,56 @@ def softmax_focal_loss(
     return loss.sum() / nll_loss(-torch.ones_like(input), target, weight, None, ignore_index, reduction="sum")
 
 
-class SoftmaxFocalLoss(torch.nn.Module):
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    return F.binary_cross_entropy(input, _smooth(target, label_smoothing), weight, reduction=reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    target = _smooth(target, label_smoothing)
+    return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+
+
+def sigmoid_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """As torchvision and fvcore define it."""
+    target = _smooth(target, label_smoothing)
+    p = torch.sigmoid(input)
+    loss = F.binary_cross_entropy_with_logits(input, target, weight, reduction="none", pos_weight=pos_weight)
+    p_t = p * target + (1 - p) * (1 - target)
+    loss = loss * (1 - p_t) ** gamma
+    if alpha >= 0:
+        loss = (alpha * target + (1 - alpha) * (1 - target)) * loss
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return loss if reduction == "none" else getattr(loss, reduction)()
+
+
+def _smooth(target: Tensor, label_smoothing: float) -> Tensor:
+    return (1 - label_smoothing) * target + label_smoothing / 2 if label_smoothing else target
+
+
+class _Module(torch.nn.Module):
+    """A function with its arguments, the weight of which is a buffer."""
+
     weight: Tensor | None
+    function: Any
 
     def __init__(self, weight: Tensor | None = None, **options: Any) -> None:
         super().__init__()
@@ -43,4 +92,20 @@ class SoftmaxFocalLoss(torch.nn.Module):
         self.options = options
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return softmax_focal_loss(input, target, self.weight, **self.options)
+        return type(self).function(input, target, weight=self.weight, **self.options)
+
+
+class SoftmaxFocalLoss(_Module):
+    function = softmax_focal_loss
+
+
+class BCELoss(_Module):
+    function = binary_cross_entropy
+
+
+class BCEWithLogitsLoss(_Module):
+    function = binary_cross_entropy_with_logits
+
+
+class SigmoidFocalLoss(_Module):
+    function = sigmoid_focal_loss

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from tests.cases import DTYPES, Loss
-from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, SOFTMAX_LOSSES
+from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES
 
 Function = Callable[..., Tensor]
 
@@ -38,7 +38,7 @@ def _grad(function: Function, input: Tensor, target: Tensor, **options: Any) -> 
 @ALL_REDUCTIONS
 def test_gradcheck(loss: Loss, reduction: str, device: str) -> None:
     input, target = _make(loss, device, torch.float64)
-    target[1] = -100
+    loss.ignore(target, 1)
     weight = torch.rand(5, dtype=torch.float64, device=device)
 
     def function(x: Tensor) -> Tensor:
@@ -49,14 +49,15 @@ def test_gradcheck(loss: Loss, reduction: str, device: str) -> None:
     assert torch.autograd.gradgradcheck(function, input, check_fwd_over_rev=True, check_batched_grad=True)
 
 
-@SOFTMAX_LOSSES
+@CURVED_LOSSES
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_create_graph(loss: Loss, dtype: torch.dtype, device: str) -> None:
     input, target = _make(loss, device, dtype)
     results = []
     for function, opmath in ((loss.function, dtype), (loss.reference, torch.float64)):
         leaf = input.detach().to(opmath).requires_grad_()
-        (grad,) = torch.autograd.grad(function(leaf, target, **loss.extras), leaf, create_graph=True)
+        y = target.to(opmath) if target.is_floating_point() else target
+        (grad,) = torch.autograd.grad(function(leaf, y, **loss.extras), leaf, create_graph=True)
         (second,) = torch.autograd.grad(grad.square().sum(), leaf, create_graph=True)
         (third,) = torch.autograd.grad(second.sum(), leaf)
         results.append([x.detach().to(dtype) for x in (grad, second)])
@@ -70,7 +71,7 @@ def test_batched_gradients(loss: Loss, device: str) -> None:
     grads = []
     for function in (loss.function, loss.reference):
         result = function(input, target, reduction="none")
-        directions = torch.eye(len(result), device=device)
+        directions = torch.eye(result.numel(), device=device).view(-1, *result.shape)
         grads += torch.autograd.grad(result, input, directions, is_grads_batched=True)
     torch.testing.assert_close(*grads)
 
@@ -92,9 +93,9 @@ def test_inference_tensors(loss: Loss, device: str) -> None:
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpoint(loss: Loss, use_reentrant: bool, device: str) -> None:
     input, target = _make(loss, device)
-    recomputed = checkpoint(lambda x: loss.function(x * 2, target), input, use_reentrant=use_reentrant)
+    recomputed = checkpoint(lambda x: loss.function(x / 2, target), input, use_reentrant=use_reentrant)
     recomputed.backward()
-    torch.testing.assert_close(input.grad, 2 * _grad(loss.reference, (input * 2).detach().requires_grad_(), target))
+    torch.testing.assert_close(input.grad, _grad(loss.reference, (input / 2).detach().requires_grad_(), target) / 2)
 
 
 @ALL_LOSSES
@@ -149,7 +150,7 @@ def test_autocast_leaves_logits_as_they_are(loss: Loss, dtype: torch.dtype, devi
     with torch.autocast(device, dtype=torch.bfloat16), _SeenByDispatcher() as mode:
         result = loss.function(input, target)
     assert result.dtype == dtype
-    assert mode.seen == [torch.ops.ce_ext.cross_entropy_forward.default]  # no cast
+    assert [op.namespace for op in mode.seen] == ["ce_ext"]  # no cast
     result.backward()
     torch.testing.assert_close(input.grad, _grad(loss.function, input, target))
 
@@ -179,7 +180,7 @@ def test_modes_see_the_call(loss: Loss, device: str) -> None:
     input, target = _make(loss, device)
     with _SeenByFunctionMode() as functions:
         result = loss.function(input, target)
-    assert functions.seen == [loss.function]
+    assert [function.__name__ for function in functions.seen] == [loss.name]
     assert result.requires_grad
     with _SeenByDispatcher() as ops:
         loss.function(input, target).backward()
@@ -206,21 +207,21 @@ def test_tensor_subclasses(loss: Loss, device: str) -> None:
     logits = input.detach().as_subclass(_Logits).requires_grad_()
     _Logits.seen = []
     result = loss.function(logits, target)
-    assert loss.function in _Logits.seen and type(result) is _Logits
+    assert loss.name in [function.__name__ for function in _Logits.seen] and type(result) is _Logits
     assert result.requires_grad and result.item() == expected.item()
 
-    doubled = TwoTensor(input.detach(), 2 * input.detach()).requires_grad_()
-    result = loss.function(doubled, target)
+    halved = TwoTensor(input.detach(), input.detach() / 2).requires_grad_()
+    result = loss.function(halved, target)
     result.backward()
-    for part, grad, logits in ((result.a, doubled.grad.a, input), (result.b, doubled.grad.b, 2 * input)):
+    for part, grad, logits in ((result.a, halved.grad.a, input), (result.b, halved.grad.b, input / 2)):
         torch.testing.assert_close(part, loss.function(logits, target).detach())
         torch.testing.assert_close(grad, _grad(loss.function, logits.detach().requires_grad_(), target))
 
 
 @ALL_LOSSES
 def test_fake_tensors_in_eager_mode(loss: Loss, device: str) -> None:
-    with FakeTensorMode():
-        input, target = torch.randn(6, 5, device=device, requires_grad=True), torch.zeros(6, device=device).long()
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        input, target = map(mode.from_tensor, _make(loss, device))
         result = loss.function(input, target)
         result.backward()
     assert type(result) is type(input) and result.shape == () and input.grad.shape == (6, 5)
@@ -268,8 +269,8 @@ def test_compiled_autograd(loss: Loss, dynamic: bool, device: str) -> None:
         input, target = loss.make_inputs((rows, 5), torch.float32, device)
         input.requires_grad_()
         with torch._dynamo.compiled_autograd._enable(compiler):
-            loss.function(input * 2, target, **options).backward()
-        expected = _grad(lambda x, y, options=options: loss.reference(x * 2, y, **options), input, target)
+            loss.function(input / 2, target, **options).backward()
+        expected = _grad(lambda x, y, options=options: loss.reference(x / 2, y, **options), input, target)
         torch.testing.assert_close(input.grad, expected)
 
 
@@ -278,15 +279,15 @@ def test_compile_of_a_step_with_its_backward(loss: Loss, device: str) -> None:
     torch.compiler.reset()
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        result = loss.function(x * 2, y)
+        result = loss.function(x / 2, y)
         result.backward()
         return result.detach()
 
     input, target = _make(loss, device)
     with torch._dynamo.config.patch(compiled_autograd=True):
         result = torch.compile(step, backend="aot_eager")(input, target)
-    torch.testing.assert_close(result, loss.reference(input * 2, target).detach())
-    torch.testing.assert_close(input.grad, _grad(lambda x, y: loss.reference(x * 2, y), input, target))
+    torch.testing.assert_close(result, loss.reference(input / 2, target).detach())
+    torch.testing.assert_close(input.grad, _grad(lambda x, y: loss.reference(x / 2, y), input, target))
 
 
 COMPILED_TRANSFORMS = {

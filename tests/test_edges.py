@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import Loss
-from tests.marks import ALL_LOSSES, ALL_REDUCTIONS, ALL_VARIANTS
+from tests.marks import ALL_CLASS_LOSSES, ALL_REDUCTIONS, ALL_VARIANTS
 
 pytestmark = pytest.mark.kernel
 
@@ -59,7 +59,7 @@ def test_all_rows_ignored(
     _assert_same(loss, input, target, weight=weight, reduction=reduction, **extras)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("classes", [4, 70, 300])
 def test_ignored_rows_are_not_read(loss: Loss, classes: int, device: str) -> None:
     input = torch.randn(40, classes, device=device)
@@ -76,7 +76,7 @@ def test_ignored_rows_are_not_read(loss: Loss, classes: int, device: str) -> Non
         assert (grad[~kept] == 0).all()
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("target_value", [-1, "classes", 10**12, 2**32 - 100])
 @pytest.mark.parametrize("classes", [5, 300])
 def test_target_out_of_bounds(
@@ -104,7 +104,7 @@ def test_target_out_of_bounds(
             assert grad[~good].isnan().all()
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("ignore_index", [-100, -2, 0, 2, 255, 10**12])
 def test_ignore_index_of_any_value(loss: Loss, ignore_index: int, device: str) -> None:
     input = torch.randn(6, 5, device=device)
@@ -113,14 +113,14 @@ def test_ignore_index_of_any_value(loss: Loss, ignore_index: int, device: str) -
     _assert_same(loss, input, target, ignore_index=ignore_index)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @ALL_REDUCTIONS
 def test_weights_of_zero(loss: Loss, reduction: str, device: str) -> None:
     input, target = loss.make_inputs((6, 5), torch.float32, device)
     _assert_same(loss, input, target, weight=torch.zeros(5, device=device), reduction=reduction)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @ALL_REDUCTIONS
 def test_one_row(loss: Loss, reduction: str, device: str) -> None:
     input = torch.randn(5, device=device)
@@ -132,7 +132,7 @@ def test_one_row(loss: Loss, reduction: str, device: str) -> None:
         torch.testing.assert_close(as_vector, as_scalar, equal_nan=True)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("shape", [(9, 5), (9, 100)])
 def test_byte_targets(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
@@ -141,7 +141,7 @@ def test_byte_targets(loss: Loss, shape: tuple[int, ...], reduction: str, device
     _assert_same(loss, input, target, reduction=reduction, ignore_index=2)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("shape", [(40, 5), (40, 100), (2, 5, 6, 7)])
 def test_non_contiguous_target_and_weight(loss: Loss, shape: tuple[int, ...], device: str) -> None:
     input, target = loss.make_inputs(shape, torch.float32, device)
@@ -151,7 +151,7 @@ def test_non_contiguous_target_and_weight(loss: Loss, shape: tuple[int, ...], de
         _assert_same(loss, input, strided, weight=weight, **extras)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 def test_second_use_of_a_graph_and_of_a_leaf(loss: Loss, device: str) -> None:
     input = torch.randn(6, 5, device=device, requires_grad=True)
     target = torch.tensor([0, 2, 4, 1, 2, 0], device=device)
@@ -164,7 +164,7 @@ def test_second_use_of_a_graph_and_of_a_leaf(loss: Loss, device: str) -> None:
         result.backward()
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 def test_input_changed_in_place_before_backward_is_noticed(loss: Loss, device: str) -> None:
     input = torch.randn(6, 5, device=device, requires_grad=True)
     logits = input * 1

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from ce_ext.options import CrossEntropyOptions
-from tests.cases import LOSSES, BadCall, Loss
-from tests.marks import ALL_LOSSES
+from tests.cases import BadCall, Loss
+from tests.losses import LOSSES
+from tests.marks import ALL_CLASS_LOSSES
 
 CALLS = [(loss, call) for loss in LOSSES for call in loss.bad_calls]
 
@@ -23,7 +24,7 @@ def test_bad_call(loss: Loss, call: BadCall) -> None:
     assert error.type is expected
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("classes", [5, 100])
 def test_bad_target_names_the_first_row_whatever_the_threads(loss: Loss, classes: int) -> None:
     target = torch.zeros(20000, dtype=torch.int64)

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.memory import peak_extra_bytes
 from tests.cases import Loss
 from tests.comparison import assert_rounded
-from tests.marks import ALL_LOSSES
+from tests.marks import ALL_CLASS_LOSSES
 
 pytestmark = pytest.mark.kernel
 
@@ -63,7 +63,7 @@ LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
 LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in layouts]
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("classes", [5, 77, 300])
@@ -87,7 +87,7 @@ def test_layout(loss: Loss, dim: int, name: str, classes: int, reduction: str, d
     assert grad.stride() == torch.empty_like(input).stride()
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize(
     ("shape", "stride"),
     [((2, 300), (2**31, 1)), ((2, 5), (2**31, 1)), ((2, 5), (1, 2**29)), ((1, 5, 2), (1, 2**29, 1))],
@@ -112,7 +112,7 @@ def test_elements_further_apart_than_2_31(
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize(("dim", "name"), [x for x in LAYOUTS if x[1] not in ("crop", "every other")])
 def test_logits_are_never_copied(loss: Loss, dim: int, name: str, device: str) -> None:
@@ -128,7 +128,7 @@ def test_logits_are_never_copied(loss: Loss, dim: int, name: str, device: str) -
     assert backward <= input.numel() * 4 + 16 * rows + 4096
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.parametrize("shape", [(70, 9), (70, 90), (3, 9, 5, 6)])
 def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], device: str) -> None:
     input, target = loss.make_inputs(shape, torch.float64, device)
@@ -144,7 +144,7 @@ def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], de
         torch.testing.assert_close(grad, exact)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 def test_more_dimensions_than_kernels_take(loss: Loss, device: str) -> None:
     input = _crop(torch.randn((2, 3) + (2,) * 8, device=device))
     target = torch.zeros((2,) + (2,) * 8, dtype=torch.int64, device=device)

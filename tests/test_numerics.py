@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests import oracles
 from tests.cases import CROSS_ENTROPY, NLL, Loss
-from tests.marks import ALL_LOSSES, SOFTMAX_LOSSES
+from tests.marks import ALL_CLASS_LOSSES, SOFTMAX_LOSSES
 
 pytestmark = pytest.mark.kernel
 
@@ -157,7 +157,7 @@ def test_smoothing_puts_mass_on_an_impossible_class(classes: int, device: str) -
     assert grad.isfinite().all()
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(70000, 3), (70000, 65), (2, 3, 200, 175)])
 def test_float16_mean_over_more_rows_than_float16_can_count(loss: Loss, shape: tuple[int, ...], device: str) -> None:
@@ -174,7 +174,7 @@ def test_float16_mean_over_more_rows_than_float16_can_count(loss: Loss, shape: t
     torch.testing.assert_close(input.grad.double(), exact_input.grad, rtol=1e-3, atol=2.0**-24)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.heavy
 def test_long_sums_stay_accurate(loss: Loss, device: str) -> None:
     input = torch.randn(3_000_000, 2, device=device)
@@ -202,7 +202,7 @@ def test_classes_that_are_all_alike(loss: Loss, shape: tuple[int, ...], device: 
     torch.testing.assert_close(result.double(), exact, rtol=2e-6, atol=0)
 
 
-@ALL_LOSSES
+@ALL_CLASS_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)])
 def test_bits_do_not_depend_on_the_number_of_threads(loss: Loss, shape: tuple[int, ...], device: str) -> None:

@@ -23,10 +23,14 @@ from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "nn.functional.cross_entropy": ce_ext.functional.cross_entropy,
     "nn.functional.nll_loss": ce_ext.functional.nll_loss,
+    "nn.functional.binary_cross_entropy": ce_ext.functional.binary_cross_entropy,
+    "nn.functional.binary_cross_entropy_with_logits": ce_ext.functional.binary_cross_entropy_with_logits,
 }
 MODULES: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.CrossEntropyLoss: ce_ext.nn.CrossEntropyLoss,
     torch.nn.NLLLoss: ce_ext.nn.NLLLoss,
+    torch.nn.BCELoss: ce_ext.nn.BCELoss,
+    torch.nn.BCEWithLogitsLoss: ce_ext.nn.BCEWithLogitsLoss,
 }
 
 OPS: dict[str, OpInfo] = {op.name: op for op in op_db if op.name in FUNCTIONS}

@@ -17,6 +17,15 @@
 namespace ce_ext::cpu {
 namespace {
 
+// The number of an operand that has but one.
+template <class S>
+opmath_t<S> one_number(const Operand& operand) {
+  if (!operand.data) return 1;
+  return dispatch<S>(operand.type, [&](auto number) {
+    return static_cast<opmath_t<S>>(*static_cast<const decltype(number)*>(operand.data));
+  });
+}
+
 // What the loss of an element is multiplied by: weight * grad_output / divisor, each for an element or for all.
 template <class S>
 class Factors {
@@ -25,14 +34,12 @@ class Factors {
  public:
   explicit Factors(const BinaryCrossEntropyProblem& p) : p_(p) {
     for (const Operand* operand : {&p.weight, &p.grad_output, &p.divisor}) {
-      if (!operand->data || p.elements == 0) continue;
       if (!operand->is_one_number(p.dims)) {
         is_constant_ = false;
-        continue;
+      } else if (p.elements > 0) {
+        const A number = one_number<S>(*operand);
+        constant_ = operand == &p.divisor ? constant_ / number : product(number, constant_);
       }
-      const A number = dispatch<S>(
-          operand->type, [&](auto n) { return static_cast<A>(*static_cast<const decltype(n)*>(operand->data)); });
-      constant_ = operand == &p.divisor ? constant_ / number : product(number, constant_);
     }
   }
 
@@ -44,7 +51,7 @@ class Factors {
     std::fill(factors, factors + n, constant_);
     if (is_constant_) return;
     for (const Operand* operand : {&p_.weight, &p_.grad_output, &p_.divisor}) {
-      if (!operand->data || operand->is_one_number(p_.dims)) continue;
+      if (operand->is_one_number(p_.dims)) continue;
       const A* numbers = spare.template load<S>(*operand, p_.dims, first, n);
       if (operand == &p_.divisor) {
         for (int64_t i = 0; i < n; ++i) factors[i] /= numbers[i];
@@ -103,7 +110,8 @@ struct Element {
   V factor;
 };
 
-// Brings the elements of a problem into tiles. A plain problem has nothing for each element but input and target.
+// Brings the elements of a problem into tiles. In a plain problem no operand but input and target differs from element
+// to element.
 template <class S, bool kPlain>
 class Elements {
   using A = opmath_t<S>;
@@ -113,7 +121,10 @@ class Elements {
   explicit Elements(const BinaryCrossEntropyProblem& p, const Factors<S>& factors)
       : p_(p), factors_(factors), class_targets_(p), ignored_(p.has_ignored ? A(p.ignore_index) : A(NAN)) {
     if (p.target_is_class) ignored_ = A(-1);
-    if (kPlain) return;
+    if (kPlain) {
+      if (p.elements > 0) pos_weight_of_all_ = one_number<S>(p.pos_weight);
+      return;
+    }
     std::fill_n(pos_weight_.values(), kTileElements1D, A(1));
     std::fill_n(alpha_.values(), kTileElements1D, A(p.options.alpha));
     pos_weights_ = pos_weight_.values();
@@ -141,7 +152,7 @@ class Elements {
   Element<V> get(int64_t i, int64_t n) {
     const V x = V::load(inputs_ + i, n, A(0)), target = V::load(targets_ + i, n, A(0));
     if constexpr (kPlain) {
-      return {x, {target, V(A(1)), V(A(p_.options.alpha))}, V(factors_.constant())};
+      return {x, {target, V(pos_weight_of_all_), V(A(p_.options.alpha))}, V(factors_.constant())};
     } else {
       const V factor = V::load(factor_.values() + i, n, A(0));
       return {x, {target, V::load(pos_weights_ + i, n, A(1)), V::load(alphas_ + i, n, A(1))}, factor};
@@ -161,12 +172,13 @@ class Elements {
   ClassTargets<S, A> class_targets_;
   const A *inputs_, *targets_, *pos_weights_, *alphas_;
   A ignored_;
+  A pos_weight_of_all_ = 1;
 };
 
 template <class S, class F>
 void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, F f) {
-  const bool is_plain =
-      factors.is_constant() && !p.pos_weight.data && !p.class_alpha.data && !p.has_ignored && !p.target_is_class;
+  const bool is_plain = factors.is_constant() && p.pos_weight.is_one_number(p.dims) && !p.class_alpha.data &&
+                        !p.has_ignored && !p.target_is_class;
   is_plain ? f(std::true_type()) : f(std::false_type());
 }
 

@@ -18,7 +18,7 @@ bool is_plain(const Problem& p, const RowStrides& result1, const RowStrides& res
     return is_one_number(operand) || is_contiguous(operand.strides);
   };
   const bool has_integers = p.target.type > NumberType::kUInt8;
-  const bool has_more = p.pos_weight.data || p.class_alpha.data || p.has_ignored || p.target_is_class;
+  const bool has_more = !is_one_number(p.pos_weight) || p.class_alpha.data || p.has_ignored || p.target_is_class;
   return p.dims.ndim == 1 && !has_integers && !has_more && is_contiguous(p.input.strides) &&
          is_contiguous(p.target.strides) && is_either(p.weight) && is_either(p.grad_output) &&
          is_one_number(p.divisor) && is_contiguous(result1) && is_contiguous(result2);

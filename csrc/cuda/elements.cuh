@@ -139,15 +139,15 @@ struct PlainPack {
   A x[kCount], target[kCount], factor[kCount];
 };
 
-// Elements of a plain problem, which has no operands that PlainPack does not know. Its tensors are contiguous, or have
-// one number for all elements; its targets are floating or bytes.
+// Elements of a plain problem: its tensors are contiguous or have one number for all elements, those that PlainPack
+// does not know have one number, targets are floating or bytes, and none is ignored.
 template <class S>
 class PlainElements {
   using A = opmath_t<S>;
 
  public:
   __device__ __forceinline__ explicit PlainElements(const BinaryCrossEntropyProblem& p)
-      : p_(p), divisor_(load_factor<S>(p.divisor, 0)) {}
+      : p_(p), pos_weight_(load_factor<S>(p.pos_weight, 0)), divisor_(load_factor<S>(p.divisor, 0)) {}
 
   // How a block goes through the `count` elements from `first` on.
   __device__ __forceinline__ RowSplit<S> split(int64_t first, int64_t count) const {
@@ -179,7 +179,7 @@ class PlainElements {
 
   template <int kCount>
   __device__ __forceinline__ BinaryTarget<A> target(const PlainPack<A, kCount>& pack, int k) const {
-    return {pack.target[k], A(1), A(p_.options.alpha)};
+    return {pack.target[k], pos_weight_, A(p_.options.alpha)};
   }
 
  private:
@@ -205,7 +205,7 @@ class PlainElements {
   }
 
   const BinaryCrossEntropyProblem& p_;
-  const A divisor_;
+  const A pos_weight_, divisor_;
 };
 
 }  // namespace ce_ext::cuda

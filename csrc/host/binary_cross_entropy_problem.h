@@ -22,6 +22,7 @@ struct Operand {
   RowStrides strides;
 
   bool is_one_number(const RowDims& dims) const {
+    if (!data) return true;
     for (int d = 0; d < dims.ndim; ++d) {
       if (strides.strides[d] != 0) return false;
     }
