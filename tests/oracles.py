@@ -171,12 +171,12 @@ def sigmoid_focal_loss(
     x = x.where(valid, 0)
     t = (1 - label_smoothing) * target.double() + label_smoothing / 2
     # Nothing times infinity is nothing.
-    pos = (t * _softplus(-x)).masked_fill(t == 0, 0)
-    neg = ((1 - t) * _softplus(x)).masked_fill(t == 1, 0)
+    pos = (t * _softplus(-x)).masked_fill((t == 0) & (x == -torch.inf), 0)
+    neg = ((1 - t) * _softplus(x)).masked_fill((t == 1) & (x == torch.inf), 0)
     loss = pos + neg if pos_weight is None else pos_weight.double() * pos + neg
     if gamma > 0:
         lack = torch.sigmoid(x) * (1 - t) + torch.sigmoid(-x) * t  # 1 - p_t
-        loss = (lack**gamma * loss).masked_fill(lack == 0, 0)
+        loss = lack**gamma * loss
     alpha = torch.as_tensor(alpha, dtype=torch.float64, device=x.device)
     loss = loss * (alpha * t + (1 - alpha) * (1 - t)).where(alpha >= 0, 1)
     return _reduce_elements(loss if weight is None else weight.double() * loss, valid, reduction, **options)

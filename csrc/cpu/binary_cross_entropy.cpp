@@ -182,6 +182,10 @@ void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<S>& factors
   is_plain ? f(std::true_type()) : f(std::false_type());
 }
 
+// Elements that are added up in one sum, of which a tile adds a few: one long sum loses accuracy, the more where its
+// terms are alike.
+constexpr int64_t kElementsPerSum = 256;
+
 template <class F>
 void for_each_tile(const Chunk& chunk, F f) {
   for (int64_t first = chunk.first, end = first + chunk.rows; first < end; first += kTileElements1D) {
@@ -199,6 +203,7 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
   std::vector<RowTotals> totals(chunks.count);
   std::atomic<bool> all_good = true;
   const auto run = [&](auto* losses) {
+    if (p.reduction == Reduction::kNone) advise_huge_pages(losses, p.elements * sizeof(*losses));
     chunks.parallel([&](int64_t index, const Chunk& chunk) {
       Elements<S, kPlain> elements(p, factors);
       OutputTile<A, std::remove_pointer_t<decltype(losses)>> output;
@@ -207,16 +212,22 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
         const bool is_none = p.reduction == Reduction::kNone;
         A* out = is_none ? output.open(losses, p.dims, p.loss_strides, first) : nullptr;
         V sum, count, bad;
-        for_each_vector<V>(n, [&](int64_t i, int64_t m) {
+        const auto add = [&](int64_t i, int64_t m, V& part) {
           const Element<V> e = elements.get(i, m);
           const V value = elements.unless_ignored(e, product(e.factor, loss.loss(e.x, e.target)));
           if (is_none) value.store(out + i, m);
-          sum = sum + value.keep_first(m);
+          part = part + value.keep_first(m);
           if constexpr (!kPlain) count = count + elements.unless_ignored(e, V(A(1))).keep_first(m);
           if constexpr (kInput == BinaryInput::kProbability) {
             bad = bad + elements.unless_ignored(e, where(is_probability(e.x), V(A(0)), V(A(1))));
           }
-        });
+        };
+        for (int64_t begin = 0; begin < n; begin += kElementsPerSum) {
+          V part;
+          for_each_vector<V>(std::min(kElementsPerSum, n - begin),
+                             [&](int64_t i, int64_t m) { add(begin + i, m, part); });
+          sum = sum + part;
+        }
         totals[index].merge({double(sum.sum()), kPlain ? double(n) : double(count.sum())});
         is_good = is_good && bad.sum() == A(0);
         if (!is_good) all_good = false;
@@ -234,10 +245,11 @@ bool backward(const BinaryCrossEntropyBackward& p, const Factors<S>& factors) {
   using A = opmath_t<S>;
   using V = Lanes<A>;
   const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
-  if (p.grad_input) advise_huge_pages(p.grad_input, p.elements * sizeof(S));
   std::atomic<bool> all_good = true;
   const auto run = [&](auto* grad_target) {
     auto* grad_input = static_cast<S*>(p.grad_input);
+    if (grad_input) advise_huge_pages(grad_input, p.elements * sizeof(*grad_input));
+    if (grad_target) advise_huge_pages(grad_target, p.elements * sizeof(*grad_target));
     Chunks(p.elements, 1, kChunkElements).parallel([&](int64_t, const Chunk& chunk) {
       Elements<S, kPlain> elements(p, factors);
       OutputTile<A, S> input_tile;
