@@ -149,15 +149,15 @@ def _cross_entropy(
         pos_x, neg_x = -torch.sigmoid(-x), torch.sigmoid(x)
         pos_xx = neg_xx = -pos_x * neg_x
 
-    def of(pos: Tensor, neg: Tensor) -> Tensor:  # nothing times infinity is nothing
-        return (p * t * pos).where(p * t != 0, 0) + ((1 - t) * neg).where(t != 1, 0)
+    def of(pos: Tensor, neg: Tensor) -> Tensor:
+        return _product(p * t, pos) + _product(1 - t, neg)
 
-    in_x, in_t, in_p = of(pos_x, neg_x), p * pos - neg, (t * pos).where(t != 0, 0)
+    in_x, in_t, in_p = of(pos_x, neg_x), p * pos - neg, _product(t, pos)
     in_tx, in_px = p * pos_x - neg_x, t * pos_x
     return _Function(
         of(pos, neg),
         (in_x, in_t, in_p),
-        _times(v_x, in_x) + _times(v_t, in_t) + _times(v_p, in_p),
+        _product(v_x, in_x) + _product(v_t, in_t) + _product(v_p, in_p),
         (of(pos_xx, neg_xx) * v_x + in_tx * v_t + in_px * v_p, in_tx * v_x + pos * v_p, in_px * v_x + pos * v_t),
     )
 
@@ -187,8 +187,9 @@ def _balance(t: Tensor, v_t: Tensor, alpha: Tensor) -> _Function:
     return _Function(value, (zero, slope, zero), slope * v_t, (zero, zero, zero))
 
 
-def _times(v: Tensor, slope: Tensor) -> Tensor:
-    return (v * slope).where(v != 0, 0)
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    """Nothing times infinity is nothing. A finite number keeps its derivative in a weight of 0."""
+    return (weight * x).where((weight != 0) | x.isfinite(), 0)
 
 
 def tangent(

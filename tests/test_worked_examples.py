@@ -52,3 +52,26 @@ def test_example(example: str, route: str) -> None:
     torch.manual_seed(100)
     logits = torch.rand(4, 5) if values is None else torch.tensor(values)
     assert f"{ROUTES[route](logits, torch.tensor(labels)).item():.4f}" == f"{expected:.4f}"
+
+
+BINARY_TARGETS = [[0, 0, 1], [1, 0, 0]]
+BINARY_LOSSES = ["0.6857", "1.4620", "2.4250", "2.0247", "0.3673", "1.0053"]
+BINARY_ROUTES = {
+    "functional": ce_ext.functional.binary_cross_entropy,
+    "module": lambda p, t, reduction="mean": ce_ext.nn.BCELoss(reduction=reduction)(p, t),
+    "of logits": lambda p, t, **options: ce_ext.functional.binary_cross_entropy_with_logits(p.logit(), t, **options),
+    "focal without focus": lambda p, t, reduction="mean": ce_ext.functional.sigmoid_focal_loss(
+        p.logit(), t, alpha=-1, gamma=0, reduction=reduction
+    ),
+    "torch": torch.nn.functional.binary_cross_entropy,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.int64])
+@pytest.mark.parametrize("route", BINARY_ROUTES)
+def test_binary_example(route: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    p, target = torch.rand(2, 3), torch.tensor(BINARY_TARGETS, dtype=torch.float32 if route == "torch" else dtype)
+    losses = BINARY_ROUTES[route](p, target, reduction="none")
+    assert [f"{loss:.4f}" for loss in losses.flatten().tolist()] == BINARY_LOSSES
+    assert f"{BINARY_ROUTES[route](p, target).item():.4f}" == "1.3283"
