@@ -24,7 +24,7 @@ NVCC        := $(shell command -v nvcc)
 
 GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench)
 
-.PHONY: help demo test bench gpu $(GPU_STAGES) lint check-cuda check-cuda-build test-cuda-build clean
+.PHONY: help demo demo-imbalanced test bench gpu $(GPU_STAGES) lint check-cuda check-cuda-build test-cuda-build clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
 	@echo "$(GPU_STAGES) are the stages of gpu"
@@ -32,6 +32,9 @@ help:  ## list the targets (the default)
 
 demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and with torch
 	@$(VENV)/bin/python examples/digits.py $(ARGS)
+
+demo-imbalanced: $(BUILD_STAMP)  ## find rare digits with BCE, weighted BCE and focal loss, of ce_ext and of torch
+	@$(VENV)/bin/python examples/imbalanced.py $(ARGS)
 
 test: $(BUILD_STAMP)  ## run the tests
 	@$(VENV)/bin/python -m pytest $(ARGS)
@@ -70,7 +73,7 @@ test-cuda-build: $(BUILD_STAMP)
 	    tests/test_transforms.py::test_fakes_for_every_device
 
 clean:  ## remove all that was built or installed here
-	rm -rf $(VENV) $(CUDA_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png
+	rm -rf $(VENV) $(CUDA_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png imbalanced.png
 
 # Ask for another TORCH, and the stamp is outdated.
 ifneq ($(TORCH),$(shell cat $(TORCH_STAMP) 2>/dev/null))

@@ -39,6 +39,8 @@ SHAPES_OF_OTHERS = {
     "cpu": ((8, 16), (8192, 1000), (1_048_576, 10), (8, 19, 256, 256)),
     "cuda": ((8, 16), (8192, 32_000), (1_048_576, 10), (8, 19, 1024, 1024)),
 }
+# Of losses of elements, whose number is all that counts.
+SHAPES_OF_BINARY = {"cpu": ((8, 16), (64, 1000), (16_777_216,)), "cuda": ((8, 16), (268_435_456,))}
 QUICK_SHAPES = ((8, 16), (64, 1000), (131_072, 100))
 # Training has logits as large as these in a half type; float32 would take long, and tell nothing new.
 HALF_TYPES_ONLY = ((8192, 128_256), (16_384, 50_257))
@@ -88,6 +90,8 @@ def select(
 
 
 def _shapes(loss: Loss, device: str) -> tuple[tuple[int, ...], ...]:
+    if loss.is_binary:
+        return SHAPES_OF_BINARY[device]
     return (SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS)[device]
 
 

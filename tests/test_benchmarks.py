@@ -24,7 +24,8 @@ from benchmarks.memory import peak_extra_bytes
 from benchmarks.oracle import TOLERANCE, WrongResultError, check, exact
 from benchmarks.providers import PEERS, PROVIDERS, Provider, competitors, versions
 from benchmarks.timing import Step, kernel_clock
-from tests.cases import CROSS_ENTROPY, LOSSES
+from tests.cases import CROSS_ENTROPY
+from tests.losses import LOSSES
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,14 +46,15 @@ def test_smallest_run(tmp_path: Path) -> None:
 
 
 def test_floor_bytes() -> None:
-    logits, chosen, indices = 6 * 5 * 2, 6 * 2, 6 * 8
+    logits, chosen = 6 * 5 * 2, 6 * 2
     for loss in LOSSES:
         input, target = loss.make_inputs((6, 5), torch.bfloat16)
+        targets = logits if loss.is_binary else 6 * 8
         forward, both = (floor(loss, input, target, with_backward).bytes for with_backward in (False, True))
-        if loss.takes_logits:
-            assert (forward, both) == (logits + indices, 3 * logits + 2 * indices)
+        if loss.reads_all:
+            assert (forward, both) == (logits + targets, 3 * logits + 2 * targets)
         else:
-            assert (forward, both) == (chosen + indices, chosen + logits + 2 * indices)
+            assert (forward, both) == (chosen + targets, chosen + logits + 2 * targets)
 
 
 def test_peak_memory_is_exact(device: str) -> None:

@@ -31,17 +31,17 @@ def test_layout(
     lay_out = LAYOUTS_BY_DIM[dim][name]
     values, target = loss.make_inputs(SHAPES[dim], dtype, device)
     input, target = lay_out(values), lay_out(target) if of_target else target
-    weight = torch.rand(SHAPES[dim][-1], device=device).to(dtype)
-    function = partial(loss.function, weight=weight, reduction=reduction)
     grad_output = torch.randn(SHAPES[dim] if reduction == "none" else (), device=device).to(dtype)
-    actual = loss_and_gradients(function, input, target, grad_output=grad_output)
-    oracle = partial(loss.oracle, weight=weight.double(), reduction=reduction)
-    exact = loss_and_gradients(oracle, *(x.contiguous() for x in to_double(input, target)), grad_output=grad_output)
-    assert_all_rounded(actual, exact, roundings=5)
-    for grad, of in zip(actual[1:], (input, target), strict=True):
-        assert grad.stride() == torch.empty_like(of).stride()
-    if reduction == "none":
-        assert actual[0].stride() == torch.empty_like(input).stride()
+    for weight in (None, torch.rand(SHAPES[dim][-1], device=device).to(dtype)):
+        function = partial(loss.function, weight=weight, reduction=reduction)
+        actual = loss_and_gradients(function, input, target, grad_output=grad_output)
+        oracle = partial(loss.oracle, weight=None if weight is None else weight.double(), reduction=reduction)
+        exact = loss_and_gradients(oracle, *(x.contiguous() for x in to_double(input, target)), grad_output=grad_output)
+        assert_all_rounded(actual, exact, roundings=5)
+        for grad, of in zip(actual[1:], (input, target), strict=True):
+            assert grad.stride() == torch.empty_like(of).stride()
+        if reduction == "none":
+            assert actual[0].stride() == torch.empty_like(input).stride()
 
 
 @ALL_BINARY_LOSSES

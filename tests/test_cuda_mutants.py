@@ -46,6 +46,9 @@ SOFT = "csrc/cuda/soft_cross_entropy.cuh"
 SOFTMAX = "csrc/losses/softmax.h"
 TOTALS = "csrc/cuda/row_totals.cuh"
 LOG_SOFTMAX = "csrc/cuda/log_softmax.cuh"
+BINARY = "csrc/cuda/binary_cross_entropy.cuh"
+BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
+ELEMENTS = "csrc/cuda/elements.cuh"
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 BY_CLASS = "tests/test_values.py -k 3x257"
 BY_ROW = "tests/test_values.py -k 33x100"
@@ -296,6 +299,106 @@ MUTANTS = (
         "target < p.classes",
         "tests/test_edges.py -k out_of_bounds",
         WRONG_PLACE,
+    ),
+    Mutant(
+        "elements of the last slice as if it were whole",
+        BINARY,
+        "end = group_end - begin > kElementsPerSlice ? begin + kElementsPerSlice : group_end;",
+        "end = begin + kElementsPerSlice;",
+        "tests/test_binary_values.py -k 33x100",
+        OUT_OF_BOUNDS + "|AddressSanitizer: heap-use-after-free",
+        sanitizer="address",
+    ),
+    Mutant(
+        "every group starts where the first does",
+        BINARY,
+        "blockIdx.x / slices.per_group * slices.group_elements",
+        "int64_t(0)",
+        "tests/test_binary_edges.py -k vmap",
+    ),
+    Mutant(
+        "every thread writes the totals of its slice",
+        BINARY,
+        "if (threadIdx.x == 0) totals[blockIdx.x] = total;",
+        "totals[blockIdx.x] = total;",
+        "tests/test_binary_values.py -k loss_and_gradients",
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "ignored elements counted",
+        BINARY,
+        "count += !e.is_ignored;",
+        "++count;",
+        "tests/test_binary_values.py -k ignored",
+    ),
+    Mutant(
+        "packs where the target or the upstream gradient is aligned otherwise",
+        ELEMENTS,
+        "if (is_one_number(*operand) ||",
+        "if (operand == &p_.target || is_one_number(*operand) ||",
+        "tests/test_binary_layouts.py -k misaligned",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "packs where the gradient is aligned otherwise",
+        ELEMENTS,
+        "[&](auto* memory) { split.share(memory + first, count); }",
+        "[](auto*) {}",
+        "tests/test_binary_layouts.py -k misaligned",
+        MISALIGNED,
+        sanitizer="address",
+    ),
+    Mutant(
+        "place of an element in 32 bits",
+        ELEMENTS,
+        "input += place * p.input.strides.strides[d];",
+        "input += int(place * p.input.strides.strides[d]);",
+        "tests/test_binary_layouts.py -k further_apart",
+        WRONG_PLACE,
+    ),
+    Mutant(
+        "a class numbered by all dimensions",
+        ELEMENTS,
+        "class_number += place * p.class_numbers.strides[d];",
+        "class_number += place;",
+        "tests/test_binary_values.py -k one_hot",
+    ),
+    Mutant(
+        "a class out of bounds taken for a negative one",
+        ELEMENTS,
+        "c >= 0 && c <= p.classes ? A(c == at.class_number) : A(NAN)",
+        "A(c == at.class_number)",
+        "tests/test_binary_edges.py -k out_of_bounds",
+    ),
+    Mutant(
+        "the gradient as a difference of the probability and the target",
+        BINARY_LOSS,
+        "neg_part(target) * p.pos - pos_part(target) * p.neg;",
+        "p.pos - target.value;",
+        "tests/test_binary_numerics.py -k confident",
+    ),
+    Mutant(
+        "nothing times infinity",
+        BINARY_LOSS,
+        "f.slope * product(lack_slope, cross_entropy(target, prediction.misses()))",
+        "f.slope * lack_slope * cross_entropy(target, prediction.misses())",
+        "tests/test_binary_numerics.py -k infinite",
+    ),
+    Mutant(
+        "a power divided by nothing",
+        BINARY_LOSS,
+        "maximum(q, least_lack_)",
+        "q",
+        "tests/test_binary_numerics.py -k any_logit",
+    ),
+    Mutant(
+        "the loss of a logit without what both classes cost",
+        BINARY_LOSS,
+        "sides(miss, distance_ + miss)",
+        "sides(miss, distance_)",
+        "tests/test_binary_values.py -k loss_and_gradients",
     ),
 )
 

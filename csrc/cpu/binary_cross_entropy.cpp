@@ -100,7 +100,7 @@ class ClassTargets {
 
  private:
   const BinaryCrossEntropyProblem& p_;
-  int64_t classes_[kTileElements1D];
+  int64_t classes_[kElementsPerTile];
 };
 
 template <class V>
@@ -125,8 +125,8 @@ class Elements {
       if (p.elements > 0) pos_weight_of_all_ = one_number<S>(p.pos_weight);
       return;
     }
-    std::fill_n(pos_weight_.values(), kTileElements1D, A(1));
-    std::fill_n(alpha_.values(), kTileElements1D, A(p.options.alpha));
+    std::fill_n(pos_weight_.values(), kElementsPerTile, A(1));
+    std::fill_n(alpha_.values(), kElementsPerTile, A(p.options.alpha));
     pos_weights_ = pos_weight_.values();
     alphas_ = alpha_.values();
   }
@@ -188,8 +188,8 @@ constexpr int64_t kElementsPerSum = 256;
 
 template <class F>
 void for_each_tile(const Chunk& chunk, F f) {
-  for (int64_t first = chunk.first, end = first + chunk.rows; first < end; first += kTileElements1D) {
-    f(first, std::min(kTileElements1D, end - first));
+  for (int64_t first = chunk.first, end = first + chunk.rows; first < end; first += kElementsPerTile) {
+    f(first, std::min(kElementsPerTile, end - first));
   }
 }
 

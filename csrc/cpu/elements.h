@@ -11,7 +11,7 @@
 
 namespace ce_ext::cpu {
 
-constexpr int64_t kTileElements1D = 1024;
+constexpr int64_t kElementsPerTile = 1024;
 
 // Calls f(offset, n) for the runs that elements [first, first + count) make along the last dimension.
 template <class F>
@@ -84,7 +84,7 @@ class InputTile {
   A* values() { return values_; }
 
  private:
-  alignas(64) A values_[kTileElements1D];
+  alignas(64) A values_[kElementsPerTile];
 };
 
 // Numbers of a result in memory of type S.
@@ -109,7 +109,7 @@ class OutputTile {
   }
 
  private:
-  alignas(64) A values_[kTileElements1D];
+  alignas(64) A values_[kElementsPerTile];
 };
 
 }  // namespace ce_ext::cpu

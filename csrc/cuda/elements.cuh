@@ -78,15 +78,6 @@ __device__ __forceinline__ opmath_t<S> load_factor(const Operand& operand, int64
   return value;
 }
 
-template <class A, class N>
-__device__ __forceinline__ A load_number(const N* p) {
-  if constexpr (std::is_integral_v<N>) {
-    return static_cast<A>(*p);
-  } else {
-    return load(p);
-  }
-}
-
 template <class A>
 struct Element {
   A x;
@@ -103,15 +94,16 @@ __device__ __forceinline__ Element<opmath_t<S>> load_element(const BinaryCrossEn
   Element<A> e{load(static_cast<const S*>(p.input.data) + at.input), {}, A(1), false};
   dispatch<S>(p.target.type, [&](auto number) {
     const auto* target = static_cast<const decltype(number)*>(p.target.data) + at.target;
-    if constexpr (std::is_integral_v<decltype(number)>) {
-      if (p.target_is_class) {
-        const int64_t c = *target;
-        e.is_ignored = p.has_ignored && c == p.ignore_index;
-        e.target.value = c >= 0 && c <= p.classes ? A(c == at.class_number) : A(NAN);
-        return;
-      }
+    if constexpr (!std::is_integral_v<decltype(number)>) {
+      e.target.value = load(target);
+    } else if (p.target_is_class) {
+      const int64_t c = *target;
+      e.is_ignored = p.has_ignored && c == p.ignore_index;
+      e.target.value = c >= 0 && c <= p.classes ? A(c == at.class_number) : A(NAN);
+      return;
+    } else {
+      e.target.value = static_cast<A>(*target);
     }
-    e.target.value = load_number<A>(target);
     e.is_ignored = p.has_ignored && e.target.value == A(p.ignore_index);
   });
   e.target.pos_weight = load_factor<S>(p.pos_weight, at.pos_weight);
