@@ -120,7 +120,48 @@ void write(A* p, Lanes<A> value) {
   value.store(p);
 }
 
+inline Lanes<double> log_unit(Lanes<double> x) { return log(x); }
 inline Lanes<double> log1p_unit(Lanes<double> x) { return log1p(x); }
+inline Lanes<double> log1m_unit(Lanes<double> x) { return log1p(-x); }
+
+// log(x + rest) within 2 ulp, for a normal x and a rest of half its last place at most: x = 2^n (1 + f) with 1 + f
+// between sqrt(1/2) and sqrt(2), and a minimax polynomial for log(1 + f).
+inline at::vec::Vectorized<float> log_of_normal(at::vec::Vectorized<float> x, at::vec::Vectorized<float> rest) {
+  using Vec = at::vec::Vectorized<float>;
+  using Int = at::vec::Vectorized<int32_t>;
+  using at::vec::cast;
+  using at::vec::fmadd;
+  const Int bits = cast<int32_t>(x);
+  const Int n = (bits - Int(0x3f3504f3)) >> Int(23);  // the bits of sqrt(1/2)
+  const Vec scaled_rest = rest * cast<float>((Int(127) - n) << Int(23));
+  const Vec f = (cast<float>(bits - (n << Int(23))) - Vec(1.0f)) + scaled_rest;
+  Vec q = fmadd(f, Vec(0x1.65c772p-4f), Vec(-0x1.25049ep-3f));
+  q = fmadd(q, f, Vec(0x1.318526p-3f));
+  q = fmadd(q, f, Vec(-0x1.535d30p-3f));
+  q = fmadd(q, f, Vec(0x1.98d2c0p-3f));
+  q = fmadd(q, f, Vec(-0x1.00049ap-2f));
+  q = fmadd(q, f, Vec(0x1.5556f4p-2f));
+  q = fmadd(q, f, Vec(-0x1.fffffap-2f));
+  // Added to the bits of this number, n is added to its value.
+  const Vec shift(0x1.8p23f);
+  const Vec exponent = cast<float>(cast<int32_t>(shift) + n) - shift;
+  // ln2 in two parts, the first with zeros enough at its end that n times it is exact.
+  return fmadd(exponent, Vec(0x1.62e400p-1f), fmadd(exponent, Vec(0x1.7f7d1cp-20f), fmadd(f * f, q, f)));
+}
+
+inline Lanes<float> log_unit(Lanes<float> x) {
+  using V = Lanes<float>;
+  const auto is_tiny = x < V(0x1p-126f);
+  const V result(log_of_normal(where(is_tiny, x * V(0x1p25f), x).vec, at::vec::Vectorized<float>(0.0f)));
+  return where(x == V(0.0f), V(-INFINITY), where(is_tiny, result - V(0x1.154246p4f), result));  // 25 ln2
+}
+
+inline Lanes<float> log1m_unit(Lanes<float> x) {
+  using V = Lanes<float>;
+  const V complement = V(1.0f) - x;
+  const V rest = (V(1.0f) - complement) - x;
+  return where(complement == V(0.0f), V(-INFINITY), V(log_of_normal(complement.vec, rest.vec)));
+}
 
 // Within 2 ulp. x times a minimax polynomial for log1p(x) / x.
 inline Lanes<float> log1p_unit(Lanes<float> x) {

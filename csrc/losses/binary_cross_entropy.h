@@ -65,7 +65,7 @@ template <class T>
 struct ProbabilityPrediction {
   T p;
 
-  HOST_DEVICE Sides<T> misses() const { return {-maximum(log(p), T(-100)), -maximum(log1p(-p), T(-100))}; }
+  HOST_DEVICE Sides<T> misses() const { return {-maximum(log_unit(p), T(-100)), -maximum(log1m_unit(p), T(-100))}; }
 };
 
 // What an element has besides its prediction.
@@ -193,7 +193,7 @@ class BinaryCrossEntropy {
     if (focus_ == Focus::kNone) return {T(1), T(0)};
     if (focus_ == Focus::kLinear) return {q, T(1)};
     if (focus_ == Focus::kSquare) return {q * q, T(2) * q};
-    const T power = exp(gamma_ * log(q));
+    const T power = exp(gamma_ * log_unit(q));
     // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.
     return {power, gamma_ * power / maximum(q, least_lack_)};
   }

@@ -20,9 +20,13 @@ HOST_DEVICE float log(float x) { return ::logf(x); }
 HOST_DEVICE double log(double x) { return ::log(x); }
 HOST_DEVICE float log1p(float x) { return ::log1pf(x); }
 HOST_DEVICE double log1p(double x) { return ::log1p(x); }
-// log1p for 0 <= x <= 1, for which lanes are quicker.
+// log(x), log(1 + x) and log(1 - x) for 0 <= x <= 1, for which lanes are quicker.
+HOST_DEVICE float log_unit(float x) { return ::logf(x); }
+HOST_DEVICE double log_unit(double x) { return ::log(x); }
 HOST_DEVICE float log1p_unit(float x) { return ::log1pf(x); }
 HOST_DEVICE double log1p_unit(double x) { return ::log1p(x); }
+HOST_DEVICE float log1m_unit(float x) { return ::log1pf(-x); }
+HOST_DEVICE double log1m_unit(double x) { return ::log1p(-x); }
 HOST_DEVICE float tanh(float x) { return ::tanhf(x); }
 HOST_DEVICE double tanh(double x) { return ::tanh(x); }
 HOST_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
