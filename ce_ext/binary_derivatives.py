@@ -3,7 +3,7 @@
 They are the functions that `autograd.register` asks for.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -192,65 +192,31 @@ def _product(weight: Tensor, x: Tensor) -> Tensor:
     return (weight * x).where((weight != 0) | x.isfinite(), 0)
 
 
-def tangent(
-    v_input: Tensor | None,
-    v_target: Tensor | None,
-    v_weight: Tensor | None,
-    v_pos_weight: Tensor | None,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    class_alpha: Tensor | None,
-    denominator: Tensor,
-    options: BinaryCrossEntropyOptions,
-) -> Tensor:
-    tangents = (v_input, v_target, v_weight, v_pos_weight)
-    return _Tangents(*tangents, input, target, weight, pos_weight, class_alpha, denominator, options).of_loss()
+def tangent(*arguments: Any) -> Tensor:
+    """Of the loss. It takes what `_Tangents` does."""
+    return _Tangents(*arguments).of_loss()
 
 
-def backward_gradient(
-    grad_grad_input: Tensor | None,
-    grad_grad_target: Tensor | None,
-    grad_grad_weight: Tensor | None,
-    grad_grad_pos_weight: Tensor | None,
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    class_alpha: Tensor | None,
-    denominator: Tensor,
-    options: BinaryCrossEntropyOptions,
-) -> tuple[Tensor | None, ...]:
-    """For grad_output, input, target, weight and pos_weight."""
-    grads = (grad_grad_input, grad_grad_target, grad_grad_weight, grad_grad_pos_weight)
-    tangents = _Tangents(*grads, input, target, weight, pos_weight, class_alpha, denominator, options)
+def backward_gradient(*arguments: Any) -> tuple[Tensor | None, ...]:
+    """For grad_output, input, target, weight and pos_weight.
+
+    It takes gradients of the gradients in those four, grad_output, and what `_Tangents` does after the tangents.
+    """
+    grads, grad_output, others = arguments[:4], arguments[4], arguments[5:]
+    tangents = _Tangents(*grads, *others)
     return tangents.of_loss(), *tangents.of_grads(grad_output)
 
 
-def backward_tangent(
-    grad_output_tangent: Tensor | None,
-    v_input: Tensor | None,
-    v_target: Tensor | None,
-    v_weight: Tensor | None,
-    v_pos_weight: Tensor | None,
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    class_alpha: Tensor | None,
-    denominator: Tensor,
-    options: BinaryCrossEntropyOptions,
-) -> tuple[Tensor | None, ...]:
-    """Of the gradients, as far as they are needed."""
-    tensors = (input, target, weight, pos_weight, class_alpha, denominator)
-    changes = _Tangents(v_input, v_target, v_weight, v_pos_weight, *tensors, options).of_grads(grad_output)
+def backward_tangent(grad_output_tangent: Tensor | None, *arguments: Any) -> tuple[Tensor | None, ...]:
+    """Of the gradients, as far as they are needed. It takes tangents of the four, and then what is as above."""
+    tangents, grad_output, others = arguments[:4], arguments[4], arguments[5:]
+    *tensors, options = others
+    changes = _Tangents(*tangents, *others).of_grads(grad_output)
     needs = (options.needs_input, options.needs_target, options.needs_weight, options.needs_pos_weight)
-    if grad_output_tangent is None:
-        return tuple(change if needed else None for change, needed in zip(changes, needs, strict=True))
-    scaled = torch.ops.ce_ext.binary_cross_entropy_backward(grad_output_tangent, *tensors, *options)
+    scaled: Any = (None,) * 4
+    if grad_output_tangent is not None:
+        scaled = torch.ops.ce_ext.binary_cross_entropy_backward(grad_output_tangent, *tensors, *options)
     return tuple(
-        change + of_scale if needed else None for change, of_scale, needed in zip(changes, scaled, needs, strict=True)
+        None if not needed else change if of_scale is None else change + of_scale
+        for change, of_scale, needed in zip(changes, scaled, needs, strict=True)
     )

@@ -60,6 +60,26 @@ LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
         "expanded pixels": lambda x: x[:, :, :1, :1].expand_as(x),
     },
 }
+
+
+def far_apart(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """A tensor of bfloat16 with these strides, in memory for a bit more than 2^31 elements."""
+    size = 2**31 + 2 * max(x.shape)
+    if x.is_cuda:
+        memory = torch.empty(size, dtype=x.dtype, device=x.device)
+    else:  # pages that nobody touches take no memory
+        pages = mmap.mmap(-1, size * x.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = torch.frombuffer(pages, dtype=x.dtype)
+    return memory.as_strided(x.shape, stride).copy_(x)
+
+
+def upstream_gradients(result: Tensor) -> list[Tensor]:
+    """Gradients for a result that are expanded, or have strides of their own."""
+    one, full = torch.ones_like(result)[(0,) * result.dim()], torch.randn_like(result)
+    expanded = [one.expand(result.shape), full[:1].expand(result.shape), full[..., :1].expand(result.shape)]
+    return [*expanded, torch.stack([full, full], -1)[..., 0], full.transpose(0, -1).contiguous().transpose(0, -1)]
+
+
 LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in layouts]
 
 
@@ -97,13 +117,7 @@ def test_elements_further_apart_than_2_31(
 ) -> None:
     values, target = loss.make_inputs(shape, torch.bfloat16, device)
     target.fill_(shape[1] - 1)
-    size = 2**31 + 2 * shape[1]
-    if device == "cuda":
-        memory = torch.empty(size, dtype=torch.bfloat16, device=device)
-    else:  # pages that nobody touches take no memory
-        pages = mmap.mmap(-1, size * 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory = torch.frombuffer(pages, dtype=torch.bfloat16)
-    input = memory.as_strided(shape, stride).copy_(values)
+    input = far_apart(values, stride)
     results = []
     for x in (input.detach(), values):
         x.requires_grad_()
@@ -134,11 +148,7 @@ def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], de
     input, target = loss.make_inputs(shape, torch.float64, device)
     input.requires_grad_()
     result = loss.function(input, target, reduction="none")
-    one = torch.ones((), dtype=torch.float64, device=device)
-    full = torch.randn(result.shape, dtype=torch.float64, device=device)
-    upstream = [one.expand(result.shape), full[:1].expand(result.shape), full[..., :1].expand(result.shape)]
-    upstream += [torch.stack([full, full], -1)[..., 0], full.transpose(0, -1).contiguous().transpose(0, -1)]
-    for grad_output in upstream:
+    for grad_output in upstream_gradients(result.detach()):
         (grad,) = torch.autograd.grad(result, input, grad_output, retain_graph=True)
         (exact,) = torch.autograd.grad(loss.oracle(input, target, reduction="none"), input, grad_output)
         torch.testing.assert_close(grad, exact)
