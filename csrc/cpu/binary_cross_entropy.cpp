@@ -1,4 +1,4 @@
-// The CPU drivers of binary cross entropy: elements in chunks, chunks in tiles, and the formula on the lanes of tiles.
+// The CPU drivers of binary cross entropy: elements in chunks, chunks in tiles, and the formula on their lanes.
 #include "losses/binary_cross_entropy.h"
 
 #include <c10/util/BFloat16.h>
@@ -8,179 +8,14 @@
 #include <vector>
 
 #include "cpu/backend.h"
+#include "cpu/binary_elements.h"
 #include "cpu/chunks.h"
-#include "cpu/elements.h"
 #include "cpu/memory.h"
 #include "cpu/row_losses.h"
 #include "cpu/softmax_by_class.h"
 
 namespace ce_ext::cpu {
 namespace {
-
-// The number of an operand that has but one.
-template <class S>
-opmath_t<S> one_number(const Operand& operand) {
-  if (!operand.data) return 1;
-  return dispatch<S>(operand.type, [&](auto number) {
-    return static_cast<opmath_t<S>>(*static_cast<const decltype(number)*>(operand.data));
-  });
-}
-
-// What the loss of an element is multiplied by: weight * grad_output / divisor, each for an element or for all.
-template <class S>
-class Factors {
-  using A = opmath_t<S>;
-
- public:
-  explicit Factors(const BinaryCrossEntropyProblem& p) : p_(p) {
-    for (const Operand* operand : {&p.weight, &p.grad_output, &p.divisor}) {
-      if (!operand->is_one_number(p.dims)) {
-        is_constant_ = false;
-      } else if (p.elements > 0) {
-        const A number = one_number<S>(*operand);
-        constant_ = operand == &p.divisor ? constant_ / number : product(number, constant_);
-      }
-    }
-  }
-
-  bool is_constant() const { return is_constant_; }
-  A constant() const { return constant_; }
-
-  // Those of a tile. `spare` is for one operand at a time.
-  void load(int64_t first, int64_t n, A* factors, InputTile<A>& spare) const {
-    std::fill(factors, factors + n, constant_);
-    if (is_constant_) return;
-    for (const Operand* operand : {&p_.weight, &p_.grad_output, &p_.divisor}) {
-      if (operand->is_one_number(p_.dims)) continue;
-      const A* numbers = spare.template load<S>(*operand, p_.dims, first, n);
-      if (operand == &p_.divisor) {
-        for (int64_t i = 0; i < n; ++i) factors[i] /= numbers[i];
-      } else {
-        for (int64_t i = 0; i < n; ++i) factors[i] = product(numbers[i], factors[i]);
-      }
-    }
-  }
-
- private:
-  const BinaryCrossEntropyProblem& p_;
-  A constant_ = 1;
-  bool is_constant_ = true;
-};
-
-// Targets that are classes as those of their elements: 1 or 0, `ignored`, or NaN for what is none.
-template <class S, class A>
-class ClassTargets {
- public:
-  explicit ClassTargets(const BinaryCrossEntropyProblem& p) : p_(p) {}
-
-  // Whether all of them are classes, background or ignored.
-  bool load(int64_t first, int64_t n, A ignored, A* targets) {
-    dispatch<S>(p_.target.type, [&](auto number) {
-      const auto* data = static_cast<const decltype(number)*>(p_.target.data);
-      int64_t* out = classes_;
-      for_each_run(p_.dims, p_.target.strides, first, n, [&](int64_t offset, int64_t count) {
-        copy_run(out, 1, data + offset, p_.target.strides.strides[p_.dims.ndim - 1], count);
-        out += count;
-      });
-    });
-    bool all_good = true;
-    int64_t i = 0;
-    const int64_t stride = p_.class_numbers.strides[p_.dims.ndim - 1];
-    for_each_run(p_.dims, p_.class_numbers, first, n, [&](int64_t number, int64_t count) {
-      for (const int64_t end = i + count; i < end; ++i, number += stride) {
-        const int64_t target = classes_[i];
-        const bool is_ignored = p_.has_ignored && target == p_.ignore_index;
-        const bool is_good = is_ignored || (target >= 0 && target <= p_.classes);
-        all_good = all_good && is_good;
-        targets[i] = is_ignored ? ignored : is_good ? A(target == number) : A(NAN);
-      }
-    });
-    return all_good;
-  }
-
- private:
-  const BinaryCrossEntropyProblem& p_;
-  int64_t classes_[kElementsPerTile];
-};
-
-template <class V>
-struct Element {
-  V x;
-  BinaryTarget<V> target;
-  V factor;
-};
-
-// Brings the elements of a problem into tiles. In a plain problem no operand but input and target differs from element
-// to element.
-template <class S, bool kPlain>
-class Elements {
-  using A = opmath_t<S>;
-  using V = Lanes<A>;
-
- public:
-  explicit Elements(const BinaryCrossEntropyProblem& p, const Factors<S>& factors)
-      : p_(p), factors_(factors), class_targets_(p), ignored_(p.has_ignored ? A(p.ignore_index) : A(NAN)) {
-    if (p.target_is_class) ignored_ = A(-1);
-    if (kPlain) {
-      if (p.elements > 0) pos_weight_of_all_ = one_number<S>(p.pos_weight);
-      return;
-    }
-    std::fill_n(pos_weight_.values(), kElementsPerTile, A(1));
-    std::fill_n(alpha_.values(), kElementsPerTile, A(p.options.alpha));
-    pos_weights_ = pos_weight_.values();
-    alphas_ = alpha_.values();
-  }
-
-  // The next tile. Whether all of its targets are such.
-  bool load(int64_t first, int64_t n) {
-    inputs_ = input_.template load<S>(p_.input, p_.dims, first, n);
-    bool all_good = true;
-    if (!kPlain && p_.target_is_class) {
-      targets_ = target_.values();
-      all_good = class_targets_.load(first, n, ignored_, target_.values());
-    } else {
-      targets_ = target_.template load<S>(p_.target, p_.dims, first, n);
-    }
-    if (kPlain) return all_good;
-    factors_.load(first, n, factor_.values(), spare_);
-    if (p_.pos_weight.data) pos_weights_ = pos_weight_.template load<S>(p_.pos_weight, p_.dims, first, n);
-    if (p_.class_alpha.data) alphas_ = alpha_.template load<S>(p_.class_alpha, p_.dims, first, n);
-    return all_good;
-  }
-
-  // The n elements from the i-th of the tile on.
-  Element<V> get(int64_t i, int64_t n) {
-    const V x = V::load(inputs_ + i, n, A(0)), target = V::load(targets_ + i, n, A(0));
-    if constexpr (kPlain) {
-      return {x, {target, V(pos_weight_of_all_), V(A(p_.options.alpha))}, V(factors_.constant())};
-    } else {
-      const V factor = V::load(factor_.values() + i, n, A(0));
-      return {x, {target, V::load(pos_weights_ + i, n, A(1)), V::load(alphas_ + i, n, A(1))}, factor};
-    }
-  }
-
-  // `value` but for elements that are ignored, where it is 0.
-  V unless_ignored(const Element<V>& element, V value) const {
-    if constexpr (kPlain) return value;
-    return where(element.target.value == V(ignored_), V(A(0)), value);
-  }
-
- private:
-  const BinaryCrossEntropyProblem& p_;
-  const Factors<S>& factors_;
-  InputTile<A> input_, target_, factor_, pos_weight_, alpha_, spare_;
-  ClassTargets<S, A> class_targets_;
-  const A *inputs_, *targets_, *pos_weights_, *alphas_;
-  A ignored_;
-  A pos_weight_of_all_ = 1;
-};
-
-template <class S, class F>
-void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, F f) {
-  const bool is_plain = factors.is_constant() && p.pos_weight.is_one_number(p.dims) && !p.class_alpha.data &&
-                        !p.has_ignored && !p.target_is_class;
-  is_plain ? f(std::true_type()) : f(std::false_type());
-}
 
 // Elements that are added up in one sum, of which a tile adds a few: one long sum loses accuracy, the more where its
 // terms are alike.
@@ -193,7 +28,7 @@ void for_each_tile(const Chunk& chunk, F f) {
   }
 }
 
-// Whether there was nothing that is no target, and no probability.
+// Both return whether all targets, and all probabilities, are such.
 template <class S, BinaryInput kInput, bool kPlain>
 bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
   using A = opmath_t<S>;

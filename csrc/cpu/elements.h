@@ -40,13 +40,17 @@ void for_each_run(const RowDims& dims, const RowStrides& strides, int64_t first,
   }
 }
 
+// The types of torch's halves are none of C++'s own.
+template <class S>
+constexpr bool kIsHalf = !std::is_arithmetic_v<S>;
+
 template <class To, class From>
 void copy_run(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t n) {
-  constexpr bool kVectors = std::is_floating_point_v<To> != std::is_floating_point_v<From> && !std::is_integral_v<To> &&
-                            !std::is_integral_v<From>;
+  constexpr bool kWidens = std::is_same_v<To, float> && kIsHalf<From>;
+  constexpr bool kNarrows = std::is_same_v<From, float> && kIsHalf<To>;
   if (to_stride == 1 && from_stride == 1) {
     int64_t i = 0;
-    if constexpr (kVectors && (std::is_same_v<To, float> || std::is_same_v<From, float>)) {
+    if constexpr (kWidens || kNarrows) {
       using V = Lanes<float>;
       for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
     }
@@ -56,8 +60,14 @@ void copy_run(To* to, int64_t to_stride, const From* from, int64_t from_stride, 
   }
 }
 
+// Whether elements lie one after another.
 inline bool is_dense(const RowDims& dims, const RowStrides& strides) {
-  return dims.ndim == 1 && strides.strides[0] == 1;
+  int64_t stride = 1;
+  for (int d = dims.ndim - 1; d >= 0; --d) {
+    if (strides.strides[d] != stride) return false;
+    stride *= dims.sizes[d];
+  }
+  return true;
 }
 
 // Numbers of an operand.
@@ -69,8 +79,10 @@ class InputTile {
   const A* load(const Operand& operand, const RowDims& dims, int64_t first, int64_t n) {
     return dispatch<S>(operand.type, [&](auto number) -> const A* {
       const auto* data = static_cast<const decltype(number)*>(operand.data);
-      if constexpr (std::is_same_v<decltype(number), A>) {
-        if (is_dense(dims, operand.strides)) return data + first;
+      if (is_dense(dims, operand.strides)) {
+        if constexpr (std::is_same_v<decltype(number), A>) return data + first;
+        copy_run(values_, 1, data + first, 1, n);
+        return values_;
       }
       A* tile = values_;
       for_each_run(dims, operand.strides, first, n, [&](int64_t offset, int64_t count) {
@@ -100,7 +112,10 @@ class OutputTile {
   }
 
   void store(S* data, const RowDims& dims, const RowStrides& strides, int64_t first, int64_t n) {
-    if (open(data, dims, strides, first) != values_) return;
+    if (is_dense(dims, strides)) {
+      if constexpr (!std::is_same_v<A, S>) copy_run(data + first, 1, values_, 1, n);
+      return;
+    }
     const A* tile = values_;
     for_each_run(dims, strides, first, n, [&](int64_t offset, int64_t count) {
       copy_run(data + offset, strides.strides[dims.ndim - 1], tile, 1, count);
