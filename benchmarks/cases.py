@@ -81,7 +81,7 @@ def select(
             for shape in QUICK_SHAPES if quick else _shapes(loss, device):
                 case = Case(loss, shape, getattr(torch, dtype))
                 if (
-                    _contains(loss.name, losses)
+                    _is_asked_for(loss, losses)
                     and _contains(case.shape_name, shapes)
                     and not (case.is_tiny and dtype != "float32")  # overhead hardly depends on it
                     and not (shape in HALF_TYPES_ONLY and dtype == "float32")
@@ -93,6 +93,12 @@ def _shapes(loss: Loss, device: str) -> tuple[tuple[int, ...], ...]:
     if loss.is_binary:
         return SHAPES_OF_BINARY[device]
     return (SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS)[device]
+
+
+def _is_asked_for(loss: Loss, parts: Sequence[str]) -> bool:
+    """A whole name is that loss alone: that of cross entropy is a part of others."""
+    names = {loss.name for loss in LOSSES}
+    return not parts or any(part == loss.name if part in names else part in loss.name for part in parts)
 
 
 def _contains(name: str, parts: Sequence[str]) -> bool:
