@@ -47,7 +47,7 @@ FEW_TESTS = (
     " and (9000x3 or 3x257 or 2x9000 or 2x130x5x3)"
     " or test_options and True and mean-all or test_gradient_in_forward and all-mean"
     " or test_layout[ and misaligned and not nll and not focal"
-    " or test_binary_values and (test_loss_and_gradients and 3x8200 and not -float64 or one_hot and bfloat16 and -int64))"
+    " or test_binary_values and bfloat16 and (test_loss_and_gradients and 3x8200 or one_hot and -int64))"
     " and not sum and not -float16"
 )
 
