@@ -45,6 +45,7 @@ BACKWARD = "csrc/cuda/cross_entropy_backward.cuh"
 SOFT = "csrc/cuda/soft_cross_entropy.cuh"
 SOFTMAX = "csrc/losses/softmax.h"
 TOTALS = "csrc/cuda/row_totals.cuh"
+GROUP_TOTALS = "csrc/cuda/group_totals.cuh"
 LOG_SOFTMAX = "csrc/cuda/log_softmax.cuh"
 BINARY = "csrc/cuda/binary_cross_entropy.cuh"
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
@@ -248,7 +249,7 @@ MUTANTS = (
     ),
     Mutant(
         "a block adds up no more slices than it has threads",
-        TOTALS,
+        GROUP_TOTALS,
         "for (int64_t i = threadIdx.x; i < slices; i += kThreadsToSum) sums.merge(totals[group * slices + i]);",
         "if (threadIdx.x < slices) sums.merge(totals[group * slices + threadIdx.x]);",
         "tests/test_numerics.py -k long_sums",

@@ -129,3 +129,26 @@ def test_derivatives_of_all_options_at_once(gamma: float, reduction: str, device
     function = partial(F.softmax_focal_loss, target=target, weight=weight, gamma=gamma, reduction=reduction, **options)
     assert torch.autograd.gradcheck(function, input, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(function, input)
+
+
+# The inputs that mmcv tests with, and the means over rows with alpha 0.25 and gamma 2, computed in float64 by hand: of
+# softmax, and of sigmoid summed over the classes.
+MMCV = (
+    ([[1.0, 0.0], [0.0, 1.0]], [0, 1], 0.00566451438, 0.13562961073),
+    ([[1.0, 0.0, -1.0], [0.0, 1.0, 2.0]], [2, 1], 0.34956904487, 1.10251082253),
+    ([[1e-6, 2e-6, 3e-6], [4e-6, 5e-5, 6e-4], [7e-3, 8e-2, 9e-1]], [1, 2, 0], 0.15754992151, 0.42287251169),
+)
+
+
+@kernel
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("number", range(len(MMCV)))
+def test_values_of_mmcv(number: int, dtype: torch.dtype, device: str) -> None:
+    logits, classes, of_softmax, of_sigmoid = MMCV[number]
+    input, target = torch.tensor(logits, dtype=dtype, device=device), torch.tensor(classes, device=device)
+    # Its mean divides by the rows, whatever they weigh.
+    alpha = torch.full((input.shape[1],), 0.25, dtype=dtype, device=device)
+    softmax = F.softmax_focal_loss(input, target, alpha, denominator=len(classes))
+    sigmoid = F.sigmoid_focal_loss(input, target, reduction="mean", denominator=len(classes))
+    torch.testing.assert_close(softmax.item(), of_softmax, rtol=1e-6, atol=0)
+    torch.testing.assert_close(sigmoid.item(), of_sigmoid, rtol=1e-6, atol=0)

@@ -27,7 +27,7 @@ struct BinaryCrossEntropyOptions {
   double label_smoothing = 0;
   double gamma = 0;
   double alpha = -1;      // negative: balance is 1
-  double neg_weight = 1;  // of miss_neg. Without it and P the loss is its own derivative in P
+  double neg_weight = 1;  // of miss_neg: with 0, and P = 1, the loss is its derivative in P
 };
 
 // A value for each of the two classes.
