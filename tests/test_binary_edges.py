@@ -258,8 +258,8 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
 @pytest.mark.parametrize("fake_device", ["cpu", "cuda"])
 def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
     with FakeTensorMode():
-        input = torch.empty(2, 5, 3, 4, dtype=torch.bfloat16, device=fake_device)
-        input = input.contiguous(memory_format=torch.channels_last)
+        layout = {"device": fake_device, "memory_format": torch.channels_last}
+        input = torch.empty(2, 5, 3, 4, dtype=torch.bfloat16, **layout)
         target = torch.empty(2, 5, 3, 4, device=fake_device)
         weight, pos_weight = torch.empty(4, device=fake_device), torch.empty(5, 1, 1, device=fake_device)
         options = BinaryCrossEntropyOptions(

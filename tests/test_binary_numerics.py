@@ -119,6 +119,7 @@ def test_float16_mean_of_more_elements_than_it_counts(loss: Loss, device: str) -
     assert_rounded(actual[1], exact[1], roundings=1, scale=exact[1].abs().max().item())
 
 
+@pytest.mark.heavy
 def test_results_do_not_depend_on_threads(device: str) -> None:
     threads = torch.get_num_threads()
     for loss in BINARY_LOSSES:
