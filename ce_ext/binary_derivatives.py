@@ -98,7 +98,7 @@ class _Tangents:
         has_target = self._target.is_floating_point()
         return [
             of_input.to(self._input.dtype),
-            (1 - self._options.label_smoothing) * of_target.to(self._target.dtype) if has_target else None,
+            ((1 - self._options.label_smoothing) * of_target).to(self._target.dtype) if has_target else None,
             self._summed(of_weight, self._weight),
             self._summed(of_pos_weight, self._pos_weight),
         ]
@@ -106,12 +106,11 @@ class _Tangents:
     def _dense_target(self) -> tuple[Tensor, Tensor]:
         """The target of every element, and whether it is not ignored."""
         target, ignored = self._target, self._options.ignore_index
-        is_index = target.dim() < self._input.dim()
+        is_index, dim = target.dim() < self._input.dim(), shapes.class_dim(self._input, self._options.batch_dims)
         if is_index:
-            target = target.unsqueeze(shapes.class_dim(self._input, self._options.batch_dims))
+            target = target.unsqueeze(dim)
         valid = torch.ones_like(target, dtype=torch.bool) if ignored is None else target != ignored
         if is_index:
-            dim = shapes.class_dim(self._input, self._options.batch_dims)
             shape = [-1 if d == dim else 1 for d in range(self._input.dim())]
             target = target == torch.arange(self._input.shape[dim], device=target.device).view(shape)
         return target.to(self._opmath).where(valid, 0), valid

@@ -52,13 +52,8 @@ def cross_entropy(
         loss = loss + z_loss * (nll + x_target) ** 2
     row_weight = torch.ones_like(nll) if sample_weight is None else sample_weight.double().reshape(nll.shape)
     loss = (row_weight * loss).where(valid.unsqueeze(-1), 0).squeeze(-1)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if denominator is None:
-        denominator = (row_weight * weight_target).squeeze(-1).where(valid, 0).sum()
-    return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator
+    counts = (row_weight * weight_target).squeeze(-1).where(valid, 0)
+    return _reduce(loss, counts, reduction, denominator, on_empty)
 
 
 def nll_loss(
@@ -70,10 +65,7 @@ def nll_loss(
     y = y.where(valid, 0)
     w = (x.new_ones(x.shape[-1]) if weight is None else weight.double())[y].where(valid, 0)
     loss = -w * x.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    loss = loss.where(valid, 0)
-    if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / w.sum()
+    return _reduce(loss.where(valid, 0), w, reduction)
 
 
 def soft_cross_entropy(
@@ -102,14 +94,7 @@ def soft_cross_entropy(
     gaps = lse - x
     loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1) + z_loss * lse.squeeze(-1) ** 2
     row_weight = torch.ones_like(loss) if sample_weight is None else sample_weight.double()
-    loss = row_weight * loss
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if denominator is None:
-        denominator = row_weight.sum()
-    return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator
+    return _reduce(row_weight * loss, row_weight, reduction, denominator, on_empty)
 
 
 def softmax_focal_loss(
@@ -147,7 +132,8 @@ def binary_cross_entropy(
     p = p.where(valid, 0.5)
     t = (1 - label_smoothing) * t + label_smoothing / 2
     loss = -t * torch.log(p).clamp_min(-100) - (1 - t) * torch.log1p(-p).clamp_min(-100)
-    return _reduce_elements(loss if weight is None else weight.double() * loss, valid, reduction, **options)
+    loss = loss if weight is None else weight.double() * loss
+    return _reduce(loss.where(valid, 0), valid, reduction, **options)
 
 
 def sigmoid_focal_loss(
@@ -179,7 +165,8 @@ def sigmoid_focal_loss(
         loss = lack**gamma * loss
     alpha = torch.as_tensor(alpha, dtype=torch.float64, device=x.device)
     loss = loss * (alpha * t + (1 - alpha) * (1 - t)).where(alpha >= 0, 1)
-    return _reduce_elements(loss if weight is None else weight.double() * loss, valid, reduction, **options)
+    loss = loss if weight is None else weight.double() * loss
+    return _reduce(loss.where(valid, 0), valid, reduction, **options)
 
 
 def binary_cross_entropy_with_logits(
@@ -201,18 +188,18 @@ def _valid(target: Tensor, ignore_index: int | None) -> Tensor:
     return torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
 
 
-def _reduce_elements(
+def _reduce(
     loss: Tensor,
-    valid: Tensor,
+    counts: Tensor,
     reduction: str,
     denominator: Tensor | float | None = None,
     on_empty: str = "nan",
 ) -> Tensor:
-    loss = loss.where(valid, 0)
+    """`counts` is what the mean takes each of the losses for."""
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
     if denominator is None:
-        denominator = valid.sum()
+        denominator = counts.sum()
     return loss.sum() * 0 if on_empty == "zero" and denominator == 0 else loss.sum() / denominator

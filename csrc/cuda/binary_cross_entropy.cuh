@@ -91,7 +91,6 @@ __global__ void __launch_bounds__(kThreadsByElement, min_blocks(kThreadsByElemen
   const Slice slice(slices);
   const PlainElements<S> elements(p);
   RowSplit<S> split = elements.split(slice.begin, slice.size());
-
   if (p.grad_input) share_result<S>(p.grad_input, false, slice.begin, slice.size(), split);
   if (p.grad_target) share_result<S>(p.grad_target, p.grad_target_is_opmath, slice.begin, slice.size(), split);
   for_each_pack<kThreadsByElement>(split, slice.size(), [&](int64_t c, auto n) {

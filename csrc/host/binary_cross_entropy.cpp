@@ -87,7 +87,7 @@ struct Arguments {
   Arguments(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings_)
       : input(tensors.input),
         settings(settings_),
-        opmath(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
+        opmath(opmath_dtype(input)),
         reduction(check_reduction(settings.reduction)) {
     TORCH_CHECK(settings.batch_dims >= 0 && settings.batch_dims <= input.dim(), "batch_dims must be in [0, ",
                 input.dim(), "] for input of shape ", input.sizes(), ", but got ", settings.batch_dims);
@@ -113,10 +113,10 @@ struct Arguments {
   };
   void describe(BinaryCrossEntropyProblem& problem, at::IntArrayRef order, const at::Tensor& grad_output,
                 const at::Tensor& divisor, Result first, Result second) const {
+    const bool in_order = std::is_sorted(order.begin(), order.end());
     const auto ordered = [&](const at::Tensor& tensor) {
       const bool is_whole =
           tensor.defined() && tensor.dim() == input.dim();  // or has one number for all behind a batch
-      const bool in_order = std::is_sorted(order.begin(), order.end());
       return is_whole && !in_order ? tensor.permute(order) : tensor;
     };
     const at::Tensor x = ordered(input);
@@ -172,14 +172,9 @@ struct Arguments {
     operand.type = *number_type(tensor.scalar_type(), input.scalar_type(), opmath);
   }
 
-  void check_device(const char* name, const at::Tensor& tensor) const {
-    TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
-                input.device(), " and ", name, " on ", tensor.device());
-  }
-
   // In a dtype that drivers take: integers are for targets.
   at::Tensor numbers(const char* name, const at::Tensor& tensor, bool or_integers) const {
-    check_device(name, tensor);
+    check_same_device(input, name, tensor);
     TORCH_CHECK(!tensor.is_complex(), name, " must hold real numbers, but got ", tensor.scalar_type());
     const bool is_number = or_integers || tensor.is_floating_point();
     const bool is_taken = is_number && number_type(tensor.scalar_type(), input.scalar_type(), opmath).has_value();
@@ -211,7 +206,7 @@ struct Arguments {
         has_classes && tensor.sizes() == at::IntArrayRef(rows) && at::isIntegralType(tensor.scalar_type(), false),
         "target must have the shape of input, ", input.sizes(), ", or hold class indices of shape ",
         at::IntArrayRef(rows), ", but got ", tensor.scalar_type(), " of shape ", tensor.sizes());
-    check_device("target", tensor);
+    check_same_device(input, "target", tensor);
     target_is_class = true;
     classes = input.size(class_dim());
     TORCH_CHECK_VALUE(classes != 1, "target must have the shape of input, ", input.sizes(), ", but got shape ",

@@ -23,9 +23,17 @@ DType check_input_dtype(const at::Tensor& input) {
   }
 }
 
+at::ScalarType opmath_dtype(const at::Tensor& input) {
+  return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
+              input.device(), " and ", name, " on ", tensor.device());
+}
+
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim) {
-  TORCH_CHECK(input.device() == target.device(), "input and target must be on the same device, but got input on ",
-              input.device(), " and target on ", target.device());
+  check_same_device(input, "target", target);
   TORCH_CHECK(at::isIntegralType(target.scalar_type(), /*includeBool=*/false),
               "target must hold class indices of an integer dtype, but got ", target.scalar_type());
 
@@ -40,8 +48,7 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, int6
 }
 
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {
-  TORCH_CHECK(input.device() == target.device(), "input and target must be on the same device, but got input on ",
-              input.device(), " and target on ", target.device());
+  check_same_device(input, "target", target);
   TORCH_CHECK_VALUE(input.dim() == 1 || (target.dim() > 0 && input.size(0) == target.size(0)),
                     "target of class probabilities must have the shape of input, ", input.sizes(), ", but got shape ",
                     target.sizes());
@@ -59,8 +66,7 @@ void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef 
   TORCH_CHECK(factors.scalar_type() == input.scalar_type() || factors.scalar_type() == opmath, name,
               " must have the dtype of input, ", input.scalar_type(), opmath == input.scalar_type() ? "" : ", or Float",
               ", but got ", factors.scalar_type());
-  TORCH_CHECK(factors.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
-              input.device(), " and ", name, " on ", factors.device());
+  check_same_device(input, name, factors);
 }
 
 void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,

@@ -15,6 +15,11 @@ namespace ce_ext {
 // The DType of floating-point logits; NotImplementedError for any other dtype.
 DType check_input_dtype(const at::Tensor& input);
 
+// The dtype that values of `input` are computed in.
+at::ScalarType opmath_dtype(const at::Tensor& input);
+
+void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor);
+
 // `target` must hold one class index for every row of `input`, whose classes are dimension `class_dim`.
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim);
 

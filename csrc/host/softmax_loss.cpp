@@ -14,10 +14,7 @@ at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
 // A sample is (C), or (N, C, d1, ...).
 SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings_,
                                            int64_t saved_numbers_)
-    : input(tensors.input),
-      settings(settings_),
-      saved_numbers(saved_numbers_),
-      opmath(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat) {
+    : input(tensors.input), settings(settings_), saved_numbers(saved_numbers_), opmath(opmath_dtype(input)) {
   const int64_t batch_dims = settings.batch_dims;
   TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
               batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
