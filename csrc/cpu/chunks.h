@@ -84,7 +84,12 @@ void read_rows(const S* base, const RowDims& dims, const RowStrides& strides, co
   const int64_t stride = run_stride(dims, strides);
   for_each_run(dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
     const S* values = base + strides.offset(dims, row);
-    for (int64_t i = 0; i < n; ++i) *out++ = static_cast<A>(values[i * stride]);
+    if (stride == 0) {
+      std::fill_n(out, n, static_cast<A>(*values));
+    } else {
+      for (int64_t i = 0; i < n; ++i) out[i] = static_cast<A>(values[i * stride]);
+    }
+    out += n;
   });
 }
 

@@ -19,6 +19,8 @@ struct ChunkGradients {
   alignas(64) A smoothing[kMaxChunkRows];
   alignas(64) A pull[kMaxChunkRows];
 
+  explicit ChunkGradients(const Logits<A, kLogitsChange>& logits_) : logits(logits_) {}
+
   template <class T>
   CrossEntropyGradient<T, kLogitsChange> get(int64_t r) const {
     const RowStats<T> stats{read<T>(max + r), read<T>(log_sum + r)};
@@ -52,7 +54,7 @@ class CrossEntropyBackwardRows {
         grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.grad_input_class_stride})),
+        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.grad_input_class_stride})),
         chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
   }
@@ -61,14 +63,32 @@ class CrossEntropyBackwardRows {
 
   // Writes the gradients of a chunk, of whose rows the forward pass has kept `saved`.
   void run(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved) const {
-    alignas(64) A x_target[kMaxChunkRows] = {};
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (targets.target[r] == kNoTarget) continue;
-      x_target[r] = static_cast<A>(matrix_.row(chunk.first + r)[targets.target[r] * p_.input_class_stride]);
+    alignas(64) A target_values[kMaxChunkRows];  // logits, then their gradients
+    ChunkGradients<A, kLogitsChange> gradients(logits_);
+    const auto prepare = [&] {
+      this->prepare(chunk, targets, saved, target_values, gradients);
+      for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+        gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
+      }
+    };
+    std::fill(target_values, target_values + targets.padded_rows, A(0));
+    if (classes_as_lanes_) {
+      for (int64_t r = 0; r < chunk.rows; ++r) {
+        const int64_t y = targets.target[r];
+        if (y != kNoTarget) target_values[r] = static_cast<A>(matrix_.row(chunk.first + r)[y]);
+      }
+      prepare();
+      write_by_class(chunk, targets, target_values, gradients);
+    } else {
+      Tile<A> tile(chunk.rows);
+      for (int64_t begin = 0; begin < p_.classes; begin += tile.max_classes()) {
+        tile.load(matrix_, chunk, begin, std::min(tile.max_classes(), p_.classes - begin));
+        tile.pick(targets.target, chunk.rows, target_values);
+      }
+      prepare();
+      write_gradient(tile, matrix_, grad_, chunk, p_.classes, targets.target, target_values,
+                     WeightsByRow<A>(class_weight()), gradients);
     }
-    ChunkGradients<A, kLogitsChange> gradients{logits_, {}, {}, {}, {}, {}, {}};
-    prepare(chunk, targets, saved, x_target, gradients);
-    write(chunk, targets, x_target, gradients);
   }
 
  private:
@@ -91,28 +111,23 @@ class CrossEntropyBackwardRows {
     }
   }
 
-  // `target_values` are logits, and become their gradients.
-  void write(const Chunk& chunk, const ChunkTargets<A>& targets, A* target_values,
-             const ChunkGradients<A, kLogitsChange>& gradients) const {
-    for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-      gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
-    }
-    // Only label smoothing pulls every class by its own weight.
-    const A* weight = p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr;
-    if (!classes_as_lanes_) {
-      return write_gradient(matrix_, grad_, chunk, p_.classes, targets.target, target_values, WeightsByRow<A>(weight),
-                            gradients);
-    }
+  void write_by_class(const Chunk& chunk, const ChunkTargets<A>& targets, const A* grad_target,
+                      const ChunkGradients<A, kLogitsChange>& gradients) const {
     for (int64_t r = 0; r < chunk.rows; ++r) {
       S* grad_x = grad_.row(chunk.first + r);
       if (targets.target[r] == kNoTarget) {
         std::fill(grad_x, grad_x + p_.classes, S(0));
       } else {
-        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, WeightsByClass<A>{weight},
+        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, WeightsByClass<A>{class_weight()},
                        gradients.template get<A>(r));
-        grad_x[targets.target[r]] = static_cast<S>(target_values[r]);
+        grad_x[targets.target[r]] = static_cast<S>(grad_target[r]);
       }
     }
+  }
+
+  // Only label smoothing pulls every class by its own weight.
+  const A* class_weight() const {
+    return p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr;
   }
 
   const CrossEntropyBackward& p_;

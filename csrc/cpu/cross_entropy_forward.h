@@ -21,7 +21,7 @@ class CrossEntropyForwardRows {
         matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride})),
+        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride})),
         chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   const Chunks& chunks() const { return chunks_; }
@@ -41,25 +41,31 @@ class CrossEntropyForwardRows {
     const A* weight = static_cast<const A*>(p_.weight);
     if (!classes_as_lanes_) {
       WeightsByRow<A> weights(weight);
-      softmax_sums(matrix_, logits_, chunk, p_.classes, weights, sums, p_.report ? argmax : nullptr);
+      const WantedLogits<A> wanted{p_.report ? argmax : nullptr, targets.target, z_target};
+      Tile<A> tile(chunk.rows);
+      softmax_sums(tile, matrix_, logits_, chunk, p_.classes, weights, sums, wanted);
+      if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
+      return;
     }
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
       const bool has_target = targets.target[r] != kNoTarget;
-      const bool is_wanted = has_target || (p_.report && r < chunk.rows);
-      const S* x = is_wanted ? matrix_.row(chunk.first + r) : nullptr;
-      z_target[r] = has_target ? static_cast<A>(x[targets.target[r] * p_.input_class_stride]) : A(0);
-      if (!is_wanted) {
+      z_target[r] = A(0);
+      if (!has_target && (!p_.report || r >= chunk.rows)) {
         sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
-      } else if (classes_as_lanes_) {
-        const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
-        const WeightsByClass<A> weights{weight};
-        sums.set(r,
-                 softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weights, p_.report ? argmax + r : nullptr));
+        continue;
       }
+      const S* x = matrix_.row(chunk.first + r);
+      if (has_target) z_target[r] = static_cast<A>(x[targets.target[r]]);
+      const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
+      const WeightsByClass<A> weights{weight};
+      sums.set(r,
+               softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weights, p_.report ? argmax + r : nullptr));
     }
-    if constexpr (Form::kLogitsChange) {
-      for (int64_t r = 0; r < chunk.rows; r += V::kSize) logits_(V::load(z_target + r)).store(z_target + r);
-    }
+    if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
+  }
+
+  void change(A* z, int64_t n) const {
+    for (int64_t i = 0; i < n; i += V::kSize) logits_(V::load(z + i)).store(z + i);
   }
 
   RowTotals finish(const Chunk& chunk, const ChunkTargets<A>& targets, const Sums& sums, const A* z_targets,

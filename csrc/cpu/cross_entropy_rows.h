@@ -31,16 +31,36 @@ struct ChunkTargets {
   alignas(64) A sample_weight[kMaxChunkRows];  // of the row
 
   ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk) : padded_rows(Lanes<A>::round_up(chunk.rows)) {
-    const A* class_weight = static_cast<const A*>(p.weight);
-    const A* row_weight = static_cast<const A*>(p.sample_weight);
-    for (int64_t r = 0; r < padded_rows; ++r) {
-      const int64_t y = r < chunk.rows ? p.target[chunk.first + r] : p.ignore_index;
-      const bool is_class = y != p.ignore_index && y >= 0 && y < p.classes;
-      if (!is_class && y != p.ignore_index && first_bad < 0) first_bad = chunk.first + r;
-      target[r] = is_class ? y : kNoTarget;
-      weight[r] = !is_class ? A(0) : class_weight ? class_weight[y] : A(1);
-      sample_weight[r] = !is_class ? A(0) : row_weight ? row_weight[chunk.first + r] : A(1);
+    const int64_t* y = p.target + chunk.first;
+    const uint64_t classes = p.classes;
+    bool all_good = true;  // loops without branches, that compilers vectorize
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      const bool is_ignored = y[r] == p.ignore_index, is_class = uint64_t(y[r]) < classes;
+      all_good &= is_ignored | is_class;
+      target[r] = is_class & !is_ignored ? y[r] : kNoTarget;
     }
+    if (!all_good) first_bad = chunk.first + find_bad(p, y);
+    std::fill(target + chunk.rows, target + padded_rows, kNoTarget);
+    set(weight, chunk.rows, [](int64_t) { return A(1); });
+    if (p.weight) set(weight, chunk.rows, [&](int64_t r) { return static_cast<const A*>(p.weight)[target[r]]; });
+    set(sample_weight, chunk.rows, [](int64_t) { return A(1); });
+    if (p.sample_weight) {
+      const A* row_weight = static_cast<const A*>(p.sample_weight) + chunk.first;
+      set(sample_weight, chunk.rows, [&](int64_t r) { return row_weight[r]; });
+    }
+  }
+
+ private:
+  template <class F>
+  void set(A* out, int64_t rows, F f) {
+    for (int64_t r = 0; r < rows; ++r) out[r] = target[r] == kNoTarget ? A(0) : f(r);
+    std::fill(out + rows, out + padded_rows, A(0));
+  }
+
+  static int64_t find_bad(const CrossEntropyProblem& p, const int64_t* y) {
+    int64_t r = 0;
+    while (y[r] == p.ignore_index || uint64_t(y[r]) < uint64_t(p.classes)) ++r;
+    return r;
   }
 };
 

@@ -9,13 +9,15 @@
 
 namespace ce_ext::cpu {
 
-// Contiguous rows of this many classes fill enough vectors to be worked on one by one.
-constexpr int64_t kMinClassesAsLanes = 64;
+// Contiguous rows of this many vectors are worked on one by one. (Fewer are faster as lanes, though they have to be
+// transposed: what a row needs besides its classes is then done for many rows at once.)
+constexpr int64_t kMinVectorsOfClasses = 10;
 
 // `class_strides` of all the tensors that are walked through together.
-inline bool classes_as_lanes(int64_t classes, std::initializer_list<int64_t> class_strides) {
+template <class A>
+bool classes_as_lanes(int64_t classes, std::initializer_list<int64_t> class_strides) {
   const auto contiguous = [](int64_t stride) { return stride == 1; };
-  return classes >= kMinClassesAsLanes && std::all_of(class_strides.begin(), class_strides.end(), contiguous);
+  return classes >= kMinVectorsOfClasses * Lanes<A>::kSize && std::all_of(class_strides.begin(), class_strides.end(), contiguous);
 }
 
 inline int64_t chunk_rows(int64_t classes, bool classes_as_lanes) {

@@ -6,19 +6,12 @@
 #include <ATen/cpu/vec/vec.h>
 
 #include <type_traits>
+#include <utility>
 
+#include "cpu/lane_mask.h"
 #include "losses/math.h"
 
 namespace ce_ext::cpu {
-
-template <class T>
-struct LaneMask {
-  using Vec = at::vec::Vectorized<T>;
-
-  Vec bits;
-
-  friend bool any(LaneMask mask) { return mask.bits.zero_mask() != (1 << Vec::size()) - 1; }
-};
 
 template <class T>
 struct Lanes {
@@ -81,7 +74,7 @@ struct Lanes {
     return at::vec::vec_reduce_all<T>([](Vec a, Vec b) { return a + b; }, vec);
   }
   T max() const {
-    return at::vec::vec_reduce_all<T>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, vec);
+    return at::vec::vec_reduce_all<T>([](Vec a, Vec b) { return at::vec::clamp_min(a, b); }, vec);
   }
 
   friend Lanes operator+(Lanes a, Lanes b) { return Lanes(a.vec + b.vec); }
@@ -89,9 +82,9 @@ struct Lanes {
   friend Lanes operator*(Lanes a, Lanes b) { return Lanes(a.vec * b.vec); }
   friend Lanes operator/(Lanes a, Lanes b) { return Lanes(a.vec / b.vec); }
   friend Lanes operator-(Lanes a) { return Lanes(a.vec.neg()); }
-  friend LaneMask<T> operator==(Lanes a, Lanes b) { return {a.vec == b.vec}; }
-  friend LaneMask<T> operator<(Lanes a, Lanes b) { return {a.vec < b.vec}; }
-  friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(Vec::blendv(b.vec, a.vec, mask.bits)); }
+  friend LaneMask<T> operator==(Lanes a, Lanes b) { return LaneMask<T>::equal(a.vec, b.vec); }
+  friend LaneMask<T> operator<(Lanes a, Lanes b) { return LaneMask<T>::less(a.vec, b.vec); }
+  friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(mask.select(a.vec, b.vec)); }
   // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
   friend Lanes minimum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_max(a.vec, b.vec)); }
@@ -101,6 +94,38 @@ struct Lanes {
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
   friend Lanes expm1(Lanes x) { return Lanes(x.vec.expm1()); }
 };
+
+// Calls f with 0 ... kCount - 1 as constants: arrays that only they index can live in registers.
+template <int kCount, class F>
+C10_ALWAYS_INLINE void unroll(F f) {
+  const auto call = [&]<int... i>(std::integer_sequence<int, i...>)
+                        C10_ALWAYS_INLINE_ATTRIBUTE { (f(std::integral_constant<int, i>()), ...); };
+  call(std::make_integer_sequence<int, kCount>());
+}
+
+// Transposes the matrix of these rows: a perfect shuffle of them for every bit of an index.
+template <class T, int kBit = 1>
+C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[Lanes<T>::kSize]) {
+  constexpr int kHalf = Lanes<T>::kSize / 2;
+  if constexpr (kBit <= kHalf) {
+    Lanes<T> shuffled[2 * kHalf];
+    unroll<kHalf>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
+      const auto pair = at::vec::interleave2(rows[i].vec, rows[i + kHalf].vec);
+      shuffled[2 * i].vec = pair.first;
+      shuffled[2 * i + 1].vec = pair.second;
+    });
+    unroll<2 * kHalf>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { rows[i] = shuffled[i]; });
+    transpose<T, 2 * kBit>(rows);
+  }
+}
+
+// Asks for memory that will be read soon: a hint, which may also point past the end.
+template <class S>
+void prefetch(const S* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#endif
+}
 
 // One value or a vector of them, by the type asked for.
 template <class T, class A>
@@ -180,12 +205,12 @@ inline Lanes<float> log1p_unit(Lanes<float> x) {
 
 inline Lanes<double> exp(Lanes<double> x) { return Lanes<double>(x.vec.exp()); }
 
-// e^x for x <= 0, within 2 ulp, as softmax needs it: 0 below the smallest normal number, 1 for 0, NaN for NaN.
-// x = n ln2 + r with |r| <= ln2/2; e^r by a minimax polynomial, times 2^n.
+// e^x for x <= 0, within 2 ulp, as softmax needs it: 0 about where it would be subnormal, 1 for 0, NaN for NaN.
+// x = n ln2 + r with |r| <= ln2/2; e^r by a minimax polynomial, times 2^n, whose exponent field is 0 for the least n.
 inline Lanes<float> exp(Lanes<float> x) {
   using Vec = at::vec::Vectorized<float>;
   using at::vec::fmadd;
-  const Vec lowest(-87.33f);  // e^lowest is just above FLT_MIN
+  const Vec lowest(-88.0f);  // -127 ln2, or a bit more
   // Adding this rounds to an integer and leaves n + 127, the exponent field of 2^n, in the low bits of the mantissa.
   const Vec round(0x1.8p23f + 127.0f);
   const Vec clamped = at::vec::clamp_min(x.vec, lowest);
@@ -199,7 +224,7 @@ inline Lanes<float> exp(Lanes<float> x) {
   e = fmadd(e, r, Vec(0x1.fffdc4p-2f));
   e = fmadd(e, r, Vec(0x1.fffff6p-1f));
   e = fmadd(e, r, Vec(1.0f));
-  return where(x < Lanes<float>(lowest), Lanes<float>(0.0f), Lanes<float>(e * power));
+  return Lanes<float>(e * power);
 }
 
 }  // namespace ce_ext::cpu

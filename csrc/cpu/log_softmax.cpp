@@ -27,21 +27,22 @@ class Forward {
       : p_(p),
         x_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         y_{static_cast<Out*>(p.output), p.row_dims, p.output_rows, p.output_class_stride},
-        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.output_class_stride})),
+        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.output_class_stride})),
         chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   void run() const {
     advise_huge_pages(p_.output, p_.rows * p_.classes * sizeof(Out));
     chunks_.parallel([&](int64_t, const Chunk& chunk) {
       Sums sums;
-      gather(chunk, sums);
+      Tile<A> tile(chunk.rows);
+      gather(chunk, tile, sums);
       Rows rows;
       for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
         const RowStats<V> stats = sums.template get<V>(r).finish();
         stats.max.store(rows.max + r);
         stats.log_sum.store(rows.log_sum + r);
       }
-      classes_as_lanes_ ? write_by_class(chunk, rows) : write_by_row(chunk, rows);
+      classes_as_lanes_ ? write_by_class(chunk, rows) : write_by_row(chunk, tile, rows);
     });
   }
 
@@ -56,10 +57,10 @@ class Forward {
     }
   };
 
-  void gather(const Chunk& chunk, Sums& sums) const {
+  void gather(const Chunk& chunk, Tile<A>& tile, Sums& sums) const {
     const Logits<V, false> unchanged;
     const A* no_weights = nullptr;
-    if (!classes_as_lanes_) return softmax_sums(x_, unchanged, chunk, p_.classes, no_weights, sums, nullptr);
+    if (!classes_as_lanes_) return softmax_sums(tile, x_, unchanged, chunk, p_.classes, no_weights, sums, {});
     const int64_t padded_rows = V::round_up(chunk.rows);
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const RowLogits<A, S, false> row(x_.row(chunk.first + r), unchanged);
@@ -77,8 +78,7 @@ class Forward {
     }
   }
 
-  void write_by_row(const Chunk& chunk, const Rows& rows) const {
-    Tile<A> tile(chunk.rows);
+  void write_by_row(const Chunk& chunk, Tile<A>& tile, const Rows& rows) const {
     for (int64_t begin = 0; begin < p_.classes; begin += tile.max_classes()) {
       const int64_t n = std::min(tile.max_classes(), p_.classes - begin);
       tile.load(x_, chunk, begin, n);
@@ -108,7 +108,7 @@ class Backward {
         grad_y_{static_cast<const Out*>(p.grad_output), p.row_dims, p.grad_output_rows, p.grad_output_class_stride},
         y_{static_cast<const Out*>(p.output), p.row_dims, p.output_rows, p.output_class_stride},
         grad_x_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
-        classes_as_lanes_(classes_as_lanes(
+        classes_as_lanes_(classes_as_lanes<A>(
             p.classes, {p.grad_output_class_stride, p.output_class_stride, p.grad_input_class_stride})),
         chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {}
 
@@ -129,8 +129,8 @@ class Backward {
     const Out* y = y_.row(row);
     S* grad_x = grad_x_.row(row);
     A grad_sum = 0;
-    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock) {
-      grad_sum += sum_classes<V>(std::min(kClassBlock, p_.classes - begin),
+    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock<A>) {
+      grad_sum += sum_classes<V>(std::min(kClassBlock<A>, p_.classes - begin),
                                  [&](int64_t i, int64_t n) { return V::load(grad_y + begin + i, n, A(0)); });
     }
     const LogSoftmaxGradient<V> gradient{V(grad_sum)};

@@ -23,7 +23,7 @@ class SoftCrossEntropyBackwardRows {
         grad_targets_{static_cast<Q*>(p.grad_target), p.row_dims, p.grad_target_rows, p.grad_target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.target_class_stride,
+        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.target_class_stride,
                                                        p.grad_input_class_stride, p.grad_target_class_stride})),
         chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
     if (p_.grad_input) advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));

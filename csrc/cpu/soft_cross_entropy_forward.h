@@ -21,7 +21,7 @@ class SoftCrossEntropyForwardRows {
         targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes(p.classes, {p.input_class_stride, p.target_class_stride})),
+        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.target_class_stride})),
         chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
 
   const Chunks& chunks() const { return chunks_; }
@@ -54,7 +54,8 @@ class SoftCrossEntropyForwardRows {
 
   void gather_by_row(const Chunk& chunk, Sums& sums) const {
     MassesByRow<A, Q> masses(targets_, chunk, static_cast<const A*>(p_.weight), loss_);
-    softmax_sums(matrix_, logits_, chunk, p_.classes, masses, sums, argmax(chunk, 0));
+    Tile<A> tile(chunk.rows);
+    softmax_sums(tile, matrix_, logits_, chunk, p_.classes, masses, sums, {argmax(chunk, 0), nullptr, nullptr});
   }
 
   RowTotals finish(const Chunk& chunk, const Sums& sums) const {
@@ -100,8 +101,8 @@ class SoftCrossEntropyForwardRows {
     const Q* q = targets_.row(row);
     auto logits = row_logits(row);
     A result = 0;
-    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock) {
-      const int64_t n = std::min(kClassBlock, p_.classes - begin);
+    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock<A>) {
+      const int64_t n = std::min(kClassBlock<A>, p_.classes - begin);
       const auto* z = logits.block(begin, begin + n);
       result -= sum_classes<V>(n, [&](int64_t i, int64_t count) {
         const V nll = negative_log_likelihood(stats, V::load(z + i, count, A(0)));

@@ -10,7 +10,9 @@
 
 namespace ce_ext::cpu {
 
-constexpr int64_t kClassBlock = 4096;
+// As many classes in each lane as are added up in one sum.
+template <class A>
+constexpr int64_t kClassBlock = kClassesPerSum * Lanes<A>::kSize;
 
 // Folds step(acc, i, n), which takes in the n <= V::kSize classes from i on, with four accumulators: independent
 // chains hide the latency of an addition.
@@ -29,7 +31,7 @@ V fold_classes(int64_t classes, V start, Step step, Combine combine) {
 
 // Calls f(i, n) for the n <= V::kSize classes from i on, for all classes.
 template <class V, class F>
-void for_each_vector(int64_t classes, F f) {
+C10_ALWAYS_INLINE void for_each_vector(int64_t classes, F f) {
   int64_t i = 0;
   for (; i + V::kSize <= classes; i += V::kSize) f(i, V::kSize);
   if (i < classes) f(i, classes - i);
@@ -72,11 +74,31 @@ class RowLogits {
     }
   }
 
+  // What is a block after class i, or belongs to the next row: memory is busy while sums are computed.
+  void prefetch_after(int64_t i) const { prefetch(x_ + i + kClassBlock<A>); }
+
  private:
   const S* x_;
   const Logits<Lanes<A>, kLogitsChange>& logits_;
-  alignas(64) A changed_[kLogitsChange ? kClassBlock : 1];
+  alignas(64) A changed_[kLogitsChange ? kClassBlock<A> : 1];
 };
+
+// Of sums that each lane has of classes of its own, those of all.
+template <class A, Gaps kGaps, bool kEntropy>
+C10_ALWAYS_INLINE SoftmaxSums<A, kGaps, kEntropy> add_lanes(SoftmaxSums<Lanes<A>, kGaps, kEntropy> lanes) {
+  SoftmaxSums<A, kGaps, kEntropy> all;
+  all.max = lanes.max.max();
+  lanes.raise_max(all.max);
+  all.ties = lanes.ties.sum();
+  all.exp_sum = lanes.exp_sum.sum();
+  if constexpr (kGaps != Gaps::kNone) {
+    all.gap_sum = lanes.gap_sum.sum();
+    all.weight_sum = lanes.weight_sum.sum();
+  }
+  if constexpr (kGaps == Gaps::kSumAndWeights) all.tie_weight = lanes.tie_weight.sum();
+  if constexpr (kEntropy) all.entropy_sum = lanes.entropy_sum.sum();
+  return all;
+}
 
 // What the classes of a row weigh: weights(i, n) are those of the n <= V::kSize classes from i on, and 0 in other
 // lanes.
@@ -95,52 +117,32 @@ SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row,
                                              const Weights& weights, int64_t* argmax) {
   using V = Lanes<A>;
   constexpr A kLowest = A(-INFINITY);
-  SoftmaxSums<A, kGaps, kEntropy> sums;
+  SoftmaxSums<V, kGaps, kEntropy> lanes;  // each with a maximum of its own
+  A max_before = kLowest;
   if (argmax) *argmax = 0;
-  for (int64_t begin = 0; begin < classes; begin += kClassBlock) {
-    const int64_t n = std::min(kClassBlock, classes - begin);
+  for (int64_t begin = 0; begin < classes; begin += kClassBlock<A>) {
+    const int64_t n = std::min(kClassBlock<A>, classes - begin);
     const auto* x = row.block(begin, begin + n);
     const auto larger = [](V a, V b) { return maximum(a, b); };
     const auto take_max = [&](V acc, int64_t i, int64_t count) { return larger(acc, V::load(x + i, count, kLowest)); };
-    const A max_before = sums.max;
-    const A block_max = fold_classes(n, V(kLowest), take_max, larger).max();
-    sums.raise_max(std::max(max_before, block_max));
-
-    // Where the maximum is, it stays out of the sum; it is enough to find it once.
-    const int64_t top = block_max == sums.max ? find_class(x, n, sums.max) : n;
-    if (argmax && block_max > max_before) *argmax = begin + top;
-    const A pivot = sums.pivot();
-    const auto add_range = [&](int64_t from, int64_t to) {
-      const auto exponent = [=](int64_t i, int64_t count) { return V::load(x + from + i, count, kLowest) - V(pivot); };
-      sums.exp_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) { return exp(exponent(i, count)); });
-      if constexpr (kGaps == Gaps::kSumAndWeights) {
-        sums.weight_sum +=
-            sum_classes<V>(to - from, [&](int64_t i, int64_t count) { return weights(begin + from + i, count); });
-      }
-      if constexpr (kEntropy) {
-        sums.entropy_sum += sum_classes<V>(to - from, [=](int64_t i, int64_t count) {
-          const V below = exponent(i, count);
-          return product(exp(below), -below);
-        });
-      }
-    };
-    add_range(0, top);
-    if (top < n) {
-      sums.add_below(static_cast<A>(x[top]));
-      if constexpr (kGaps == Gaps::kSumAndWeights) sums.tie_weight += weights(begin + top, 1).sum();
-      add_range(top + 1, n);
-    }
-
-    if constexpr (kGaps != Gaps::kNone) {
-      sums.gap_sum += sum_classes<V>(n, [&](int64_t i, int64_t count) {
-        return product(weights(begin + i, count), V(pivot) - V::load(x + i, count, pivot));
-      });
-    }
-    if constexpr (kGaps == Gaps::kSum) {
-      sums.weight_sum += sum_classes<V>(n, [&](int64_t i, int64_t count) { return weights(begin + i, count); });
+    const V max = fold_classes(n, lanes.max, take_max, larger);
+    if (begin > 0) lanes.raise_max(max);
+    lanes.max = max;
+    SoftmaxSums<V, kGaps, kEntropy> part;
+    part.max = max;
+    for_each_vector<V>(n, [&](int64_t i, int64_t count) C10_ALWAYS_INLINE_ATTRIBUTE {
+      const V z = V::load(x + i, count, kLowest);
+      part.add_below(z);
+      if constexpr (kGaps != Gaps::kNone) part.add_gap(z, weights(begin + i, count));
+      row.prefetch_after(begin + i);
+    });
+    lanes.add_sums(part);
+    if (argmax && max.max() > max_before) {
+      max_before = max.max();
+      *argmax = begin + find_class(x, n, max_before);
     }
   }
-  return sums;
+  return add_lanes(lanes);
 }
 
 // grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller.

@@ -76,16 +76,28 @@ struct Matrix {
 
 template <class A>
 class Tile {
+  using V = Lanes<A>;
+
  public:
-  explicit Tile(int64_t rows) : pitch_(Lanes<A>::round_up(rows)) {}
+  explicit Tile(int64_t rows) : pitch_(V::round_up(rows)) {}
 
   int64_t max_classes() const { return kTileElements / pitch_; }
   A* operator[](int64_t c) { return values_ + c * pitch_; }
 
+  // Brings logits into the tile, unless they are what it holds.
   template <class S>
   void load(const Matrix<const S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
+    if (first_class == first_class_ && classes == classes_) return;
+    first_class_ = first_class;
+    classes_ = classes;
     each_run(m, chunk, first_class, [&](A* cell, const S* p, int64_t row_stride, int64_t n) {
-      copy(cell, 1, pitch_, p, row_stride, m.class_stride, n, classes);
+      if (row_stride == 1) {
+        for (int64_t c = 0; c < classes; ++c) copy(cell + c * pitch_, p + c * m.class_stride, n);
+      } else if (m.class_stride == 1) {
+        load_transposed(cell, p, row_stride, n, classes);
+      } else {
+        copy_each(cell, 1, pitch_, p, row_stride, m.class_stride, n, classes);
+      }
     });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
     for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
@@ -94,13 +106,35 @@ class Tile {
   // Replaces x by f(x).
   template <class F>
   void apply(F f, int64_t classes) {
-    for (A* p = values_; p < (*this)[classes]; p += Lanes<A>::kSize) f(Lanes<A>::load(p)).store(p);
+    classes_ = 0;
+    for (A* p = values_; p < (*this)[classes]; p += V::kSize) f(V::load(p)).store(p);
   }
 
+  // out[r] = what row r holds of class[r], if that is among the classes in the tile.
+  void pick(const int64_t* row_class, int64_t rows, A* out) const {
+    const A* cells = values_;
+    const int64_t pitch = pitch_, first_class = first_class_;
+    const uint64_t classes = classes_;
+    for (int64_t r = 0; r < rows; ++r) {
+      const uint64_t c = row_class[r] - first_class;
+      const bool is_here = c < classes;
+      const A value = cells[(is_here ? c : 0) * pitch + r];
+      out[r] = is_here ? value : out[r];
+    }
+  }
+
+  // Takes what has been written over the logits to memory.
   template <class S>
   void store(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
+    classes_ = 0;
     each_run(m, chunk, first_class, [&](A* cell, S* p, int64_t row_stride, int64_t n) {
-      copy(p, row_stride, m.class_stride, cell, 1, pitch_, n, classes);
+      if (row_stride == 1) {
+        for (int64_t c = 0; c < classes; ++c) copy(p + c * m.class_stride, cell + c * pitch_, n);
+      } else if (m.class_stride == 1) {
+        store_transposed(p, row_stride, cell, n, classes);
+      } else {
+        copy_each(p, row_stride, m.class_stride, cell, 1, pitch_, n, classes);
+      }
     });
   }
 
@@ -114,26 +148,77 @@ class Tile {
     });
   }
 
-  // to = from, rows x classes, each with a stride for its rows and one for its classes. Where memory is not contiguous
-  // along the rows it mostly is along the classes. (Transposing blocks in registers was no faster.)
   template <class To, class From>
-  static void copy(To* to, int64_t to_row, int64_t to_class, const From* from, int64_t from_row, int64_t from_class,
-                   int64_t rows, int64_t classes) {
-    if (to_row == 1 && from_row == 1) {
-      for (int64_t c = 0; c < classes; ++c, to += to_class, from += from_class) {
-        int64_t r = 0;
-        for (; r + Lanes<A>::kSize <= rows; r += Lanes<A>::kSize) Lanes<A>::load(from + r).store(to + r);
-        for (; r < rows; ++r) to[r] = static_cast<To>(from[r]);
+  static void copy(To* to, const From* from, int64_t n) {
+    int64_t i = 0;
+    for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
+    for (; i < n; ++i) to[i] = static_cast<To>(from[i]);
+  }
+
+  template <class To, class From>
+  static void copy_each(To* to, int64_t to_row, int64_t to_class, const From* from, int64_t from_row,
+                        int64_t from_class, int64_t rows, int64_t classes) {
+    for (int64_t r = 0; r < rows; ++r, to += to_row, from += from_row) {
+      for (int64_t c = 0; c < classes; ++c) to[c * to_class] = static_cast<To>(from[c * from_class]);
+    }
+  }
+
+  // From and to rows of contiguous classes, in square blocks that are transposed in registers. Whole vectors are read
+  // wherever the run has room for them. They are written where rows follow each other without a gap: what is too much of
+  // one is overwritten by the block that it belongs to.
+  template <class S>
+  void load_transposed(A* cell, const S* p, int64_t row_stride, int64_t rows, int64_t classes) {
+    const S* end = p + (rows - 1) * row_stride + classes;
+    for (int64_t r = 0; r < rows; r += V::kSize) {
+      for (int64_t c = 0; c < classes; c += V::kSize) {
+        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
+        const S* x = p + r * row_stride + c;
+        const bool is_whole = m == V::kSize && x + (m - 1) * row_stride + V::kSize <= end;
+        const auto load = is_whole ? load_block<true, S> : load_block<false, S>;
+        load(cell + c * pitch_ + r, pitch_, x, row_stride, m, n);
       }
-    } else {
-      for (int64_t r = 0; r < rows; ++r, to += to_row, from += from_row) {
-        for (int64_t c = 0; c < classes; ++c) to[c * to_class] = static_cast<To>(from[c * from_class]);
+    }
+  }
+  template <class S>
+  void store_transposed(S* p, int64_t row_stride, const A* cell, int64_t rows, int64_t classes) {
+    const S* end = p + (rows - 1) * row_stride + classes;
+    for (int64_t r = 0; r < rows; r += V::kSize) {
+      for (int64_t c = (classes - 1) / V::kSize * V::kSize; c >= 0; c -= V::kSize) {
+        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
+        S* x = p + r * row_stride + c;
+        const bool has_room = row_stride == classes && x + (m - 1) * row_stride + V::kSize <= end;
+        const bool is_whole = m == V::kSize && (n == V::kSize || has_room);
+        const auto store = is_whole ? store_block<true, S> : store_block<false, S>;
+        store(x, row_stride, cell + c * pitch_ + r, pitch_, m, n);
       }
     }
   }
 
-  alignas(64) A values_[kTileElements];
+  template <bool kWhole, class S>
+  static void load_block(A* to, int64_t pitch, const S* x, int64_t row_stride, int64_t rows, int64_t classes) {
+    V block[V::kSize];
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
+      block[i] = kWhole ? V::load(x + i * row_stride)
+                        : V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
+    });
+    transpose(block);
+    unroll<V::kSize>(
+        [&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
+  }
+  template <bool kWhole, class S>
+  static void store_block(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
+    V block[V::kSize];
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * pitch); });
+    transpose(block);
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
+      if (kWhole || i < rows) block[i].store(x + i * row_stride, kWhole ? V::kSize : classes);
+    });
+  }
+
+  // With room for the classes that fill the last block.
+  alignas(64) A values_[kTileElements + kMaxChunkRows * V::kSize];
   const int64_t pitch_;  // rows, padded to whole vectors
+  int64_t first_class_ = 0, classes_ = 0;
 };
 
 // What the classes of a chunk's rows weigh: after load(begin, n), weights(c, r) is what class begin + c < begin + n
@@ -152,18 +237,27 @@ class WeightsByRow {
   const A* block_ = nullptr;
 };
 
-// The sums of every row of a chunk, and where `argmax` is not null its largest class. `weights` matter for the gaps
-// only.
+// What else than sums is looked for in the rows of a chunk. Either may be null.
+template <class A>
+struct WantedLogits {
+  int64_t* argmax;        // out: the largest class of every row
+  const int64_t* target;  // whose logits become z_target; 0 where there is none
+  A* z_target;
+};
+
+// The sums of every row of a chunk. `weights` matter for the gaps only.
 template <class A, class S, Gaps kGaps, bool kEntropy, bool kLogitsChange, class Weights>
-void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits, const Chunk& chunk,
-                  int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums, int64_t* argmax) {
+void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits, const Chunk& chunk,
+                  int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
+                  const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
-  Tile<A> tile(chunk.rows);
   for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
-  if (argmax) std::fill(argmax, argmax + chunk.rows, 0);
+  if (wanted.argmax) std::fill(wanted.argmax, wanted.argmax + chunk.rows, 0);
+  if (wanted.target) std::fill(wanted.z_target, wanted.z_target + V::round_up(chunk.rows), A(0));
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(matrix, chunk, begin, n);
+    if (wanted.target) tile.pick(wanted.target, chunk.rows, wanted.z_target);
     if constexpr (kLogitsChange) tile.apply(logits, n);
     if constexpr (kGaps != Gaps::kNone) weights.load(begin, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
@@ -182,13 +276,13 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
         row.add_sums(part);
       });
       sums.set(r, row);
-      if (argmax) {
+      if (wanted.argmax) {
         V first(A(-1));  // where the maximum is in this tile, if it is above those before
         for (int64_t c = n - 1; c >= 0; --c) first = where(V::load(tile[c] + r) == max, V(A(c)), first);
         A places[V::kSize];
         where(max_before < max, first, V(A(-1))).store(places);
         for (int64_t i = r; i < std::min<int64_t>(r + V::kSize, chunk.rows); ++i) {
-          if (places[i - r] >= 0) argmax[i] = begin + int64_t(places[i - r]);
+          if (places[i - r] >= 0) wanted.argmax[i] = begin + int64_t(places[i - r]);
         }
       }
     }
@@ -197,10 +291,9 @@ void softmax_sums(const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsC
 
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
 template <class A, class S, class Gradients>
-void write_gradient(const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
+void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
                     const int64_t* target, const A* grad_target, WeightsByRow<A> weights, const Gradients& gradients) {
   using V = Lanes<A>;
-  Tile<A> tile(chunk.rows);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
