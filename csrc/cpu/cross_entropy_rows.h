@@ -33,13 +33,14 @@ struct ChunkTargets {
   ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk) : padded_rows(Lanes<A>::round_up(chunk.rows)) {
     const int64_t* y = p.target + chunk.first;
     const uint64_t classes = p.classes;
-    bool all_good = true;  // loops without branches, that compilers vectorize
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      const bool is_ignored = y[r] == p.ignore_index, is_class = uint64_t(y[r]) < classes;
-      all_good &= is_ignored | is_class;
-      target[r] = is_class & !is_ignored ? y[r] : kNoTarget;
+    int64_t any_bad = 0;
+    for (int64_t r = 0; r < chunk.rows; ++r) {  // without branches or bools, and so vectorized
+      const int64_t checked = uint64_t(y[r]) < classes ? y[r] : kNoTarget;
+      const int64_t is_bad = uint64_t(y[r]) < classes ? 0 : 1;
+      target[r] = y[r] == p.ignore_index ? kNoTarget : checked;
+      any_bad |= y[r] == p.ignore_index ? 0 : is_bad;
     }
-    if (!all_good) first_bad = chunk.first + find_bad(p, y);
+    if (any_bad) first_bad = chunk.first + find_bad(p, y);
     std::fill(target + chunk.rows, target + padded_rows, kNoTarget);
     set(weight, chunk.rows, [](int64_t) { return A(1); });
     if (p.weight) set(weight, chunk.rows, [&](int64_t r) { return static_cast<const A*>(p.weight)[target[r]]; });

@@ -120,10 +120,10 @@ C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[Lanes<T>::kSize]) {
 }
 
 // Asks for memory that will be read soon: a hint, which may also point past the end.
-template <class S>
+template <int kLevel = 3, class S>
 void prefetch(const S* p) {
 #if defined(__GNUC__)
-  __builtin_prefetch(p);
+  __builtin_prefetch(p, 0, kLevel);
 #endif
 }
 

@@ -74,6 +74,25 @@ struct Matrix {
   S* row(int64_t r) const { return data + rows.offset(dims, r); }
 };
 
+// Asks for the rows after a chunk while it is worked on: one line of the cache for every vector that is.
+template <class S>
+class NextRows {
+ public:
+  NextRows(const Matrix<const S>& m, const Chunk& chunk)
+      : rows_(m.row(chunk.first) + chunk.rows * run_stride(m.dims, m.rows)),
+        row_stride_(run_stride(m.dims, m.rows)),
+        // Where classes lie side by side so do the rows: then any order of their lines will do.
+        class_stride_(m.class_stride == 1 ? kLine : m.class_stride) {}
+
+  void prefetch(int64_t r, int64_t c) const { cpu::prefetch<1>(rows_ + r * row_stride_ + c * class_stride_); }
+
+ private:
+  static constexpr int64_t kLine = 64 / sizeof(S);
+
+  const S* rows_;
+  int64_t row_stride_, class_stride_;
+};
+
 template <class A>
 class Tile {
   using V = Lanes<A>;
@@ -251,6 +270,7 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
                   int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
                   const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
+  const NextRows<S> next(matrix, chunk);
   for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
   if (wanted.argmax) std::fill(wanted.argmax, wanted.argmax + chunk.rows, 0);
   if (wanted.target) std::fill(wanted.z_target, wanted.z_target + V::round_up(chunk.rows), A(0));
@@ -269,7 +289,10 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
       for_each_part(n, [&](int64_t first, int64_t last) {
         SoftmaxSums<V, kGaps, kEntropy> part;
         part.max = max;
-        for (int64_t c = first; c < last; ++c) part.add_below(V::load(tile[c] + r));
+        for (int64_t c = first; c < last; ++c) {
+          part.add_below(V::load(tile[c] + r));
+          next.prefetch(r, begin + c);
+        }
         if constexpr (kGaps != Gaps::kNone) {
           for (int64_t c = first; c < last; ++c) part.add_gap(V::load(tile[c] + r), weights(c, r));
         }
@@ -294,6 +317,7 @@ template <class A, class S, class Gradients>
 void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
                     const int64_t* target, const A* grad_target, WeightsByRow<A> weights, const Gradients& gradients) {
   using V = Lanes<A>;
+  const NextRows<S> next(logits, chunk);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
@@ -302,6 +326,7 @@ void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S
       const auto row = gradients.template get<V>(r);
       for (int64_t c = 0; c < n; ++c) {
         row.at(V::load(tile[c] + r), weights(c, r)).store(tile[c] + r);
+        next.prefetch(r, begin + c);
       }
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
