@@ -24,9 +24,10 @@ NVCC        := $(shell command -v nvcc)
 
 GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench)
 
-.PHONY: help demo demo-imbalanced test bench gpu $(GPU_STAGES) lint check-cuda check-cuda-build test-cuda-build clean
+.PHONY: help demo demo-imbalanced test bench bench-instructions gpu $(GPU_STAGES) lint check-cuda check-cuda-build \
+        test-cuda-build clean
 help:  ## list the targets (the default)
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 20
 	@echo "$(GPU_STAGES) are the stages of gpu"
 	@echo "ARGS is passed on, as in: make test ARGS='-k focal'"
 
@@ -41,6 +42,9 @@ test: $(BUILD_STAMP)  ## run the tests
 
 bench: $(BUILD_STAMP)  ## run the benchmarks
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-instructions: $(BUILD_STAMP)  ## count the instructions of the CPU kernels, and compare them with those recorded
+	@$(VENV)/bin/python -m benchmarks.instructions $(ARGS)
 
 gpu:  ## on a machine with a GPU, with its own torch: build, test, sanitize and benchmark; logs go to OUT
 	@$(PYTHON) -m tools.gpu $(OUT)
