@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "host/rows.h"
 
@@ -15,8 +16,8 @@ namespace ce_ext::cpu {
 // Logits of a chunk, where its rows are not longer: they stay in the second-level cache from one use to the next.
 constexpr int64_t kChunkElements = 8192;
 constexpr int64_t kMaxChunkRows = 512;
-// Below this many chunks a second thread costs more to wake than it saves.
-constexpr int64_t kChunksPerTask = 4;
+// Of fewer elements a second thread costs more to wake than it saves.
+constexpr int64_t kElementsPerTask = 32768;
 
 struct Chunk {
   int64_t first;
@@ -30,12 +31,14 @@ struct Chunks {
   int64_t group_rows;
   int64_t chunk_rows;
   int64_t count;
+  int64_t per_task;
 
-  Chunks(int64_t rows, int64_t groups_, int64_t chunk_rows_)
+  Chunks(int64_t rows, int64_t groups_, int64_t chunk_rows_, int64_t row_elements = 1)
       : groups(groups_),
         group_rows(groups > 0 ? rows / groups : 0),
         chunk_rows(chunk_rows_),
-        count((group_rows + chunk_rows - 1) / chunk_rows * groups) {}
+        count((group_rows + chunk_rows - 1) / chunk_rows * groups),
+        per_task(std::max<int64_t>(kElementsPerTask / std::max<int64_t>(chunk_rows * row_elements, 1), 1)) {}
 
   Chunk operator[](int64_t index) const {
     const int64_t start = index / groups * chunk_rows;
@@ -45,9 +48,38 @@ struct Chunks {
   // Calls f(index, chunk) for every chunk, on all threads.
   template <class F>
   void parallel(F f) const {
-    at::parallel_for(0, count, kChunksPerTask, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, per_task, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) f(i, (*this)[i]);
     });
+  }
+};
+
+// Numbers that threads may share: all of them in one piece, or pieces of one size.
+struct Pieces {
+  int64_t total;
+  int64_t size;
+  int64_t count;
+
+  Pieces(int64_t total_, int64_t size_) : total(total_), size(size_), count(size > 0 ? (total + size - 1) / size : 1) {}
+
+  // Calls f(begin, n) for every piece, on all threads.
+  template <class F>
+  void parallel(F f) const {
+    if (count == 1) return f(0, total);
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i * size, std::min(size, total - i * size));
+    });
+  }
+
+  // What f(begin, n) gives for every piece, computed on all threads and added in order by add(sum, next).
+  template <class T, class F, class Add>
+  T sum(F f, Add add) const {
+    if (count == 1) return f(0, total);
+    std::vector<T> parts(count);
+    parallel([&](int64_t begin, int64_t n) { parts[begin / size] = f(begin, n); });
+    T result = parts[0];
+    for (int64_t i = 1; i < count; ++i) add(result, parts[i]);
+    return result;
   }
 };
 

@@ -54,12 +54,11 @@ class CrossEntropyBackwardRows {
         grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.grad_input_class_stride})),
-        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
+        plan_(RowPlan::make<A>(p.rows, 1, p.classes, {p.input_class_stride, p.grad_input_class_stride})) {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
   }
 
-  const Chunks& chunks() const { return chunks_; }
+  const Chunks& chunks() const { return plan_.chunks; }
 
   // Writes the gradients of a chunk, of whose rows the forward pass has kept `saved`.
   void run(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved) const {
@@ -72,7 +71,7 @@ class CrossEntropyBackwardRows {
       }
     };
     std::fill(target_values, target_values + targets.padded_rows, A(0));
-    if (classes_as_lanes_) {
+    if (plan_.classes_as_lanes) {
       for (int64_t r = 0; r < chunk.rows; ++r) {
         const int64_t y = targets.target[r];
         if (y != kNoTarget) target_values[r] = static_cast<A>(matrix_.row(chunk.first + r)[y]);
@@ -118,7 +117,7 @@ class CrossEntropyBackwardRows {
       if (targets.target[r] == kNoTarget) {
         std::fill(grad_x, grad_x + p_.classes, S(0));
       } else {
-        write_gradient(matrix_.row(chunk.first + r), grad_x, p_.classes, WeightsByClass<A>{class_weight()},
+        write_gradient(matrix_.row(chunk.first + r), grad_x, plan_.pieces, WeightsByClass<A>{class_weight()},
                        gradients.template get<A>(r));
         grad_x[targets.target[r]] = static_cast<S>(grad_target[r]);
       }
@@ -126,17 +125,14 @@ class CrossEntropyBackwardRows {
   }
 
   // Only label smoothing pulls every class by its own weight.
-  const A* class_weight() const {
-    return p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr;
-  }
+  const A* class_weight() const { return p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr; }
 
   const CrossEntropyBackward& p_;
   const Matrix<const S> matrix_;
   const Matrix<S> grad_;
   const Logits<A, kLogitsChange> logits_;
   const CrossEntropy<V> loss_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 }  // namespace ce_ext::cpu

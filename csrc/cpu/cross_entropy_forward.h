@@ -21,10 +21,9 @@ class CrossEntropyForwardRows {
         matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride})),
-        chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
+        plan_(RowPlan::make<A>(p.rows, p.groups, p.classes, {p.input_class_stride})) {}
 
-  const Chunks& chunks() const { return chunks_; }
+  const Chunks& chunks() const { return plan_.chunks; }
 
   // Does all of a chunk but to reduce its losses; keeps `saved`, one for each row.
   RowTotals run(const Chunk& chunk, const ChunkTargets<A>& targets, SavedRow<A>* saved) const {
@@ -39,7 +38,7 @@ class CrossEntropyForwardRows {
  private:
   void gather(const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums, A* z_target, int64_t* argmax) const {
     const A* weight = static_cast<const A*>(p_.weight);
-    if (!classes_as_lanes_) {
+    if (!plan_.classes_as_lanes) {
       WeightsByRow<A> weights(weight);
       const WantedLogits<A> wanted{p_.report ? argmax : nullptr, targets.target, z_target};
       Tile<A> tile(chunk.rows);
@@ -59,7 +58,7 @@ class CrossEntropyForwardRows {
       const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
       const WeightsByClass<A> weights{weight};
       sums.set(r,
-               softmax_sums<Form::kGaps, Form::kReport>(row, p_.classes, weights, p_.report ? argmax + r : nullptr));
+               softmax_sums<Form::kGaps, Form::kReport>(row, plan_.pieces, weights, p_.report ? argmax + r : nullptr));
     }
     if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
   }
@@ -101,8 +100,7 @@ class CrossEntropyForwardRows {
   const Matrix<const S> matrix_;
   const Logits<V, Form::kLogitsChange> logits_;
   const CrossEntropy<V> loss_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 }  // namespace ce_ext::cpu

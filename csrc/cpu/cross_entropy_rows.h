@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "cpu/chunks.h"
-#include "cpu/lane_choice.h"
 #include "cpu/lanes.h"
+#include "cpu/row_plan.h"
 #include "cpu/softmax_by_row.h"
 #include "host/cross_entropy_problem.h"
 

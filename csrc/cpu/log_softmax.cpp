@@ -7,9 +7,9 @@
 
 #include "cpu/backend.h"
 #include "cpu/chunks.h"
-#include "cpu/lane_choice.h"
 #include "cpu/lanes.h"
 #include "cpu/memory.h"
+#include "cpu/row_plan.h"
 #include "cpu/softmax_by_class.h"
 #include "cpu/softmax_by_row.h"
 
@@ -27,12 +27,11 @@ class Forward {
       : p_(p),
         x_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
         y_{static_cast<Out*>(p.output), p.row_dims, p.output_rows, p.output_class_stride},
-        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.output_class_stride})),
-        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {}
+        plan_(RowPlan::make<A>(p.rows, 1, p.classes, {p.input_class_stride, p.output_class_stride})) {}
 
   void run() const {
     advise_huge_pages(p_.output, p_.rows * p_.classes * sizeof(Out));
-    chunks_.parallel([&](int64_t, const Chunk& chunk) {
+    plan_.chunks.parallel([&](int64_t, const Chunk& chunk) {
       Sums sums;
       Tile<A> tile(chunk.rows);
       gather(chunk, tile, sums);
@@ -42,7 +41,7 @@ class Forward {
         stats.max.store(rows.max + r);
         stats.log_sum.store(rows.log_sum + r);
       }
-      classes_as_lanes_ ? write_by_class(chunk, rows) : write_by_row(chunk, tile, rows);
+      plan_.classes_as_lanes ? write_by_class(chunk, rows) : write_by_row(chunk, tile, rows);
     });
   }
 
@@ -60,11 +59,11 @@ class Forward {
   void gather(const Chunk& chunk, Tile<A>& tile, Sums& sums) const {
     const Logits<V, false> unchanged;
     const A* no_weights = nullptr;
-    if (!classes_as_lanes_) return softmax_sums(tile, x_, unchanged, chunk, p_.classes, no_weights, sums, {});
+    if (!plan_.classes_as_lanes) return softmax_sums(tile, x_, unchanged, chunk, p_.classes, no_weights, sums, {});
     const int64_t padded_rows = V::round_up(chunk.rows);
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const RowLogits<A, S, false> row(x_.row(chunk.first + r), unchanged);
-      sums.set(r, softmax_sums<Gaps::kNone, false>(row, p_.classes, no_weights, nullptr));
+      sums.set(r, softmax_sums<Gaps::kNone, false>(row, plan_.pieces, WeightsByClass<A>{}, nullptr));
     }
     for (int64_t r = chunk.rows; r < padded_rows; ++r) sums.set(r, SoftmaxSums<A, Gaps::kNone>());
   }
@@ -74,7 +73,11 @@ class Forward {
       const S* x = x_.row(chunk.first + r);
       Out* y = y_.row(chunk.first + r);
       const LogSoftmax<V> row{{V(rows.max[r]), V(rows.log_sum[r])}};
-      for_each_vector<V>(p_.classes, [&](int64_t i, int64_t n) { row.at(V::load(x + i, n, A(0))).store(y + i, n); });
+      plan_.pieces.parallel([&](int64_t begin, int64_t count) {
+        for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
+          row.at(V::load(x + begin + i, n, A(0))).store(y + begin + i, n);
+        });
+      });
     }
   }
 
@@ -93,8 +96,7 @@ class Forward {
   const LogSoftmaxForward& p_;
   const Matrix<const S> x_;
   const Matrix<Out> y_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 template <class S, class Out>
@@ -108,14 +110,13 @@ class Backward {
         grad_y_{static_cast<const Out*>(p.grad_output), p.row_dims, p.grad_output_rows, p.grad_output_class_stride},
         y_{static_cast<const Out*>(p.output), p.row_dims, p.output_rows, p.output_class_stride},
         grad_x_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
-        classes_as_lanes_(classes_as_lanes<A>(
-            p.classes, {p.grad_output_class_stride, p.output_class_stride, p.grad_input_class_stride})),
-        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {}
+        plan_(RowPlan::make<A>(p.rows, 1, p.classes,
+                               {p.grad_output_class_stride, p.output_class_stride, p.grad_input_class_stride})) {}
 
   void run() const {
     advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
-    chunks_.parallel([&](int64_t, const Chunk& chunk) {
-      if (classes_as_lanes_) {
+    plan_.chunks.parallel([&](int64_t, const Chunk& chunk) {
+      if (plan_.classes_as_lanes) {
         for (int64_t r = 0; r < chunk.rows; ++r) write_row(chunk.first + r);
       } else {
         write_by_row(chunk);
@@ -128,14 +129,20 @@ class Backward {
     const Out* grad_y = grad_y_.row(row);
     const Out* y = y_.row(row);
     S* grad_x = grad_x_.row(row);
-    A grad_sum = 0;
-    for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock<A>) {
-      grad_sum += sum_classes<V>(std::min(kClassBlock<A>, p_.classes - begin),
-                                 [&](int64_t i, int64_t n) { return V::load(grad_y + begin + i, n, A(0)); });
-    }
-    const LogSoftmaxGradient<V> gradient{V(grad_sum)};
-    for_each_vector<V>(p_.classes, [&](int64_t i, int64_t n) {
-      gradient.at(V::load(grad_y + i, n, A(0)), V::load(y + i, n, A(-INFINITY))).store(grad_x + i, n);
+    const auto add_up = [&](int64_t first, int64_t count) {
+      A sum = 0;
+      for (int64_t begin = first; begin < first + count; begin += kClassBlock<A>) {
+        sum += sum_classes<V>(std::min(kClassBlock<A>, first + count - begin),
+                              [&](int64_t i, int64_t n) { return V::load(grad_y + begin + i, n, A(0)); });
+      }
+      return sum;
+    };
+    const LogSoftmaxGradient<V> gradient{V(plan_.pieces.template sum<A>(add_up, [](A& sum, A next) { sum += next; }))};
+    plan_.pieces.parallel([&](int64_t begin, int64_t count) {
+      for_each_vector<V>(count, [&](int64_t place, int64_t n) {
+        const int64_t i = begin + place;
+        gradient.at(V::load(grad_y + i, n, A(0)), V::load(y + i, n, A(-INFINITY))).store(grad_x + i, n);
+      });
     });
   }
 
@@ -171,8 +178,7 @@ class Backward {
   const Matrix<const Out> grad_y_;
   const Matrix<const Out> y_;
   const Matrix<S> grad_x_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 }  // namespace

@@ -37,7 +37,7 @@ int64_t nll_backward(const CrossEntropyBackward& p) {
   using A = opmath_t<S>;
   S* memory = static_cast<S*>(p.grad_input);
   advise_huge_pages(memory, p.rows * p.classes * sizeof(S));
-  at::parallel_for(0, p.rows * p.classes, kChunkElements * kChunksPerTask,
+  at::parallel_for(0, p.rows * p.classes, kElementsPerTask,
                    [&](int64_t begin, int64_t end) { std::fill(memory + begin, memory + end, S(0)); });
   const Matrix<S> grad{memory, p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
   const Chunks chunks(p.rows, 1, kMaxChunkRows);

@@ -2,9 +2,9 @@
 // targets, or one of them.
 #pragma once
 
-#include "cpu/lane_choice.h"
 #include "cpu/memory.h"
 #include "cpu/row_losses.h"
+#include "cpu/row_plan.h"
 #include "cpu/soft_cross_entropy_rows.h"
 
 namespace ce_ext::cpu {
@@ -23,19 +23,19 @@ class SoftCrossEntropyBackwardRows {
         grad_targets_{static_cast<Q*>(p.grad_target), p.row_dims, p.grad_target_rows, p.grad_target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.target_class_stride,
-                                                       p.grad_input_class_stride, p.grad_target_class_stride})),
-        chunks_(p.rows, 1, chunk_rows(p.classes, classes_as_lanes_)) {
+        plan_(RowPlan::make<A>(
+            p.rows, 1, p.classes,
+            {p.input_class_stride, p.target_class_stride, p.grad_input_class_stride, p.grad_target_class_stride})) {
     if (p_.grad_input) advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
     if (p_.grad_target) advise_huge_pages(p_.grad_target, p_.rows * p_.classes * sizeof(Q));
   }
 
-  const Chunks& chunks() const { return chunks_; }
+  const Chunks& chunks() const { return plan_.chunks; }
 
   void run(const Chunk& chunk) const {
     Rows rows;
     read(chunk, rows);
-    classes_as_lanes_ ? write_by_class(chunk, rows) : write_by_row(chunk, rows);
+    plan_.classes_as_lanes ? write_by_class(chunk, rows) : write_by_row(chunk, rows);
   }
 
  private:
@@ -78,11 +78,14 @@ class SoftCrossEntropyBackwardRows {
       Q* grad_q = p_.grad_target ? grad_targets_.row(row) : nullptr;
       const SavedSoftRow<V> saved{{V(rows.max[r]), V(rows.log_sum[r])}, V(rows.mass_below[r]), V(rows.mass_at_max[r])};
       const auto gradient = loss_.gradient(saved, V(rows.at_max[r]), V(rows.scale[r]), logits_);
-      for_each_vector<V>(p_.classes, [&](int64_t i, int64_t n) {
-        const Logit<V> z = logits_.with_slope(V::load(x + i, n, A(0)));
-        const V weight = weights(i, n);
-        if (grad_x) gradient.in_logit(z, loss_.mass(V::load(q + i, n, A(0)), weight)).store(grad_x + i, n);
-        if (grad_q) gradient.in_target(z, weight).store(grad_q + i, n);
+      plan_.pieces.parallel([&](int64_t begin, int64_t count) {
+        for_each_vector<V>(count, [&](int64_t place, int64_t n) {
+          const int64_t i = begin + place;
+          const Logit<V> z = logits_.with_slope(V::load(x + i, n, A(0)));
+          const V weight = weights(i, n);
+          if (grad_x) gradient.in_logit(z, loss_.mass(V::load(q + i, n, A(0)), weight)).store(grad_x + i, n);
+          if (grad_q) gradient.in_target(z, weight).store(grad_q + i, n);
+        });
       });
     }
   }
@@ -116,8 +119,7 @@ class SoftCrossEntropyBackwardRows {
   const Matrix<Q> grad_targets_;
   const Logits<V, kLogitsChange> logits_;
   const SoftCrossEntropy<V> loss_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 }  // namespace ce_ext::cpu

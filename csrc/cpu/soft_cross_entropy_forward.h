@@ -1,8 +1,8 @@
 // The forward pass of soft cross entropy, chunk by chunk.
 #pragma once
 
-#include "cpu/lane_choice.h"
 #include "cpu/row_losses.h"
+#include "cpu/row_plan.h"
 #include "cpu/soft_cross_entropy_rows.h"
 
 namespace ce_ext::cpu {
@@ -21,15 +21,14 @@ class SoftCrossEntropyForwardRows {
         targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
-        classes_as_lanes_(classes_as_lanes<A>(p.classes, {p.input_class_stride, p.target_class_stride})),
-        chunks_(p.rows, p.groups, chunk_rows(p.classes, classes_as_lanes_)) {}
+        plan_(RowPlan::make<A>(p.rows, p.groups, p.classes, {p.input_class_stride, p.target_class_stride})) {}
 
-  const Chunks& chunks() const { return chunks_; }
+  const Chunks& chunks() const { return plan_.chunks; }
 
   // Does all of a chunk but to reduce its losses.
   RowTotals run(const Chunk& chunk) const {
     Sums sums;
-    classes_as_lanes_ ? gather_by_class(chunk, sums) : gather_by_row(chunk, sums);
+    plan_.classes_as_lanes ? gather_by_class(chunk, sums) : gather_by_row(chunk, sums);
     if constexpr (Form::kReport) {
       if (p_.report) report(chunk, sums);
     }
@@ -45,7 +44,7 @@ class SoftCrossEntropyForwardRows {
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const int64_t row = chunk.first + r;
       const MassesByClass<A, Q> masses{targets_.row(row), {static_cast<const A*>(p_.weight)}, loss_};
-      sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(row), p_.classes, masses, argmax(chunk, r)));
+      sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(row), plan_.pieces, masses, argmax(chunk, r)));
     }
     for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) {
       sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>());
@@ -81,7 +80,7 @@ class SoftCrossEntropyForwardRows {
   // The target's log-probability is sum_j q_j log p_j, of the probabilities as they are: it takes a pass of its own.
   void report(const Chunk& chunk, const Sums& sums) const {
     alignas(64) A target_log_prob[kMaxChunkRows];
-    if (classes_as_lanes_) {
+    if (plan_.classes_as_lanes) {
       for (int64_t r = 0; r < chunk.rows; ++r) target_log_prob[r] = target_log_prob_by_class(chunk.first + r, sums, r);
     } else {
       target_log_prob_by_row(chunk, sums, target_log_prob);
@@ -135,8 +134,7 @@ class SoftCrossEntropyForwardRows {
   const Matrix<const Q> targets_;
   const Logits<V, Form::kLogitsChange> logits_;
   const SoftCrossEntropy<V> loss_;
-  const bool classes_as_lanes_;
-  const Chunks chunks_;
+  const RowPlan plan_;
 };
 
 }  // namespace ce_ext::cpu

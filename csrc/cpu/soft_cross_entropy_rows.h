@@ -21,6 +21,7 @@ struct MassesByClass {
   const SoftCrossEntropy<Lanes<A>>& loss;
 
   Lanes<A> operator()(int64_t i, int64_t n) const { return loss.mass(Lanes<A>::load(q + i, n, A(0)), weights(i, n)); }
+  MassesByClass from(int64_t i) const { return {q + i, weights.from(i), loss}; }
 };
 
 // Those of a chunk as WeightsByRow.

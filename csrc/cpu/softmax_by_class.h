@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cpu/chunks.h"
 #include "cpu/lanes.h"
 #include "losses/logits.h"
 #include "losses/softmax.h"
@@ -74,6 +75,8 @@ class RowLogits {
     }
   }
 
+  RowLogits from(int64_t i) const { return {x_ + i, logits_}; }
+
   // What is a block after class i, or belongs to the next row: memory is busy while sums are computed.
   void prefetch_after(int64_t i) const { prefetch(x_ + i + kClassBlock<A>); }
 
@@ -109,9 +112,10 @@ struct WeightsByClass {
   Lanes<A> operator()(int64_t i, int64_t n) const {
     return weight ? Lanes<A>::load(weight + i, n, A(0)) : Lanes<A>::first(n, A(1));
   }
+  WeightsByClass from(int64_t i) const { return {weight ? weight + i : nullptr}; }
 };
 
-// The sums of one row, and where `argmax` is not null its largest class. `weights` matter for the gaps only.
+// The sums of a piece of a row, and where `argmax` is not null its largest class. `weights` matter for the gaps only.
 template <Gaps kGaps, bool kEntropy, class A, class S, bool kLogitsChange, class Weights>
 SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row, int64_t classes,
                                              const Weights& weights, int64_t* argmax) {
@@ -145,14 +149,42 @@ SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row,
   return add_lanes(lanes);
 }
 
+// Those of a row.
+template <Gaps kGaps, bool kEntropy, class A, class S, bool kLogitsChange, class Weights>
+SoftmaxSums<A, kGaps, kEntropy> softmax_sums(const RowLogits<A, S, kLogitsChange>& row, const Pieces& pieces,
+                                             const Weights& weights, int64_t* argmax) {
+  if (pieces.count == 1) return softmax_sums<kGaps, kEntropy>(row, pieces.total, weights, argmax);
+  struct Part {
+    SoftmaxSums<A, kGaps, kEntropy> sums;
+    int64_t argmax;
+  };
+  const auto add_up = [&](int64_t begin, int64_t n) {
+    Part part{};
+    part.sums = softmax_sums<kGaps, kEntropy>(row.from(begin), n, weights.from(begin), argmax ? &part.argmax : nullptr);
+    part.argmax += begin;
+    return part;
+  };
+  const auto merge = [](Part& total, const Part& next) {
+    if (next.sums.max > total.sums.max) total.argmax = next.argmax;
+    total.sums.merge(next.sums);
+  };
+  const Part total = pieces.sum<Part>(add_up, merge);
+  if (argmax) *argmax = total.argmax;
+  return total.sums;
+}
+
 // grad_x = gradient.at(x, weight) for every class of a row; the target is left to the caller.
 template <class A, class S, class Gradient>
-void write_gradient(const S* x, S* grad_x, int64_t classes, const WeightsByClass<A>& weights,
+void write_gradient(const S* x, S* grad_x, const Pieces& pieces, const WeightsByClass<A>& weights,
                     const Gradient& gradient) {
   using V = Lanes<A>;
   const auto lanes = gradient.template as<V>();
-  for_each_vector<V>(
-      classes, [&](int64_t i, int64_t n) { lanes.at(V::load(x + i, n, A(0)), weights(i, n)).store(grad_x + i, n); });
+  pieces.parallel([&](int64_t begin, int64_t n) {
+    for_each_vector<V>(n, [&](int64_t i, int64_t count) C10_ALWAYS_INLINE_ATTRIBUTE {
+      const int64_t c = begin + i;
+      lanes.at(V::load(x + c, count, A(0)), weights(c, count)).store(grad_x + c, count);
+    });
+  });
 }
 
 }  // namespace ce_ext::cpu

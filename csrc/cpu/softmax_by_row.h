@@ -183,8 +183,8 @@ class Tile {
   }
 
   // From and to rows of contiguous classes, in square blocks that are transposed in registers. Whole vectors are read
-  // wherever the run has room for them. They are written where rows follow each other without a gap: what is too much of
-  // one is overwritten by the block that it belongs to.
+  // wherever the run has room for them. They are written where rows follow each other without a gap: what is too much
+  // of one is overwritten by the block that it belongs to.
   template <class S>
   void load_transposed(A* cell, const S* p, int64_t row_stride, int64_t rows, int64_t classes) {
     const S* end = p + (rows - 1) * row_stride + classes;
@@ -221,8 +221,8 @@ class Tile {
                         : V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
     });
     transpose(block);
-    unroll<V::kSize>(
-        [&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
+    unroll<V::kSize>([&](auto i)
+                         C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
   }
   template <bool kWhole, class S>
   static void store_block(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
@@ -266,8 +266,8 @@ struct WantedLogits {
 
 // The sums of every row of a chunk. `weights` matter for the gaps only.
 template <class A, class S, Gaps kGaps, bool kEntropy, bool kLogitsChange, class Weights>
-void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits, const Chunk& chunk,
-                  int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
+void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits,
+                  const Chunk& chunk, int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
                   const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
   const NextRows<S> next(matrix, chunk);
@@ -314,8 +314,9 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
 
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
 template <class A, class S, class Gradients>
-void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk, int64_t classes,
-                    const int64_t* target, const A* grad_target, WeightsByRow<A> weights, const Gradients& gradients) {
+void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk,
+                    int64_t classes, const int64_t* target, const A* grad_target, WeightsByRow<A> weights,
+                    const Gradients& gradients) {
   using V = Lanes<A>;
   const NextRows<S> next(logits, chunk);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
