@@ -1,5 +1,6 @@
 """What is measured: every function at these shapes, and at some of them in its other dtypes, layouts and options."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, LOG_SOFTMAX, SOFT_CROSS_ENTROPY, Function
+from benchmarks.labels import label
 
 Shape = tuple[int, ...]
 
@@ -60,8 +62,9 @@ HALF_TYPES_ONLY = ((8192, 128_256), (16_384, 50_257))
 LAYOUTS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed", "crop"), IMAGES: ("channels_last", "everything reversed")}
 LAYOUTS_OF_OTHERS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",), IMAGES: ("channels_last",)}
 LAYOUTS_OF_NLL: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",)}  # of other images torch has no backward
-# torch adds up the mean of float16 in float16, where the losses of more rows than these make infinity.
-FLOAT16_ROWS = 4096
+FLOAT16_SHAPES = (ROWS, (16_777_216,))  # of other functions than cross entropy; bfloat16 has the rest
+# Of more terms than these torch's mean of float16 is infinite, and its gradient too small for float16.
+FLOAT16_TERMS = 4096
 # On a GPU, time is dearer.
 CPU_ONLY = (SOFT_CROSS_ENTROPY, LOG_SOFTMAX)
 
@@ -100,13 +103,6 @@ class Case:
         return f"{self.heading}, {self.label}"
 
 
-def label(shape: Sequence[int], reduction: str, layout: str, options: dict[str, Any]) -> str:
-    """The shape, and what is not as it mostly is."""
-    unusual = [value for value, usual in ((reduction, "mean"), (layout, "contiguous")) if value != usual]
-    unusual += [name if value is True else f"{name}={value}" for name, value in options.items()]
-    return ", ".join(["x".join(map(str, shape)), *unusual])
-
-
 def select(
     losses: Sequence[str],
     shapes: Sequence[str],
@@ -135,7 +131,8 @@ def _cases(loss: Function, dtypes: Sequence[str], device: str) -> Iterator[Case]
     if device == "cpu":
         yield from _unusual(loss, first)
     for dtype in others:
-        yield from _plain(loss, shapes[device], dtype)
+        is_whole = loss is CROSS_ENTROPY or dtype != "float16"
+        yield from _plain(loss, [shape for shape in shapes[device] if is_whole or shape in FLOAT16_SHAPES], dtype)
 
 
 def _plain(loss: Function, shapes: Sequence[Shape], dtype_name: str) -> Iterator[Case]:
@@ -144,8 +141,8 @@ def _plain(loss: Function, shapes: Sequence[Shape], dtype_name: str) -> Iterator
         # The overhead of a call hardly depends on the dtype.
         if shape in (HALF_TYPES_ONLY if dtype == torch.float32 else TINY_SHAPES):
             continue
-        # Where torch is wrong nobody would compete.
-        is_mean = loss.is_reduced and not (dtype == torch.float16 and loss.row_count(shape) > FLOAT16_ROWS)
+        terms = math.prod(shape) // max(loss.class_count(shape), 1)
+        is_mean = loss.is_reduced and not (dtype == torch.float16 and terms > FLOAT16_TERMS)
         yield Case(loss, shape, dtype, "mean" if is_mean else "none")
 
 

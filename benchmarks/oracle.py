@@ -8,9 +8,9 @@ from torch import Tensor
 from benchmarks.functions import Function
 from benchmarks.inputs import Inputs
 
-# Of the largest error, relative to the largest exact element. Eager torch sets the width for the
-# half types: it rounds every log-probability to them.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
+# Of the largest error, relative to the largest exact element. Eager torch sets the width: in half types it rounds every
+# log-probability to them, and in float32 it adds up the exponentials of a row with millions of classes one by one.
+TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 4e-2, torch.float16: 5e-3}
 
 
 class WrongResultError(Exception):

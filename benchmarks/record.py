@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cases import label
+from benchmarks.labels import label
 
 Record = dict[str, Any]
 Contest = dict[str, dict[str, Any]]  # the rows of one pass of one case, by provider
