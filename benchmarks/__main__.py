@@ -1,6 +1,7 @@
 """Time ce_ext against its peers: print tables, what misses the goals, and write JSON and a plot on request."""
 
 import argparse
+import gc
 import json
 import sys
 from pathlib import Path
@@ -76,6 +77,8 @@ def main() -> int:
     with Progress(console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("ceilings", total=len(cases) * len(ROUNDS[device]))
         results.ceilings["before"] = measure_ceilings(device)
+        torch.compiler.reset()  # imports what it needs
+        gc.freeze()  # all that was imported: to look for garbage in it would take longer than many a case
         for case, passes in [(case, passes) for passes in ROUNDS[device] for case in cases]:
             progress.update(task, description=str(case), refresh=True)
             if not console.is_terminal:

@@ -53,7 +53,7 @@ SHAPES_OF_BINARY: dict[str, tuple[Shape, ...]] = {
     "cpu": ((8, 16), (64, 1000), (16_777_216,)),
     "cuda": ((8, 16), (268_435_456,)),
 }
-QUICK_SHAPES = ((8, 16), (64, 1000), (131_072, 100))
+QUICK_SHAPES = ((8, 16), (64, 1000), (32_768, 100))
 DTYPES = {"cpu": ("float32", "bfloat16", "float16"), "cuda": ("bfloat16", "float32")}
 QUICK_DTYPES = ("float32", "bfloat16")
 # Training has logits as large as these in a half type; float32 would take long, and tell nothing new.
