@@ -1,6 +1,7 @@
-"""Time ce_ext against its peers: print tables, and write JSON and a plot on request."""
+"""Time ce_ext against its peers: print tables, what misses the goals, and write JSON and a plot on request."""
 
 import argparse
+import gc
 import json
 import sys
 from pathlib import Path
@@ -9,19 +10,23 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.cases import DTYPES, select
+from benchmarks import compare, goals, record
+from benchmarks.cases import select
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.environment import describe
 from benchmarks.measure import measure
 from benchmarks.oracle import TOLERANCE
+from benchmarks.passes import BACKWARD, BOTH, FORWARD, PASSES
 from benchmarks.plot import plot
 from benchmarks.providers import PEERS, PROVIDERS, competitors
 from benchmarks.results import Results
 from benchmarks.tables import show
 
+# On the CPU, what warm passes leave behind would serve other passes, too, whose memory is meant to be fresh.
+ROUNDS = {"cpu": ((FORWARD, BOTH), (BACKWARD,)), "cuda": (PASSES,)}
 QUICK_PROVIDERS = ("ce_ext", "eager")  # compiling takes longer than all the rest
-QUICK_BUDGET = 1.0
-WIDTH_OF_A_FILE = 160  # where there is no terminal to ask, do not wrap the tables
+QUICK_BUDGET = 0.3
+WIDTH_OF_A_FILE = 200  # where there is no terminal to ask, do not wrap the tables
 
 
 def parse() -> argparse.Namespace:
@@ -29,15 +34,17 @@ def parse() -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
     dtypes = [str(dtype).removeprefix("torch.") for dtype in TOLERANCE]
-    parser.add_argument("--dtypes", nargs="+", choices=dtypes)
-    for option, example in (("--losses", "cross_entropy"), ("--shapes", "64x1000")):
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=())
+    for option, example in (("--losses", "cross_entropy"), ("--shapes", "8192x1000, transposed")):
         help = f"those that contain one of the parts; a full name is {example}"
         parser.add_argument(option, nargs="+", metavar="PART", default=(), help=help)
+    parser.add_argument("--reductions", nargs="+", choices=("mean", "none"), default=())
     help = "the first is compared with the others; default: torch and, on CUDA, the peers that are installed"
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, help=help)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--budget", type=float, default=10, help="seconds of timing a case")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
+    parser.add_argument("--compare", type=record.read, metavar="FILE", help="an older --json: show what changed")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the GB/s: png, svg, pdf")
     parser.add_argument("--quick", action="store_true", help="few small shapes, no torch.compile")
     return parser.parse_args()
@@ -50,11 +57,10 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     providers = options.providers or (QUICK_PROVIDERS if options.quick else competitors(device))
     budget = min(options.budget, QUICK_BUDGET) if options.quick else options.budget
-    cases = list(
-        select(options.losses, options.shapes, options.dtypes or DTYPES[device], device=device, quick=options.quick)
-    )
+    asked_for = (options.losses, options.shapes, options.dtypes, options.reductions)
+    cases = list(select(*asked_for, device=device, quick=options.quick))
     if not cases:
-        sys.exit("no case matches these --losses, --shapes and --dtypes")
+        sys.exit("no case matches these --losses, --shapes, --dtypes and --reductions")
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
@@ -69,21 +75,27 @@ def main() -> int:
 
     # Refreshed by hand: a thread that redraws would disturb the timing.
     with Progress(console=console, transient=True, auto_refresh=False) as progress:
-        task = progress.add_task("ceilings", total=len(cases))
+        task = progress.add_task("ceilings", total=len(cases) * len(ROUNDS[device]))
         results.ceilings["before"] = measure_ceilings(device)
-        for case in cases:
+        torch.compiler.reset()  # imports what it needs
+        gc.freeze()  # all that was imported: to look for garbage in it would take longer than many a case
+        for case, passes in [(case, passes) for passes in ROUNDS[device] for case in cases]:
             progress.update(task, description=str(case), refresh=True)
             if not console.is_terminal:
                 console.print(str(case), highlight=False)  # of a log one wants to know how far it got
-            rows, failures = measure(case, providers, device, budget)
+            rows, failures = measure(case, providers, device, budget, passes)
             results.rows += rows
             results.failures += failures
             save()  # already now: a later case may end the process
             progress.advance(task)
+        results.rows.sort(key=lambda row: cases.index(row.case))
         results.ceilings["after"] = measure_ceilings(device)
 
     save()
     show(results, console)
+    goals.show(goals.misses(results.as_json()), console)
+    if options.compare:
+        compare.show(compare.compare(options.compare, results.as_json()), console)
     if options.plot:
         plot(results, options.plot)
     return int(any(failure.provider not in PEERS for failure in results.failures))

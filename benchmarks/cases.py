@@ -1,26 +1,36 @@
-"""What is measured: the losses of the tests' table, at these shapes."""
+"""What is measured: every function at these shapes, and at some of them in its other dtypes, layouts and options."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from tests.cases import CROSS_ENTROPY, Loss
-from tests.losses import LOSSES
+from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, LOG_SOFTMAX, SOFT_CROSS_ENTROPY, Function
+from benchmarks.labels import label
+
+Shape = tuple[int, ...]
 
 # Too small for bandwidth to matter: the time is the overhead of the call.
 TINY_SHAPES = ((8, 16), (64, 5))
+ROWS, IMAGES = (8192, 1000), (8, 19, 256, 256)  # ImageNet's classes, and Cityscapes', which are strided
 # As large as patience allows on a CPU, and as training has them on a GPU.
-SHAPES = {
+SHAPES: dict[str, tuple[Shape, ...]] = {
     "cpu": (
         *TINY_SHAPES,
-        (64, 1000),  # ImageNet: a small batch, then a large one
-        (8192, 1000),
+        (64, 1000),
+        ROWS,
         (1024, 32_000),  # Llama 2's vocabulary
         (512, 128_256),  # Llama 3's vocabulary
-        (1_048_576, 10),  # many rows of few classes
+        (1, 16_777_216),  # a row that threads have to share
+        (4_194_304, 2),  # many rows of few classes
+        (2_097_152, 5),
+        (1_048_576, 10),
+        (524_288, 19),
+        (524_288, 32),
         (131_072, 100),
-        (8, 19, 256, 256),  # segmentation, Cityscapes' classes: the class dimension is strided
+        IMAGES,
     ),
     "cuda": (
         *TINY_SHAPES[:1],
@@ -33,32 +43,49 @@ SHAPES = {
         (16_384, 50_257),  # GPT-2's vocabulary: odd, so that only every eighth row of bfloat16 is aligned
     ),
 }
-DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16", "float32")}
-# Of losses that share the loops of cross entropy, one of a kind: a call, many classes, few, strided ones.
-SHAPES_OF_OTHERS = {
-    "cpu": ((8, 16), (8192, 1000), (1_048_576, 10), (8, 19, 256, 256)),
+# Of functions that share the loops of cross entropy, one of a kind: a call, many classes, few, strided ones.
+SHAPES_OF_OTHERS: dict[str, tuple[Shape, ...]] = {
+    "cpu": ((8, 16), ROWS, (1_048_576, 10), IMAGES),
     "cuda": ((8, 16), (8192, 32_000), (1_048_576, 10), (8, 19, 1024, 1024)),
 }
 # Of losses of elements, whose number is all that counts.
-SHAPES_OF_BINARY = {"cpu": ((8, 16), (64, 1000), (16_777_216,)), "cuda": ((8, 16), (268_435_456,))}
-QUICK_SHAPES = ((8, 16), (64, 1000), (131_072, 100))
+SHAPES_OF_BINARY: dict[str, tuple[Shape, ...]] = {
+    "cpu": ((8, 16), (64, 1000), (16_777_216,)),
+    "cuda": ((8, 16), (268_435_456,)),
+}
+QUICK_SHAPES = ((8, 16), (64, 1000), (32_768, 100))
+DTYPES = {"cpu": ("float32", "bfloat16", "float16"), "cuda": ("bfloat16", "float32")}
+QUICK_DTYPES = ("float32", "bfloat16")
 # Training has logits as large as these in a half type; float32 would take long, and tell nothing new.
 HALF_TYPES_ONLY = ((8192, 128_256), (16_384, 50_257))
+# Of the tests' layouts, by shape: those that transposed products and images have, and rows that are not adjacent.
+LAYOUTS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed", "crop"), IMAGES: ("channels_last", "everything reversed")}
+LAYOUTS_OF_OTHERS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",), IMAGES: ("channels_last",)}
+LAYOUTS_OF_NLL: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",)}  # of other images torch has no backward
+FLOAT16_SHAPES = (ROWS, (16_777_216,))  # of other functions than cross entropy; bfloat16 has the rest
+# Of more terms than these torch's mean of float16 is infinite, and its gradient too small for float16.
+FLOAT16_TERMS = 4096
+# On a GPU, time is dearer.
+CPU_ONLY = (SOFT_CROSS_ENTROPY, LOG_SOFTMAX)
 
 
 @dataclass(frozen=True)
 class Case:
-    loss: Loss
-    shape: tuple[int, ...]
+    loss: Function
+    shape: Shape
     dtype: torch.dtype
+    reduction: str = "mean"
+    layout: str = "contiguous"  # of the input
+    options: dict[str, Any] = field(default_factory=dict)  # True stands for a tensor
 
     @property
     def is_tiny(self) -> bool:
         return self.shape in TINY_SHAPES
 
     @property
-    def shape_name(self) -> str:
-        return "x".join(map(str, self.shape))
+    def is_plain(self) -> bool:
+        """Any implementation takes it."""
+        return self == Case(self.loss, self.shape, self.dtype)  # all else has its default
 
     @property
     def dtype_name(self) -> str:
@@ -68,37 +95,72 @@ class Case:
     def heading(self) -> str:
         return f"{self.loss.name}, {self.dtype_name}"
 
+    @property
+    def label(self) -> str:
+        return label(self.shape, self.reduction, self.layout, self.options)
+
     def __str__(self) -> str:
-        return f"{self.heading}, {self.shape_name}"
+        return f"{self.heading}, {self.label}"
 
 
 def select(
-    losses: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str], device: str, quick: bool
+    losses: Sequence[str],
+    shapes: Sequence[str],
+    dtypes: Sequence[str],
+    reductions: Sequence[str],
+    device: str,
+    quick: bool,
 ) -> Iterator[Case]:
-    """Cases whose loss and shape contain one of the parts asked for; none asked for means all."""
-    for loss in LOSSES:
-        for dtype in dtypes:
-            for shape in QUICK_SHAPES if quick else _shapes(loss, device):
-                case = Case(loss, shape, getattr(torch, dtype))
-                if (
-                    _is_asked_for(loss, losses)
-                    and _contains(case.shape_name, shapes)
-                    and not (case.is_tiny and dtype != "float32")  # overhead hardly depends on it
-                    and not (shape in HALF_TYPES_ONLY and dtype == "float32")
-                ):
+    """Cases whose loss and label contain one of the parts asked for; none asked for means all."""
+    for loss in FUNCTIONS.values():
+        if _is_asked_for(loss, losses) and not (device == "cuda" and loss in CPU_ONLY):
+            for case in _quick(loss, dtypes) if quick else _cases(loss, dtypes, device):
+                if _contains(case.label, shapes) and (not reductions or case.reduction in reductions):
                     yield case
 
 
-def _shapes(loss: Loss, device: str) -> tuple[tuple[int, ...], ...]:
-    if loss.is_binary:
-        return SHAPES_OF_BINARY[device]
-    return (SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS)[device]
+def _quick(loss: Function, dtypes: Sequence[str]) -> Iterator[Case]:
+    for dtype in dtypes or QUICK_DTYPES:
+        yield from _plain(loss, QUICK_SHAPES, dtype)
 
 
-def _is_asked_for(loss: Loss, parts: Sequence[str]) -> bool:
-    """A whole name is that loss alone: that of cross entropy is a part of others."""
-    names = {loss.name for loss in LOSSES}
-    return not parts or any(part == loss.name if part in names else part in loss.name for part in parts)
+def _cases(loss: Function, dtypes: Sequence[str], device: str) -> Iterator[Case]:
+    first, *others = dtypes or DTYPES[device]
+    shapes = SHAPES_OF_BINARY if loss.is_binary else SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS
+    yield from _plain(loss, shapes[device], first)
+    if device == "cpu":
+        yield from _unusual(loss, first)
+    for dtype in others:
+        is_whole = loss is CROSS_ENTROPY or dtype != "float16"
+        yield from _plain(loss, [shape for shape in shapes[device] if is_whole or shape in FLOAT16_SHAPES], dtype)
+
+
+def _plain(loss: Function, shapes: Sequence[Shape], dtype_name: str) -> Iterator[Case]:
+    dtype = getattr(torch, dtype_name)
+    for shape in shapes:
+        # The overhead of a call hardly depends on the dtype.
+        if shape in (HALF_TYPES_ONLY if dtype == torch.float32 else TINY_SHAPES):
+            continue
+        terms = math.prod(shape) // max(loss.class_count(shape), 1)
+        is_mean = loss.is_reduced and not (dtype == torch.float16 and terms > FLOAT16_TERMS)
+        yield Case(loss, shape, dtype, "mean" if is_mean else "none")
+
+
+def _unusual(loss: Function, dtype_name: str) -> Iterator[Case]:
+    plain = Case(loss, ROWS, getattr(torch, dtype_name), "mean" if loss.is_reduced else "none")
+    if loss.is_reduced:
+        yield replace(plain, reduction="none")
+    for options in loss.options:
+        yield replace(plain, options=options)
+    layouts_by_shape = LAYOUTS if loss is CROSS_ENTROPY else LAYOUTS_OF_OTHERS if loss.reads_all else LAYOUTS_OF_NLL
+    for shape, layouts in layouts_by_shape.items():
+        for layout in layouts:
+            yield replace(plain, shape=shape, layout=layout)
+
+
+def _is_asked_for(loss: Function, parts: Sequence[str]) -> bool:
+    """A whole name is that function alone: that of cross entropy is a part of others."""
+    return not parts or any(part == loss.name if part in FUNCTIONS else part in loss.name for part in parts)
 
 
 def _contains(name: str, parts: Sequence[str]) -> bool:

@@ -1,39 +1,62 @@
-"""The least memory traffic that any implementation needs. Every loss's GB/s counts these bytes."""
+"""The least memory traffic that any implementation needs. Every function's GB/s counts these bytes."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from benchmarks.ceilings import Ceilings
-from tests.cases import Loss
+from benchmarks.functions import Function
+from benchmarks.inputs import Inputs
 
 CAPTION = (
-    "GB/s counts floor bytes: forward reads input and target once; backward reads both again and "
-    "writes the gradient. Of log-probabilities forward reads one a row, and backward none. "
-    "The ceiling moves the forward's bytes at the rate of a read and the "
-    "backward's at the rate of a copy; inputs that stay in the caches can exceed it. "
+    "GB/s counts floor bytes: forward reads input, target and weights once and writes losses that are not reduced; "
+    "backward reads all of that again, with the gradient of such losses, and writes the gradient. Of log-probabilities "
+    "forward reads one a row, and backward none; backward of log_softmax reads its output in place of the input. "
+    "At the ceiling bytes are written at the rate of a copy, as many are read at it, and the others at the rate of a "
+    "read; inputs that stay in the caches can exceed it. Forward + backward puts the gradient where the allocator "
+    "does, mostly into fresh memory, whose pages the system has to map first; warm backward is backward alone, into "
+    "memory that has its pages. Spread is what lies between the quartiles of the samples, of their median. "
     "Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it."
 )
 
 
 @dataclass(frozen=True)
 class Floor:
-    forward: int
-    backward: int
+    """Bytes."""
+
+    read: int  # beyond what is written
+    copied: int  # written, and read with it
+    written: int  # which any implementation has to allocate, too
+
+    def __add__(self, other: Floor) -> Floor:
+        return Floor(self.read + other.read, self.copied + other.copied, self.written + other.written)
 
     @property
     def bytes(self) -> int:
-        return self.forward + self.backward
+        return self.read + self.copied
 
     def ceiling(self, rates: Ceilings) -> float:
         """GB/s if every byte moved at its ceiling."""
-        return self.bytes / (self.forward / rates.read + self.backward / rates.copy)
+        return self.bytes / (self.read / rates.read + self.copied / rates.copy)
 
 
-def floor(loss: Loss, input: Tensor, target: Tensor, with_backward: bool) -> Floor:
-    """Of a reduced loss, whose own few bytes do not count."""
-    if loss.reads_all:
-        forward, again = input.nbytes, input.nbytes
+def floors(function: Function, inputs: Inputs) -> tuple[Floor, Floor]:
+    """Of forward and of backward. A mean's own few bytes do not count."""
+    result = _bytes(inputs.grad_output)
+    given = _bytes(inputs.target, *inputs.options.values())
+    if function.reads_all:
+        forward, again = inputs.input.nbytes, inputs.input.nbytes
     else:
-        forward, again = target.numel() * input.itemsize, 0
-    return Floor(target.nbytes + forward, target.nbytes + again + input.nbytes if with_backward else 0)
+        assert inputs.target is not None
+        forward, again = inputs.target.numel() * inputs.input.itemsize, 0
+    return _floor(given + forward, result), _floor(result + given + again, inputs.input.nbytes)
+
+
+def _floor(read: int, written: int) -> Floor:
+    return Floor(max(read - written, 0), written + min(read, written), written)
+
+
+def _bytes(*values: object) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))

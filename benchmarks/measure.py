@@ -1,20 +1,24 @@
 """One case from inputs to rows: check every provider, measure its memory, then time them all."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from benchmarks.cases import Case
-from benchmarks.floors import Floor, floor
-from benchmarks.memory import peak_extra_bytes
+from benchmarks.floors import Floor, floors
+from benchmarks.inputs import Inputs, make_inputs
+from benchmarks.memory import ADAPTED, peak_extra_bytes, set_malloc, warm_memory
 from benchmarks.oracle import Truth, check, exact
-from benchmarks.providers import PROVIDERS, Function, Provider
+from benchmarks.passes import BACKWARD, BOTH, FORWARD, PASSES, RUNS
+from benchmarks.providers import PROVIDERS, Provider
 from benchmarks.timing import Step, Timing, kernel_clock, time_interleaved, wall_clock
 
-PASSES = ("forward", "forward+backward")
+# Of memory that is warm, in sizes of the input. It is more than anybody needs at a time, because holes that are left
+# between tensors are often a little too small for the next.
+WARM_SIZES = 8
 
 
 @dataclass(frozen=True)
@@ -56,65 +60,63 @@ class _Entry:
     extra_bytes: int
 
 
-def measure(case: Case, providers: Sequence[str], device: str, budget: float) -> tuple[list[Row], list[Failure]]:
+def measure(
+    case: Case, providers: Sequence[str], device: str, budget: float, passes: Sequence[str] = PASSES
+) -> tuple[list[Row], list[Failure]]:
     """The rows of the providers that passed the check, and what went wrong with the others."""
     rows, failures = [], []
     try:
-        input, target = case.loss.make_inputs(case.shape, case.dtype, device)
-        truth = exact(case.loss, input, target)
+        inputs = make_inputs(case, device)
+        truth = exact(case.loss, inputs)
     except torch.OutOfMemoryError as error:
         return [], [Failure("float64", case, str(error))]
+    forward, backward = floors(case.loss, inputs)
+    floor = {FORWARD: forward, BOTH: forward + backward, BACKWARD: backward}
+    if device == "cpu":
+        set_malloc(ADAPTED)
     # Overhead is the host's time; otherwise only the kernels count.
     clock = wall_clock(device) if case.is_tiny else kernel_clock(device)
-    for pass_name in PASSES:
-        with_backward = pass_name == "forward+backward"
-        input.requires_grad_(with_backward)
-        traffic = floor(case.loss, input, target, with_backward)
-        torch.compiler.reset()  # compile for this shape alone
+    for pass_name in passes:
+        inputs.input.requires_grad_(pass_name != FORWARD)
+        if pass_name in (passes[0], BOTH):  # after which backward alone takes the same
+            torch.compiler.reset()  # compile for this shape alone
         entries: dict[str, _Entry] = {}
-        with torch.set_grad_enabled(with_backward):
+        is_warm = pass_name == BACKWARD and device == "cpu"
+        memory = warm_memory(WARM_SIZES * inputs.input.nbytes) if is_warm else nullcontext()
+        with memory, torch.set_grad_enabled(pass_name != FORWARD):
             for name in providers:
                 try:
-                    if entry := _enter(PROVIDERS[name], case, input, target, truth):
+                    if entry := _enter(PROVIDERS[name], case, inputs, pass_name, truth):
                         entries[name] = entry
                 except Exception as error:  # of any kind: a peer's failure must not end the run
                     failures.append(Failure(name, case, f"{pass_name}: {type(error).__name__}: {error}"))
             steps = {name: entry.step for name, entry in entries.items()}
             timings = time_interleaved(steps, clock, budget / len(PASSES))
-        rows += [
-            Row(case, pass_name, name, traffic, e.errors, e.extra_bytes, e.extra_bytes / input.nbytes, timings[name])
-            for name, e in entries.items()
-        ]
+        inputs.input.grad = None
+        for name, entry in entries.items():
+            per_input = entry.extra_bytes / inputs.input.nbytes
+            figures = (floor[pass_name], entry.errors, entry.extra_bytes, per_input, timings[name])
+            rows.append(Row(case, pass_name, name, *figures))
     return rows, failures
 
 
-def _enter(provider: Provider, case: Case, input: Tensor, target: Tensor, truth: Truth) -> _Entry | None:
+def _enter(provider: Provider, case: Case, inputs: Inputs, pass_name: str, truth: Truth) -> _Entry | None:
     """None if this is not for the provider."""
-    function = provider.find(case)
-    if function is None or (provider.needs_backward and not input.requires_grad):
+    has_pass = {FORWARD: provider.has_forward_alone, BOTH: True, BACKWARD: provider.has_backward_alone}
+    call = provider.find(case) if has_pass[pass_name] else None
+    if call is None:
         return None
     if provider.overwrites_input:
-        logits = input.detach().clone().requires_grad_(input.requires_grad)
-        step = Step(_call(function, logits, target), restore=partial(logits.detach().copy_, input.detach()))
+        pristine = inputs.input.detach()
+        inputs = replace(inputs, input=pristine.clone().requires_grad_(inputs.input.requires_grad))
+        step = Step(RUNS[pass_name](call, inputs), restore=partial(inputs.input.detach().copy_, pristine))
     else:
-        logits = input
-        step = Step(_call(function, logits, target))
-    errors = check(step.call(), logits.grad, truth)
-    logits.grad = None
+        step = Step(RUNS[pass_name](call, inputs))
+    loss, gradient = step.call()
+    errors = check(loss, gradient, truth)
+    del loss, gradient
+    inputs.input.grad = None
     step.restore()
-    extra_bytes = peak_extra_bytes(step.call, input.device.type)
-    logits.grad = None
+    extra_bytes = peak_extra_bytes(step.call, inputs.input.device.type)
+    inputs.input.grad = None
     return _Entry(step, errors, extra_bytes)
-
-
-def _call(function: Function, logits: Tensor, target: Tensor) -> Callable[[], Tensor]:
-    if not logits.requires_grad:
-        return partial(function, logits, target)
-
-    def forward_backward() -> Tensor:
-        logits.grad = None  # as in training: every gradient is newly allocated
-        loss = function(logits, target)
-        loss.backward()
-        return loss
-
-    return forward_backward

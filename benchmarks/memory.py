@@ -1,31 +1,64 @@
-"""Peak memory that a call allocates, exact to the byte."""
+"""Peak memory that a call allocates, exact to the byte; and what the system does when it allocates."""
 
+import ctypes
 import json
 import os
+import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's notices off the terminal
 
+# Of malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+# glibc adapts to tensors that come and go until it has this, or until the first mallopt. So that no case's memory
+# depends on the cases before it, all of them have what it ends with: what is larger than 32 MiB is mapped anew.
+ADAPTED = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20, M_MMAP_MAX: 1 << 16}
+ALL_KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 
-def peak_extra_bytes(call: Callable[[], Tensor], device: str) -> int:
+
+def set_malloc(parameters: dict[int, int]) -> None:
+    libc = ctypes.CDLL(None)
+    for name, value in parameters.items():
+        if not libc.mallopt(name, value):
+            raise OSError(f"mallopt({name}, {value}) failed")
+
+
+@contextmanager
+def warm_memory(nbytes: int) -> Iterator[None]:
+    """Within it what the main thread frees stays with the process, and `nbytes` of that are there from the start."""
+    set_malloc(ALL_KEPT)
+    torch.ones(nbytes, dtype=torch.uint8)  # written, and free again
+    try:
+        yield
+    finally:
+        set_malloc(ADAPTED)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def page_faults() -> int:
+    """Of this process so far: how often memory was touched that the system had yet to map."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def peak_extra_bytes(call: Callable[[], object], device: str) -> int:
     """The most that torch's allocator held during `call` beyond what it held before."""
     return _cuda_peak(call) if device == "cuda" else _cpu_peak(call)
 
 
-def _cuda_peak(call: Callable[[], Tensor]) -> int:
+def _cuda_peak(call: Callable[[], object]) -> int:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     call()
     return torch.cuda.max_memory_allocated() - before
 
 
-def _cpu_peak(call: Callable[[], Tensor]) -> int:
+def _cpu_peak(call: Callable[[], object]) -> int:
     # The CPU allocator keeps no peak, but a profile lists its every allocation and release.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()

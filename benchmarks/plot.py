@@ -6,15 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.measure import PASSES
+from benchmarks.passes import PASSES
 from benchmarks.results import Contest, Results
 
 COLORS = ("#d1495b", "#8d99ae", "#2b4162", "#6b9080", "#c9ada7")  # the subject's stands out
-GROUP_WIDTH = 0.8
+GROUP_HEIGHT = 0.8
+INCHES_A_GROUP, INCHES_A_PANEL, INCHES_OF_LEGEND = 0.45, 0.7, 0.6
 
 
 def plot(results: Results, path: Path) -> None:
-    """One row of axes for each loss and dtype, one column for each pass; overheads are left out."""
+    """One row of axes for each function and dtype, one column for each pass; overheads are left out."""
     panels: dict[str, dict[str, list[Contest]]] = {}
     for contest in results.contests(tiny=False):
         row = contest[results.subject]
@@ -22,28 +23,32 @@ def plot(results: Results, path: Path) -> None:
         panels[row.case.heading][row.pass_name].append(contest)
     if not panels:
         return
-    figure = Figure(figsize=(13, 0.7 + 3.1 * len(panels)), layout="constrained")
-    grid = figure.subplots(len(panels), len(PASSES), squeeze=False, sharey="row")
+    heights = [INCHES_A_PANEL + INCHES_A_GROUP * max(map(len, passes.values())) for passes in panels.values()]
+    figure = Figure(figsize=(15, INCHES_OF_LEGEND + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(panels), len(PASSES), squeeze=False, height_ratios=heights)
     for line, (heading, passes) in zip(grid, panels.items(), strict=True):
         for axes, (pass_name, contests) in zip(line, passes.items(), strict=True):
             _bars(results, contests, axes)
-            axes.set_title(f"{heading}: {pass_name}", loc="left", fontsize=11)
-        line[0].set_ylabel("GB/s on floor bytes")
+            axes.set_title(f"{heading}: {pass_name}", loc="left", fontsize=10)
+        for axes in line[1:]:
+            axes.set_yticklabels([])
+    for axes in grid[-1]:
+        axes.set_xlabel("GB/s on floor bytes")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
     figure.suptitle(results.machine, x=0.01, ha="left", fontsize=11)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
 
 
 def _bars(results: Results, contests: list[Contest], axes: Axes) -> None:
     groups = np.arange(len(contests))
-    width = GROUP_WIDTH / len(results.providers)
+    height = GROUP_HEIGHT / len(results.providers)
     for index, (provider, color) in enumerate(zip(results.providers, COLORS, strict=False)):
-        left = groups - GROUP_WIDTH / 2 + index * width
+        top = groups - GROUP_HEIGHT / 2 + index * height
         rates = [c[provider].gb_per_second if provider in c else 0 for c in contests]
-        axes.bar(left, rates, 0.94 * width, align="edge", label=provider, color=color)
+        axes.barh(top, rates, 0.94 * height, align="edge", label=provider, color=color)
     rows = [contest[results.subject] for contest in contests]
-    axes.hlines(
+    axes.vlines(
         [results.ceiling(row) for row in rows],
         groups - 0.5,
         groups + 0.5,
@@ -52,8 +57,9 @@ def _bars(results: Results, contests: list[Contest], axes: Axes) -> None:
         linewidth=1,
         label="ceiling",
     )
-    axes.set_xticks(groups, [row.case.shape_name for row in rows])
+    axes.set_yticks(groups, [row.case.label for row in rows])
+    axes.invert_yaxis()  # the first case is the uppermost
     axes.tick_params(length=0, labelsize=8)
-    axes.grid(axis="y", color="0.9")
+    axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -14,26 +14,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config as aot_autograd
 
 from benchmarks.cases import Case
-from tests.cases import CROSS_ENTROPY
+from benchmarks.functions import CROSS_ENTROPY
 
-Function = Callable[[Tensor, Tensor], Tensor]
+Call = Callable[..., Tensor]
+
+# torch.compile has backward work in the memory of what forward has kept for it, unless told that this is not its last
+# time. Of these functions only a few bytes a row are kept, so that it loses nothing.
+aot_autograd.donated_buffer = False
 
 
 @dataclass(frozen=True)
 class Provider:
-    find: Callable[[Case], Function | None]  # the function to time, `function(input, target)`; None where it has none
+    find: Callable[[Case], Call | None]  # what to time, `call(input, target, **options)`; None where it has nothing
     package: str | None = None  # a peer's, which need not be installed, nor take every case
     overwrites_input: bool = False  # with the gradient
-    needs_backward: bool = False  # to differ from another provider
+    has_backward_alone: bool = True  # and not the gradient from the forward pass
+    has_forward_alone: bool = True  # which differs from that of another provider
 
 
-def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Function | None]:
+def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Call | None]:
     """A peer's cross entropy, which takes (N, C) alone."""
 
-    def find(case: Case) -> Function | None:
-        if case.loss.name == "cross_entropy" and len(case.shape) == 2:
+    def find(case: Case) -> Call | None:
+        if case.loss is CROSS_ENTROPY and case.is_plain and len(case.shape) == 2:
             return getattr(importlib.import_module(module), name)
         return None
 
@@ -52,28 +58,29 @@ class _Activation(torch.autograd.Function):
         return grad
 
 
-def _grad_in_forward(case: Case) -> Function | None:
-    if case.loss is not CROSS_ENTROPY:
+def _grad_in_forward(case: Case) -> Call | None:
+    if case.loss is not CROSS_ENTROPY or not case.is_plain:
         return None
     return partial(case.loss.function, grad_in_forward=True, loss_scale=1.0)
 
 
-def _in_place(case: Case) -> Function | None:
-    if case.loss is not CROSS_ENTROPY:
+def _in_place(case: Case) -> Call | None:
+    if case.loss is not CROSS_ENTROPY or not case.is_plain:
         return None
     return lambda leaf, target: case.loss.function(_Activation.apply(leaf), target, inplace=True, loss_scale=1.0)
 
 
 PROVIDERS = {
     "ce_ext": Provider(lambda case: case.loss.function),
-    "grad_in_forward": Provider(_grad_in_forward, needs_backward=True),
-    "inplace": Provider(_in_place, overwrites_input=True, needs_backward=True),
+    "grad_in_forward": Provider(_grad_in_forward, has_backward_alone=False, has_forward_alone=False),
+    "inplace": Provider(_in_place, overwrites_input=True, has_backward_alone=False, has_forward_alone=False),
     "eager": Provider(lambda case: case.loss.reference),
     "compile": Provider(lambda case: torch.compile(case.loss.reference, dynamic=False)),
     "liger": Provider(
         _cross_entropy_of_rows("liger_kernel.transformers.functional", "liger_cross_entropy"),
         package="liger_kernel",
         overwrites_input=True,
+        has_backward_alone=False,
     ),
     "quack": Provider(_cross_entropy_of_rows("quack", "cross_entropy"), package="quack-kernels"),
 }

@@ -43,28 +43,29 @@ def _ceilings(results: Results) -> Table:
 
 def _overheads(results: Results, contests: list[Contest]) -> Table:
     providers = (f"{provider}, µs" for provider in results.providers)
-    table = _table("Overhead of a call, best time", "loss", "shape", "pass", *providers)
+    table = _table("Overhead of a call, best time", "loss", "case", "pass", *providers)
     for contest in contests:
         row = contest[results.subject]
         best = (contest[p].timing.best * 1e6 if p in contest else None for p in results.providers)
         times = (_cell(microseconds, ".1f") for microseconds in best)
-        table.add_row(row.case.heading, row.case.shape_name, row.pass_name, *times)
+        table.add_row(row.case.heading, row.case.label, row.pass_name, *times)
     return table
 
 
 def _bandwidths(results: Results, heading: str, contests: list[Contest]) -> Table:
     versus = (f"vs {peer}" for peer in results.peers)
     memory = "extra memory\n" + " / ".join(results.providers)
-    columns = ("shape", "pass", "best, ms", "median, ms", "GB/s", "of ceiling", *versus, memory)
+    columns = ("case", "pass", "best, ms", "median, ms", "spread", "GB/s", "of ceiling", *versus, memory)
     table = _table(f"{heading}: {results.subject}", *columns)
     for contest in contests:
         row = contest[results.subject]
         extra = (contest[p].extra_per_input if p in contest else None for p in results.providers)
         table.add_row(
-            row.case.shape_name,
+            row.case.label,
             row.pass_name,
             f"{row.timing.best * 1e3:.3f}",
             f"{row.timing.median * 1e3:.3f}",
+            f"{row.timing.spread:.0%}",
             f"{row.gb_per_second:.1f}",
             f"{row.gb_per_second / results.ceiling(row):.0%}",
             *(_cell(results.speedup(contest, peer), ".2f", "x") for peer in results.peers),
@@ -91,7 +92,7 @@ def _mean_speedups(results: Results, contests: list[Contest]) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
-        is_text = column in ("loss", "shape", "dtype", "pass", "when")
+        is_text = column in ("loss", "case", "dtype", "pass", "when")
         table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
     return table
 

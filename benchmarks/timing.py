@@ -1,21 +1,25 @@
 """Clocks, and an interleaved comparison that survives a noisy machine."""
 
+from __future__ import annotations
+
 import gc
 import random
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+
+from benchmarks.memory import page_faults
 
 
 @dataclass(frozen=True)
 class Step:
     """What is timed, and what is not: putting back inputs that the call has overwritten."""
 
-    call: Callable[[], Tensor]
+    call: Callable[[], Any]
     restore: Callable[[], object] = lambda: None
 
 
@@ -38,8 +42,17 @@ class Timing:
     best: float
     median: float
     worst: float
+    spread: float  # between the quartiles, of the median
     samples: int
     calls_per_sample: int
+    page_faults: float  # of a call, the median
+
+    @classmethod
+    def of(cls, seconds: list[float], page_faults: list[float], calls_per_sample: int) -> Timing:
+        quarter, median, three_quarters = statistics.quantiles(seconds, n=4, method="inclusive")
+        spread = (three_quarters - quarter) / median
+        faults = statistics.median(page_faults)
+        return cls(min(seconds), median, max(seconds), spread, len(seconds), calls_per_sample, faults)
 
 
 def wall_clock(device: str) -> Clock:
@@ -85,6 +98,8 @@ def kernel_clock(device: str) -> Clock:
 
 def calls_per_sample(step: Step, clock: Clock) -> int:
     calls = 1
+    if clock(step, calls) > 10 * MIN_SAMPLE_SECONDS:  # which needs no closer look
+        return calls
     while calls * min(clock(step, calls) for _ in range(3)) < MIN_SAMPLE_SECONDS:
         calls *= 2
     return calls
@@ -97,6 +112,7 @@ def time_interleaved(steps: dict[str, Step], clock: Clock, budget: float) -> dic
     """
     calls = {name: calls_per_sample(step, clock) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
+    faults: dict[str, list[float]] = {name: [] for name in steps}
     lowest = dict.fromkeys(steps, float("inf"))
     order = list(steps)
     rounds = stable_rounds = 0
@@ -108,13 +124,12 @@ def time_interleaved(steps: dict[str, Step], clock: Clock, budget: float) -> dic
         stable_rounds += 1
         random.shuffle(order)  # nobody always inherits the same one's caches
         for name in order:
+            faults_before = page_faults()
             seconds = clock(steps[name], calls[name])
+            faults[name].append((page_faults() - faults_before) / calls[name])
             samples[name].append(seconds)
             if seconds < lowest[name] * (1 - STABLE_TOLERANCE):
                 lowest[name] = seconds
                 stable_rounds = 0
     gc.enable()
-    return {
-        name: Timing(min(taken), statistics.median(taken), max(taken), len(taken), calls[name])
-        for name, taken in samples.items()
-    }
+    return {name: Timing.of(samples[name], faults[name], calls[name]) for name in steps}

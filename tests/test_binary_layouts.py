@@ -10,8 +10,9 @@ from benchmarks.memory import peak_extra_bytes
 from tests.binary_cases import BCE, SIGMOID_FOCAL
 from tests.cases import Loss
 from tests.comparison import assert_all_rounded, loss_and_gradients, to_double
+from tests.layouts import LAYOUTS_BY_DIM
 from tests.marks import ALL_BINARY_LOSSES
-from tests.test_layouts import LAYOUTS_BY_DIM, far_apart, upstream_gradients
+from tests.test_layouts import far_apart, upstream_gradients
 
 pytestmark = pytest.mark.kernel
 

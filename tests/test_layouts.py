@@ -1,7 +1,6 @@
 """Logits of any strides: read in place, with a gradient in their memory format."""
 
 import mmap
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,56 +9,10 @@ from torch import Tensor
 from benchmarks.memory import peak_extra_bytes
 from tests.cases import Loss
 from tests.comparison import assert_rounded
+from tests.layouts import LAYOUTS_BY_DIM, crop
 from tests.marks import ALL_CLASS_LOSSES
 
 pytestmark = pytest.mark.kernel
-
-
-def _permuted(*order: int) -> Callable[[Tensor], Tensor]:
-    """The same tensor, with its dimensions in this order in memory."""
-    inverse = [order.index(d) for d in range(len(order))]
-    return lambda x: x.permute(order).contiguous().permute(inverse)
-
-
-def _crop(x: Tensor) -> Tensor:
-    padded = torch.full([size + 3 for size in x.shape], torch.nan, dtype=x.dtype, device=x.device)
-    view = padded[tuple(slice(1, 1 + size) for size in x.shape)]
-    return view.copy_(x)
-
-
-def _sliding_windows(x: Tensor) -> Tensor:
-    """Classes and pixels are both next to each other in memory; the gradient's classes are not."""
-    _, classes, height, width = x.shape
-    return x.as_strided(x.shape, (classes * height * width, 1, classes, 1))
-
-
-def _every_other(x: Tensor) -> Tensor:
-    return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
-
-
-LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
-    2: {
-        "contiguous": lambda x: x,
-        "transposed": _permuted(1, 0),
-        "crop": _crop,
-        "every other": _every_other,
-        "expanded rows": lambda x: x[:1].expand_as(x),
-        "expanded classes": lambda x: x[:, :1].expand_as(x),
-        "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x),
-    },
-    4: {
-        "contiguous": lambda x: x,
-        "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
-        "classes outermost": _permuted(1, 0, 2, 3),
-        "width before height": _permuted(0, 1, 3, 2),
-        "everything reversed": _permuted(3, 2, 1, 0),
-        "crop": _crop,
-        "every other": _every_other,
-        "sliding windows": _sliding_windows,
-        "expanded batch": lambda x: x[:1].expand_as(x),
-        "expanded pixels": lambda x: x[:, :, :1, :1].expand_as(x),
-    },
-}
 
 
 def far_apart(x: Tensor, stride: tuple[int, ...]) -> Tensor:
@@ -156,7 +109,7 @@ def test_upstream_gradient_of_any_strides(loss: Loss, shape: tuple[int, ...], de
 
 @ALL_CLASS_LOSSES
 def test_more_dimensions_than_kernels_take(loss: Loss, device: str) -> None:
-    input = _crop(torch.randn((2, 3) + (2,) * 8, device=device))
+    input = crop(torch.randn((2, 3) + (2,) * 8, device=device))
     target = torch.zeros((2,) + (2,) * 8, dtype=torch.int64, device=device)
     with pytest.raises(NotImplementedError, match=r"more than 8 dimensions .* make it contiguous"):
         loss.function(input, target)

@@ -11,7 +11,8 @@ from benchmarks.memory import peak_extra_bytes
 from tests import oracles
 from tests.cases import DTYPES, ROUNDING
 from tests.comparison import assert_rounded
-from tests.test_layouts import LAYOUTS, LAYOUTS_BY_DIM
+from tests.layouts import LAYOUTS_BY_DIM
+from tests.test_layouts import LAYOUTS
 
 pytestmark = pytest.mark.kernel
 

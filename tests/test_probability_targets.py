@@ -12,8 +12,9 @@ from benchmarks.memory import peak_extra_bytes
 from tests import oracles
 from tests.cases import CROSS_ENTROPY, DTYPES, class_count
 from tests.comparison import assert_rounded
+from tests.layouts import LAYOUTS_BY_DIM
 from tests.marks import ALL_REDUCTIONS
-from tests.test_layouts import LAYOUTS, LAYOUTS_BY_DIM
+from tests.test_layouts import LAYOUTS
 
 pytestmark = pytest.mark.kernel
 

@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
 from benchmarks.compact import compact
 
 ROOT = Path(__file__).parent.parent
-WIDTH = 150
+WIDTH = 170
 LAST_LINES = 15  # of the log of a stage that failed
 LISTED_FAILURES = 5  # of the benchmark, in the summary
 
