@@ -64,34 +64,30 @@ class CrossEntropyBackwardRows {
   void run(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved) const {
     alignas(64) A target_values[kMaxChunkRows];  // logits, then their gradients
     ChunkGradients<A, kLogitsChange> gradients(logits_);
-    const auto prepare = [&] {
-      this->prepare(chunk, targets, saved, target_values, gradients);
-      for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-        gradients.template get<V>(r).at_target(V::load(target_values + r)).store(target_values + r);
-      }
-    };
     std::fill(target_values, target_values + targets.padded_rows, A(0));
-    if (plan_.classes_as_lanes) {
+    Tile<A> tile(chunk.rows);
+    if (!plan_.classes_as_lanes && p_.classes <= tile.max_classes()) {
+      tile.load(matrix_, chunk, 0, p_.classes);
+      tile.pick(targets.target, chunk.rows, target_values);
+    } else {
       for (int64_t r = 0; r < chunk.rows; ++r) {
         const int64_t y = targets.target[r];
-        if (y != kNoTarget) target_values[r] = static_cast<A>(matrix_.row(chunk.first + r)[y]);
+        if (y == kNoTarget) continue;
+        target_values[r] = static_cast<A>(matrix_.row(chunk.first + r)[y * p_.input_class_stride]);
       }
-      prepare();
+    }
+    prepare(chunk, targets, saved, target_values, gradients);
+    if (plan_.classes_as_lanes) {
       write_by_class(chunk, targets, target_values, gradients);
     } else {
-      Tile<A> tile(chunk.rows);
-      for (int64_t begin = 0; begin < p_.classes; begin += tile.max_classes()) {
-        tile.load(matrix_, chunk, begin, std::min(tile.max_classes(), p_.classes - begin));
-        tile.pick(targets.target, chunk.rows, target_values);
-      }
-      prepare();
       write_gradient(tile, matrix_, grad_, chunk, p_.classes, targets.target, target_values,
                      WeightsByRow<A>(class_weight()), gradients);
     }
   }
 
  private:
-  void prepare(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved, const A* x_target,
+  // `target_values` are logits, and become their gradients.
+  void prepare(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved, A* target_values,
                ChunkGradients<A, kLogitsChange>& gradients) const {
     alignas(64) A scale[kMaxChunkRows];
     read_scale<S>(p_, chunk, targets.sample_weight, scale);
@@ -106,7 +102,10 @@ class CrossEntropyBackwardRows {
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const SavedRow<V> row{{V::load(gradients.max + r), V::load(gradients.log_sum + r)}, V::load(spread + r)};
       const V weight = V::load(targets.weight + r);
-      gradients.set(r, loss_.gradient(row, logits(V::load(x_target + r)), weight, V::load(scale + r), logits));
+      const V x_target = V::load(target_values + r);
+      const auto gradient = loss_.gradient(row, logits(x_target), weight, V::load(scale + r), logits);
+      gradient.at_target(x_target).store(target_values + r);
+      gradients.set(r, gradient);
     }
   }
 

@@ -119,11 +119,11 @@ C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[Lanes<T>::kSize]) {
   }
 }
 
-// Asks for memory that will be read soon: a hint, which may also point past the end.
-template <int kLevel = 3, class S>
-void prefetch(const S* p) {
+// Asks for memory that will soon be read once, or written: a hint, which may also point past the end.
+template <class S>
+void prefetch(S* p) {
 #if defined(__GNUC__)
-  __builtin_prefetch(p, 0, kLevel);
+  __builtin_prefetch(p, std::is_const_v<S> ? 0 : 1, std::is_const_v<S> ? 1 : 3);
 #endif
 }
 

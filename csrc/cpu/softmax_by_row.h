@@ -74,22 +74,22 @@ struct Matrix {
   S* row(int64_t r) const { return data + rows.offset(dims, r); }
 };
 
-// Asks for the rows after a chunk while it is worked on: one line of the cache for every vector that is.
+// Asks for rows that will be read, or written, soon: for one line of the cache with every vector of a chunk.
 template <class S>
-class NextRows {
+class RowsAhead {
  public:
-  NextRows(const Matrix<const S>& m, const Chunk& chunk)
-      : rows_(m.row(chunk.first) + chunk.rows * run_stride(m.dims, m.rows)),
+  RowsAhead(const Matrix<S>& m, int64_t first_row)
+      : rows_(m.row(first_row)),
         row_stride_(run_stride(m.dims, m.rows)),
         // Where classes lie side by side so do the rows: then any order of their lines will do.
         class_stride_(m.class_stride == 1 ? kLine : m.class_stride) {}
 
-  void prefetch(int64_t r, int64_t c) const { cpu::prefetch<1>(rows_ + r * row_stride_ + c * class_stride_); }
+  void prefetch(int64_t r, int64_t c) const { cpu::prefetch(rows_ + r * row_stride_ + c * class_stride_); }
 
  private:
   static constexpr int64_t kLine = 64 / sizeof(S);
 
-  const S* rows_;
+  S* rows_;
   int64_t row_stride_, class_stride_;
 };
 
@@ -270,7 +270,7 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
                   const Chunk& chunk, int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
                   const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
-  const NextRows<S> next(matrix, chunk);
+  const RowsAhead<const S> next(matrix, chunk.first + chunk.rows);
   for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
   if (wanted.argmax) std::fill(wanted.argmax, wanted.argmax + chunk.rows, 0);
   if (wanted.target) std::fill(wanted.z_target, wanted.z_target + V::round_up(chunk.rows), A(0));
@@ -318,7 +318,8 @@ void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S
                     int64_t classes, const int64_t* target, const A* grad_target, WeightsByRow<A> weights,
                     const Gradients& gradients) {
   using V = Lanes<A>;
-  const NextRows<S> next(logits, chunk);
+  const RowsAhead<const S> next(logits, chunk.first + chunk.rows);
+  const RowsAhead<S> results(grad, chunk.first);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
@@ -328,6 +329,7 @@ void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S
       for (int64_t c = 0; c < n; ++c) {
         row.at(V::load(tile[c] + r), weights(c, r)).store(tile[c] + r);
         next.prefetch(r, begin + c);
+        results.prefetch(r, begin + c);
       }
     }
     for (int64_t r = 0; r < chunk.rows; ++r) {
