@@ -92,7 +92,6 @@ struct Lanes {
   friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
   friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
-  friend Lanes expm1(Lanes x) { return Lanes(x.vec.expm1()); }
 };
 
 // Calls f with 0 ... kCount - 1 as constants: arrays that only they index can live in registers.
@@ -225,6 +224,20 @@ inline Lanes<float> exp(Lanes<float> x) {
   e = fmadd(e, r, Vec(0x1.fffff6p-1f));
   e = fmadd(e, r, Vec(1.0f));
   return Lanes<float>(e * power);
+}
+
+inline Lanes<double> expm1(Lanes<double> x) { return Lanes<double>(x.vec.expm1()); }
+
+// e^x - 1 for x <= 0, within 4 ulp: near 0, where that would cancel, x times a minimax polynomial for expm1(x) / x.
+inline Lanes<float> expm1(Lanes<float> x) {
+  using Vec = at::vec::Vectorized<float>;
+  using at::vec::fmadd;
+  Vec q = fmadd(x.vec, Vec(0x1.2607a4p-10f), Vec(0x1.0c48c6p-7f));
+  q = fmadd(q, x.vec, Vec(0x1.550688p-5f));
+  q = fmadd(q, x.vec, Vec(0x1.555304p-3f));
+  q = fmadd(q, x.vec, Vec(0x1.fffff4p-2f));
+  q = fmadd(q, x.vec, Vec(1.0f));
+  return where(Lanes<float>(-0.5f) < x, Lanes<float>(x.vec * q), exp(x) - Lanes<float>(1.0f));
 }
 
 }  // namespace ce_ext::cpu

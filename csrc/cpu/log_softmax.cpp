@@ -82,12 +82,16 @@ class Forward {
   }
 
   void write_by_row(const Chunk& chunk, Tile<A>& tile, const Rows& rows) const {
+    const RowsAhead<Out> y(y_, chunk.first);
     for (int64_t begin = 0; begin < p_.classes; begin += tile.max_classes()) {
       const int64_t n = std::min(tile.max_classes(), p_.classes - begin);
       tile.load(x_, chunk, begin, n);
       for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
         const auto row = rows.template get<V>(r);
-        for (int64_t c = 0; c < n; ++c) row.at(V::load(tile[c] + r)).store(tile[c] + r);
+        for (int64_t c = 0; c < n; ++c) {
+          row.at(V::load(tile[c] + r)).store(tile[c] + r);
+          y.prefetch(r, begin + c);
+        }
       }
       tile.store(y_, chunk, begin, n);
     }
@@ -148,6 +152,8 @@ class Backward {
 
   void write_by_row(const Chunk& chunk) const {
     Tile<A> grad_tile(chunk.rows), tile(chunk.rows);
+    const RowsAhead<const Out> next_grad_y(grad_y_, chunk.first + chunk.rows), next_y(y_, chunk.first + chunk.rows);
+    const RowsAhead<S> grad_x(grad_x_, chunk.first);
     alignas(64) A grad_sum[kMaxChunkRows] = {};
     const auto each_block = [&](auto f) {
       for (int64_t begin = 0; begin < p_.classes; begin += tile.max_classes()) {
@@ -168,6 +174,9 @@ class Backward {
         const LogSoftmaxGradient<V> gradient{V::load(grad_sum + r)};
         for (int64_t c = 0; c < n; ++c) {
           gradient.at(V::load(grad_tile[c] + r), V::load(tile[c] + r)).store(tile[c] + r);
+          next_grad_y.prefetch(r, begin + c);
+          next_y.prefetch(r, begin + c);
+          grad_x.prefetch(r, begin + c);
         }
       }
       tile.store(grad_x_, chunk, begin, n);

@@ -9,46 +9,85 @@
 
 namespace ce_ext::cpu {
 
+// What fetching one number from anywhere in memory costs, in elements that lie one after another.
+constexpr int64_t kElementsToFetch = 16;
+
+// out[r] = what row r holds of its target; of rows without one, of any class.
+template <class S, class A>
+void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* target, A* out) {
+  const int64_t row_stride = run_stride(m.dims, m.rows);
+  for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+    const S* rows = m.row(row);
+    for (int64_t i = 0; i < n; ++i) {  // without branches, so that many are fetched at a time
+      out[i] = static_cast<A>(rows[i * row_stride + (target[i] == kNoTarget ? 0 : target[i]) * m.class_stride]);
+    }
+    out += n;
+    target += n;
+  });
+}
+
+// rows x classes of zeros, one contiguous run after another if there are such.
+template <class S>
+void fill_zero(S* p, int64_t row_stride, int64_t rows, int64_t class_stride, int64_t classes) {
+  if (class_stride == 1 && row_stride == classes) {
+    std::fill(p, p + rows * classes, S(0));
+  } else if (row_stride == 1) {
+    for (int64_t c = 0; c < classes; ++c) std::fill(p + c * class_stride, p + c * class_stride + rows, S(0));
+  } else {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < classes; ++c) p[r * row_stride + c * class_stride] = S(0);
+    }
+  }
+}
+
 template <class S>
 int64_t nll_forward(const CrossEntropyForward& p) {
   using A = opmath_t<S>;
+  using V = Lanes<A>;
   const Matrix<const S> input{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride};
-  const Chunks chunks(p.rows, p.groups, kMaxChunkRows);
+  const Chunks chunks(p.rows, p.groups, kMaxChunkRows, kElementsToFetch);
   std::vector<RowTotals> totals(chunks.count);
   const int64_t bad_row =
       for_each_chunk<A>(p, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
-        A loss[kMaxChunkRows] = {};
-        for (int64_t r = 0; r < chunk.rows; ++r) {
-          if (targets.target[r] == kNoTarget) continue;
-          const S* x = input.row(chunk.first + r) + targets.target[r] * p.input_class_stride;
-          loss[r] = product(targets.sample_weight[r], nll_loss(static_cast<A>(*x), targets.weight[r]));
-          totals[index].merge({double(loss[r]), double(targets.sample_weight[r] * targets.weight[r])});
+        alignas(64) A x_target[kMaxChunkRows] = {};
+        if (p.classes > 0) read_targets(input, chunk, targets.target, x_target);
+        V loss_sum, weight_sum;
+        for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+          const V weight = V::load(targets.weight + r), sample_weight = V::load(targets.sample_weight + r);
+          const V loss = product(sample_weight, nll_loss(V::load(x_target + r), weight));
+          if (p.reduction == Reduction::kNone) {
+            const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
+            with_loss<S>(p, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+          }
+          loss_sum = loss_sum + loss;
+          weight_sum = weight_sum + sample_weight * weight;
         }
-        if (p.reduction != Reduction::kNone) return;
-        with_loss<S>(p, [&](auto* out) { std::copy(loss, loss + chunk.rows, out + chunk.first); });
+        totals[index] = {double(loss_sum.sum()), double(weight_sum.sum())};
       });
   if (bad_row < 0) reduce_groups<S>(p, chunks, totals);
   return bad_row;
 }
 
-// Zeros but at the targets. (The memory of a new gradient is dense, whatever its strides.)
+// Zeros but at the targets.
 template <class S>
 int64_t nll_backward(const CrossEntropyBackward& p) {
   using A = opmath_t<S>;
-  S* memory = static_cast<S*>(p.grad_input);
-  advise_huge_pages(memory, p.rows * p.classes * sizeof(S));
-  at::parallel_for(0, p.rows * p.classes, kElementsPerTask,
-                   [&](int64_t begin, int64_t end) { std::fill(memory + begin, memory + end, S(0)); });
-  const Matrix<S> grad{memory, p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
-  const Chunks chunks(p.rows, 1, kMaxChunkRows);
+  const Matrix<S> grad{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
+  advise_huge_pages(grad.data, p.rows * p.classes * sizeof(S));
+  const int64_t chunk_rows = std::clamp<int64_t>(kChunkElements / std::max<int64_t>(p.classes, 1), 1, kMaxChunkRows);
+  const Chunks chunks(p.rows, 1, chunk_rows, p.classes);
   return for_each_chunk<A>(p, chunks, [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
     alignas(64) A scale[kMaxChunkRows];
     read_scale<S>(p, chunk, targets.sample_weight, scale);
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (targets.target[r] == kNoTarget) continue;
-      S* grad_x = grad.row(chunk.first + r) + targets.target[r] * grad.class_stride;
-      *grad_x = static_cast<S>(nll_gradient(targets.weight[r], scale[r]));
-    }
+    for_each_run(p.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+      const int64_t row_stride = run_stride(p.row_dims, grad.rows);
+      S* rows = grad.row(row);
+      fill_zero(rows, row_stride, n, grad.class_stride, p.classes);
+      for (int64_t r = row - chunk.first; n > 0; ++r, --n, rows += row_stride) {
+        if (targets.target[r] == kNoTarget) continue;
+        rows[targets.target[r] * grad.class_stride] = static_cast<S>(nll_gradient(targets.weight[r], scale[r]));
+      }
+    });
   });
 }
 

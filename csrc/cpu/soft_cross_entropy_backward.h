@@ -93,6 +93,8 @@ class SoftCrossEntropyBackwardRows {
   void write_by_row(const Chunk& chunk, const Rows& rows) const {
     Tile<A> x(chunk.rows), q(chunk.rows);
     WeightsByRow<A> weights(static_cast<const A*>(p_.weight));
+    const RowsAhead<const S> next_x(matrix_, chunk.first + chunk.rows);
+    const RowsAhead<const Q> next_q(targets_, chunk.first + chunk.rows);
     for (int64_t begin = 0; begin < p_.classes; begin += x.max_classes()) {
       const int64_t n = std::min(x.max_classes(), p_.classes - begin);
       x.load(matrix_, chunk, begin, n);
@@ -105,6 +107,8 @@ class SoftCrossEntropyBackwardRows {
           const V weight = weights(c, r);
           if (p_.grad_input) gradient.in_logit(z, loss_.mass(V::load(q[c] + r), weight)).store(x[c] + r);
           if (p_.grad_target) gradient.in_target(z, weight).store(q[c] + r);
+          next_x.prefetch(r, begin + c);
+          next_q.prefetch(r, begin + c);
         }
       }
       if (p_.grad_input) x.store(grad_, chunk, begin, n);

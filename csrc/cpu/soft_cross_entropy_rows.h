@@ -30,13 +30,22 @@ class MassesByRow {
  public:
   MassesByRow(const Matrix<const Q>& targets, const Chunk& chunk, const A* weight,
               const SoftCrossEntropy<Lanes<A>>& loss)
-      : targets_(targets), chunk_(chunk), loss_(loss), weights_(weight), tile_(chunk.rows) {}
+      : targets_(targets),
+        chunk_(chunk),
+        loss_(loss),
+        weights_(weight),
+        tile_(chunk.rows),
+        next_(targets, chunk.first + chunk.rows) {}
 
   void load(int64_t begin, int64_t n) {
+    begin_ = begin;
     tile_.load(targets_, chunk_, begin, n);
     weights_.load(begin, n);
   }
-  Lanes<A> operator()(int64_t c, int64_t r) { return loss_.mass(Lanes<A>::load(tile_[c] + r), weights_(c, r)); }
+  Lanes<A> operator()(int64_t c, int64_t r) {
+    next_.prefetch(r, begin_ + c);
+    return loss_.mass(Lanes<A>::load(tile_[c] + r), weights_(c, r));
+  }
 
  private:
   const Matrix<const Q>& targets_;
@@ -44,6 +53,8 @@ class MassesByRow {
   const SoftCrossEntropy<Lanes<A>>& loss_;
   WeightsByRow<A> weights_;
   Tile<A> tile_;
+  RowsAhead<const Q> next_;
+  int64_t begin_ = 0;
 };
 
 // One factor for every row of a chunk, and 0 for those that pad the last vector.
