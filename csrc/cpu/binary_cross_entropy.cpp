@@ -12,7 +12,6 @@
 #include "cpu/chunks.h"
 #include "cpu/memory.h"
 #include "cpu/row_losses.h"
-#include "cpu/softmax_by_class.h"
 
 namespace ce_ext::cpu {
 namespace {

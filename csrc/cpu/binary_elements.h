@@ -22,6 +22,7 @@ opmath_t<S> one_number(const Operand& operand) {
 template <class S>
 class Factors {
   using A = opmath_t<S>;
+  using V = Lanes<A>;
 
  public:
   explicit Factors(const BinaryCrossEntropyProblem& p) : p_(p) {
@@ -45,11 +46,11 @@ class Factors {
     for (const Operand* operand : {&p_.weight, &p_.grad_output, &p_.divisor}) {
       if (operand->is_one_number(p_.dims)) continue;
       const A* numbers = spare.template load<S>(*operand, p_.dims, first, n);
-      if (operand == &p_.divisor) {
-        for (int64_t i = 0; i < n; ++i) factors[i] /= numbers[i];
-      } else {
-        for (int64_t i = 0; i < n; ++i) factors[i] = product(numbers[i], factors[i]);
-      }
+      const bool is_divisor = operand == &p_.divisor;
+      for_each_vector<V>(n, [&](int64_t i, int64_t m) {
+        const V factor = V::load(factors + i, m, A(0)), number = V::load(numbers + i, m, A(1));
+        (is_divisor ? factor / number : product(number, factor)).store(factors + i, m);
+      });
     }
   }
 

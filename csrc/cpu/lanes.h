@@ -94,6 +94,14 @@ struct Lanes {
   friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
 };
 
+// Calls f(i, n) for the n <= V::kSize numbers from i on, for `count` numbers.
+template <class V, class F>
+C10_ALWAYS_INLINE void for_each_vector(int64_t count, F f) {
+  int64_t i = 0;
+  for (; i + V::kSize <= count; i += V::kSize) f(i, V::kSize);
+  if (i < count) f(i, count - i);
+}
+
 // Calls f with 0 ... kCount - 1 as constants: arrays that only they index can live in registers.
 template <int kCount, class F>
 C10_ALWAYS_INLINE void unroll(F f) {

@@ -30,14 +30,6 @@ V fold_classes(int64_t classes, V start, Step step, Combine combine) {
   return combine(combine(acc[0], acc[1]), combine(acc[2], acc[3]));
 }
 
-// Calls f(i, n) for the n <= V::kSize classes from i on, for all classes.
-template <class V, class F>
-C10_ALWAYS_INLINE void for_each_vector(int64_t classes, F f) {
-  int64_t i = 0;
-  for (; i + V::kSize <= classes; i += V::kSize) f(i, V::kSize);
-  if (i < classes) f(i, classes - i);
-}
-
 template <class V, class Step>
 auto sum_classes(int64_t classes, Step step) {
   const auto add = [](V a, V b) { return a + b; };
