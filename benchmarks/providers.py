@@ -29,6 +29,7 @@ aot_autograd.donated_buffer = False
 @dataclass(frozen=True)
 class Provider:
     find: Callable[[Case], Call | None]  # what to time, `call(input, target, **options)`; None where it has nothing
+    is_ours: bool = False
     package: str | None = None  # a peer's, which need not be installed, nor take every case
     overwrites_input: bool = False  # with the gradient
     has_backward_alone: bool = True  # and not the gradient from the forward pass
@@ -71,9 +72,11 @@ def _in_place(case: Case) -> Call | None:
 
 
 PROVIDERS = {
-    "ce_ext": Provider(lambda case: case.loss.function),
-    "grad_in_forward": Provider(_grad_in_forward, has_backward_alone=False, has_forward_alone=False),
-    "inplace": Provider(_in_place, overwrites_input=True, has_backward_alone=False, has_forward_alone=False),
+    "ce_ext": Provider(lambda case: case.loss.function, is_ours=True),
+    "grad_in_forward": Provider(_grad_in_forward, is_ours=True, has_backward_alone=False, has_forward_alone=False),
+    "inplace": Provider(
+        _in_place, is_ours=True, overwrites_input=True, has_backward_alone=False, has_forward_alone=False
+    ),
     "eager": Provider(lambda case: case.loss.reference),
     "compile": Provider(lambda case: torch.compile(case.loss.reference, dynamic=False)),
     "liger": Provider(

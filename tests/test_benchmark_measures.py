@@ -115,7 +115,7 @@ def test_inputs(case: Case, device: str) -> None:
     for call, name in product((case.loss.function, case.loss.reference), (FORWARD, BOTH, BACKWARD)):
         loss, gradient = RUNS[name](call, inputs)()
         assert (gradient is None) == (name == FORWARD)
-        check(loss, gradient, truth)
+        check(loss, gradient, truth, is_ours=call is case.loss.function)
 
 
 def test_peak_memory_is_exact(device: str) -> None:
@@ -193,6 +193,10 @@ def test_wrong_results_are_noticed(dtype: torch.dtype) -> None:
         check(loss, input.grad.roll(1), truth)
     with pytest.raises(WrongResultError, match="nan"):
         check(loss * torch.nan, input.grad, truth)
+    slightly_wrong = loss * (1 + 2 * TOLERANCE[dtype])
+    check(slightly_wrong, input.grad, truth)
+    with pytest.raises(WrongResultError, match="loss"):
+        check(slightly_wrong, input.grad, truth, is_ours=True)
 
 
 def test_tolerance_is_that_of_the_logits() -> None:

@@ -15,7 +15,7 @@ from benchmarks.goals import misses
 from benchmarks.record import Record, read
 
 ROOT = Path(__file__).parent.parent
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("c*-threads*.json"))  # and not those that are no times
 
 
 def _row(provider: str, seconds: float, **fields: Any) -> dict[str, Any]:
