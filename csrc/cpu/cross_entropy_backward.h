@@ -70,11 +70,7 @@ class CrossEntropyBackwardRows {
       tile.load(matrix_, chunk, 0, p_.classes);
       tile.pick(targets.target, chunk.rows, target_values);
     } else {
-      for (int64_t r = 0; r < chunk.rows; ++r) {
-        const int64_t y = targets.target[r];
-        if (y == kNoTarget) continue;
-        target_values[r] = static_cast<A>(matrix_.row(chunk.first + r)[y * p_.input_class_stride]);
-      }
+      read_targets(matrix_, chunk, targets.target, target_values);
     }
     prepare(chunk, targets, saved, target_values, gradients);
     if (plan_.classes_as_lanes) {

@@ -65,6 +65,20 @@ struct ChunkTargets {
   }
 };
 
+// out[r] = what row r holds of its target; of rows without one, of any class.
+template <class S, class A>
+void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* target, A* out) {
+  const int64_t row_stride = run_stride(m.dims, m.rows);
+  for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+    const S* rows = m.row(row);
+    for (int64_t i = 0; i < n; ++i) {  // without branches, so that many are fetched at a time
+      out[i] = static_cast<A>(rows[i * row_stride + (target[i] == kNoTarget ? 0 : target[i]) * m.class_stride]);
+    }
+    out += n;
+    target += n;
+  });
+}
+
 // Calls f(index, chunk, its targets) for every chunk whose targets are in bounds. Returns the first row that is not.
 template <class A, class F>
 int64_t for_each_chunk(const CrossEntropyProblem& p, const Chunks& chunks, F f) {

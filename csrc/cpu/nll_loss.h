@@ -12,20 +12,6 @@ namespace ce_ext::cpu {
 // What fetching one number from anywhere in memory costs, in elements that lie one after another.
 constexpr int64_t kElementsToFetch = 16;
 
-// out[r] = what row r holds of its target; of rows without one, of any class.
-template <class S, class A>
-void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* target, A* out) {
-  const int64_t row_stride = run_stride(m.dims, m.rows);
-  for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-    const S* rows = m.row(row);
-    for (int64_t i = 0; i < n; ++i) {  // without branches, so that many are fetched at a time
-      out[i] = static_cast<A>(rows[i * row_stride + (target[i] == kNoTarget ? 0 : target[i]) * m.class_stride]);
-    }
-    out += n;
-    target += n;
-  });
-}
-
 // rows x classes of zeros, one contiguous run after another if there are such.
 template <class S>
 void fill_zero(S* p, int64_t row_stride, int64_t rows, int64_t class_stride, int64_t classes) {

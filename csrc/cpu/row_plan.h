@@ -7,7 +7,7 @@
 
 #include "cpu/chunks.h"
 #include "cpu/lanes.h"
-#include "cpu/softmax_by_row.h"
+#include "cpu/tile.h"
 
 namespace ce_ext::cpu {
 

@@ -1,0 +1,194 @@
+// Rows of classes in memory, and a tile of them in the cache: of the compute type, classes x rows, so that every class
+// of a vector of rows is one load.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/chunks.h"
+#include "cpu/lanes.h"
+
+namespace ce_ext::cpu {
+
+// 32 KiB of floats: a tile never leaves the first two levels of cache. (Half of it was no faster.)
+constexpr int64_t kTileElements = 8192;
+// Enough adjacent rows to use whole cache lines of every class.
+constexpr int64_t kMinTileRows = 64;
+
+// Logits or gradients in memory, as rows x classes.
+template <class S>
+struct Matrix {
+  S* data;
+  const RowDims& dims;
+  const RowStrides& rows;
+  int64_t class_stride;
+
+  S* row(int64_t r) const { return data + rows.offset(dims, r); }
+};
+
+// Asks for rows that will be read, or written, soon: for one line of the cache with every vector of a chunk.
+template <class S>
+class RowsAhead {
+ public:
+  RowsAhead(const Matrix<S>& m, int64_t first_row)
+      : rows_(m.row(first_row)),
+        row_stride_(run_stride(m.dims, m.rows)),
+        // Where classes lie side by side so do the rows: then any order of their lines will do.
+        class_stride_(m.class_stride == 1 ? kLine : m.class_stride) {}
+
+  void prefetch(int64_t r, int64_t c) const { cpu::prefetch(rows_ + r * row_stride_ + c * class_stride_); }
+
+ private:
+  static constexpr int64_t kLine = 64 / sizeof(S);
+
+  S* rows_;
+  int64_t row_stride_, class_stride_;
+};
+
+template <class A>
+class Tile {
+  using V = Lanes<A>;
+
+ public:
+  explicit Tile(int64_t rows) : pitch_(V::round_up(rows)) {}
+
+  int64_t max_classes() const { return kTileElements / pitch_; }
+  A* operator[](int64_t c) { return values_ + c * pitch_; }
+
+  // Brings logits into the tile, unless they are what it holds.
+  template <class S>
+  void load(const Matrix<const S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
+    if (first_class == first_class_ && classes == classes_) return;
+    first_class_ = first_class;
+    classes_ = classes;
+    each_run(m, chunk, first_class, [&](A* cell, const S* p, int64_t row_stride, int64_t n) {
+      if (row_stride == 1) {
+        for (int64_t c = 0; c < classes; ++c) copy(cell + c * pitch_, p + c * m.class_stride, n);
+      } else if (m.class_stride == 1) {
+        load_transposed(cell, p, row_stride, n, classes);
+      } else {
+        copy_each(cell, 1, pitch_, p, row_stride, m.class_stride, n, classes);
+      }
+    });
+    // The rows that pad the last vector: any number will do, but not whatever the stack held.
+    for (int64_t c = 0; c < classes; ++c) std::fill((*this)[c] + chunk.rows, (*this)[c + 1], A(0));
+  }
+
+  // Replaces x by f(x).
+  template <class F>
+  void apply(F f, int64_t classes) {
+    classes_ = 0;
+    for (A* p = values_; p < (*this)[classes]; p += V::kSize) f(V::load(p)).store(p);
+  }
+
+  // out[r] = what row r holds of class[r], if that is among the classes in the tile.
+  void pick(const int64_t* row_class, int64_t rows, A* out) const {
+    const A* cells = values_;
+    const int64_t pitch = pitch_, first_class = first_class_;
+    const uint64_t classes = classes_;
+    for (int64_t r = 0; r < rows; ++r) {
+      const uint64_t c = row_class[r] - first_class;
+      const bool is_here = c < classes;
+      const A value = cells[(is_here ? c : 0) * pitch + r];
+      out[r] = is_here ? value : out[r];
+    }
+  }
+
+  // Takes what has been written over the logits to memory.
+  template <class S>
+  void store(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, int64_t classes) {
+    classes_ = 0;
+    each_run(m, chunk, first_class, [&](A* cell, S* p, int64_t row_stride, int64_t n) {
+      if (row_stride == 1) {
+        for (int64_t c = 0; c < classes; ++c) copy(p + c * m.class_stride, cell + c * pitch_, n);
+      } else if (m.class_stride == 1) {
+        store_transposed(p, row_stride, cell, n, classes);
+      } else {
+        copy_each(p, row_stride, m.class_stride, cell, 1, pitch_, n, classes);
+      }
+    });
+  }
+
+ private:
+  // Calls f(place in the tile, place in memory, distance of rows there, rows) for each run of rows.
+  template <class S, class F>
+  void each_run(const Matrix<S>& m, const Chunk& chunk, int64_t first_class, F f) {
+    for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+      S* p = m.row(row) + first_class * m.class_stride;
+      f(values_ + (row - chunk.first), p, run_stride(m.dims, m.rows), n);
+    });
+  }
+
+  template <class To, class From>
+  static void copy(To* to, const From* from, int64_t n) {
+    int64_t i = 0;
+    for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
+    for (; i < n; ++i) to[i] = static_cast<To>(from[i]);
+  }
+
+  template <class To, class From>
+  static void copy_each(To* to, int64_t to_row, int64_t to_class, const From* from, int64_t from_row,
+                        int64_t from_class, int64_t rows, int64_t classes) {
+    for (int64_t r = 0; r < rows; ++r, to += to_row, from += from_row) {
+      for (int64_t c = 0; c < classes; ++c) to[c * to_class] = static_cast<To>(from[c * from_class]);
+    }
+  }
+
+  // From and to rows of contiguous classes, in square blocks that are transposed in registers. Whole vectors are read
+  // wherever the run has room for them. They are written where rows follow each other without a gap: what is too much
+  // of one is overwritten by the block that it belongs to.
+  template <class S>
+  void load_transposed(A* cell, const S* p, int64_t row_stride, int64_t rows, int64_t classes) {
+    const S* end = p + (rows - 1) * row_stride + classes;
+    for (int64_t r = 0; r < rows; r += V::kSize) {
+      for (int64_t c = 0; c < classes; c += V::kSize) {
+        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
+        const S* x = p + r * row_stride + c;
+        const bool is_whole = m == V::kSize && x + (m - 1) * row_stride + V::kSize <= end;
+        const auto load = is_whole ? load_block<true, S> : load_block<false, S>;
+        load(cell + c * pitch_ + r, pitch_, x, row_stride, m, n);
+      }
+    }
+  }
+  template <class S>
+  void store_transposed(S* p, int64_t row_stride, const A* cell, int64_t rows, int64_t classes) {
+    const S* end = p + (rows - 1) * row_stride + classes;
+    for (int64_t r = 0; r < rows; r += V::kSize) {
+      for (int64_t c = (classes - 1) / V::kSize * V::kSize; c >= 0; c -= V::kSize) {
+        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
+        S* x = p + r * row_stride + c;
+        const bool has_room = row_stride == classes && x + (m - 1) * row_stride + V::kSize <= end;
+        const bool is_whole = m == V::kSize && (n == V::kSize || has_room);
+        const auto store = is_whole ? store_block<true, S> : store_block<false, S>;
+        store(x, row_stride, cell + c * pitch_ + r, pitch_, m, n);
+      }
+    }
+  }
+
+  template <bool kWhole, class S>
+  static void load_block(A* to, int64_t pitch, const S* x, int64_t row_stride, int64_t rows, int64_t classes) {
+    V block[V::kSize];
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
+      block[i] = kWhole ? V::load(x + i * row_stride)
+                        : V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
+    });
+    transpose(block);
+    unroll<V::kSize>([&](auto i)
+                         C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
+  }
+  template <bool kWhole, class S>
+  static void store_block(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
+    V block[V::kSize];
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * pitch); });
+    transpose(block);
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
+      if (kWhole || i < rows) block[i].store(x + i * row_stride, kWhole ? V::kSize : classes);
+    });
+  }
+
+  // With room for the classes that fill the last block.
+  alignas(64) A values_[kTileElements + kMaxChunkRows * V::kSize];
+  const int64_t pitch_;  // rows, padded to whole vectors
+  int64_t first_class_ = 0, classes_ = 0;
+};
+
+}  // namespace ce_ext::cpu
