@@ -91,7 +91,6 @@ struct Lanes {
   friend Lanes abs(Lanes x) { return Lanes(x.vec.abs()); }
   friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
   friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
-  friend Lanes log1p(Lanes x) { return Lanes(x.vec.log1p()); }
 };
 
 // Calls f(i, n) for the n <= V::kSize numbers from i on, for `count` numbers.
@@ -153,6 +152,7 @@ void write(A* p, Lanes<A> value) {
 }
 
 inline Lanes<double> log_unit(Lanes<double> x) { return log(x); }
+inline Lanes<double> log1p(Lanes<double> x) { return Lanes<double>(x.vec.log1p()); }
 inline Lanes<double> log1p_unit(Lanes<double> x) { return log1p(x); }
 inline Lanes<double> log1m_unit(Lanes<double> x) { return log1p(-x); }
 
@@ -186,6 +186,13 @@ inline Lanes<float> log_unit(Lanes<float> x) {
   const auto is_tiny = x < V(0x1p-126f);
   const V result(log_of_normal(where(is_tiny, x * V(0x1p25f), x).vec, at::vec::Vectorized<float>(0.0f)));
   return where(x == V(0.0f), V(-INFINITY), where(is_tiny, result - V(0x1.154246p4f), result));  // 25 ln2
+}
+
+// For 0 <= x < infinity.
+inline Lanes<float> log1p(Lanes<float> x) {
+  const Lanes<float> one(1.0f), sum = one + x;
+  const Lanes<float> larger = maximum(one, x), smaller = minimum(one, x);
+  return Lanes<float>(log_of_normal(sum.vec, (smaller - (sum - larger)).vec));
 }
 
 inline Lanes<float> log1m_unit(Lanes<float> x) {

@@ -104,7 +104,8 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
       const V max_before = row.max;
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
-      row.raise_max(max);
+      if (begin > 0) row.raise_max(max);
+      row.max = max;
       for_each_part(n, [&](int64_t first, int64_t last) {
         SoftmaxSums<V, kGaps, kEntropy> part;
         part.max = max;
