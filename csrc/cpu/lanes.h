@@ -188,11 +188,12 @@ inline Lanes<float> log_unit(Lanes<float> x) {
   return where(x == V(0.0f), V(-INFINITY), where(is_tiny, result - V(0x1.154246p4f), result));  // 25 ln2
 }
 
-// For 0 <= x < infinity.
+// For 0 <= x < infinity, and for -1.
 inline Lanes<float> log1p(Lanes<float> x) {
-  const Lanes<float> one(1.0f), sum = one + x;
-  const Lanes<float> larger = maximum(one, x), smaller = minimum(one, x);
-  return Lanes<float>(log_of_normal(sum.vec, (smaller - (sum - larger)).vec));
+  using V = Lanes<float>;
+  const V sum = V(1.0f) + x;
+  const V rest = minimum(x, V(1.0f)) - (sum - maximum(x, V(1.0f)));
+  return where(sum == V(0.0f), V(-INFINITY), V(log_of_normal(sum.vec, rest.vec)));
 }
 
 inline Lanes<float> log1m_unit(Lanes<float> x) {
