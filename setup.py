@@ -19,8 +19,8 @@ from find_cuda import NoCuda, prepare_cuda
 # Without -fopenmp at::parallel_for is silently serial. Python adds -g, which doubles build times.
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
 CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fvisibility-inlines-hidden", *OPENMP]
-# A compiler that may fuse a product with a sum does so in one copy of a loop and not in another. Results would depend on
-# which of them runs, and so on the number of threads.
+# A compiler that may fuse a product with a sum does so in one copy of a loop and not in another: the number of threads
+# chooses the copy, and would change the bits.
 CXX_FLAGS += ["-ffp-contract=off"]
 CXX_FLAGS += ["-Wall", "-Wno-psabi", *(f"-isystem{path}" for path in include_paths())]  # warn of our code alone
 
