@@ -155,9 +155,10 @@ def test_warm_memory_has_its_pages() -> None:
         torch.ones(large, dtype=torch.uint8)
         return page_faults() - before
 
-    assert faults() > 0 and faults() > 0
+    fresh = min(faults(), faults())
+    assert fresh > 0
     with warm_memory(2 * large):
-        assert faults() < 5
+        assert 10 * faults() < fresh
     assert faults() > 0
 
 
@@ -167,7 +168,8 @@ def test_page_faults_of_a_call() -> None:
     fresh = time_interleaved({"ones": step}, clock, 0.0)["ones"]
     with warm_memory(200 << 20):
         warm = time_interleaved({"ones": step}, clock, 0.0)["ones"]
-    assert warm.page_faults < 5 < fresh.page_faults
+    # A few may be those of Python's own objects.
+    assert 10 * warm.page_faults < fresh.page_faults, (warm, fresh)
 
 
 def test_spread_is_that_of_the_quartiles() -> None:
