@@ -40,26 +40,6 @@ void for_each_run(const RowDims& dims, const RowStrides& strides, int64_t first,
   }
 }
 
-// The types of torch's halves are none of C++'s own.
-template <class S>
-constexpr bool kIsHalf = !std::is_arithmetic_v<S>;
-
-template <class To, class From>
-void copy_run(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t n) {
-  constexpr bool kWidens = std::is_same_v<To, float> && kIsHalf<From>;
-  constexpr bool kNarrows = std::is_same_v<From, float> && kIsHalf<To>;
-  if (to_stride == 1 && from_stride == 1) {
-    int64_t i = 0;
-    if constexpr (kWidens || kNarrows) {
-      using V = Lanes<float>;
-      for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
-    }
-    for (; i < n; ++i) to[i] = static_cast<To>(from[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = static_cast<To>(from[i * from_stride]);
-  }
-}
-
 // Whether elements lie one after another.
 inline bool is_dense(const RowDims& dims, const RowStrides& strides) {
   int64_t stride = 1;

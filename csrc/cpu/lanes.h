@@ -101,6 +101,27 @@ C10_ALWAYS_INLINE void for_each_vector(int64_t count, F f) {
   if (i < count) f(i, count - i);
 }
 
+// The types of torch's halves are none of C++'s own.
+template <class S>
+constexpr bool kIsHalf = !std::is_arithmetic_v<S>;
+
+// to = from, converted.
+template <class To, class From>
+void copy_run(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t n) {
+  constexpr bool kWidens = std::is_same_v<To, float> && kIsHalf<From>;
+  constexpr bool kNarrows = std::is_same_v<From, float> && kIsHalf<To>;
+  if (to_stride == 1 && from_stride == 1) {
+    int64_t i = 0;
+    if constexpr (kWidens || kNarrows) {
+      using V = Lanes<float>;
+      for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
+    }
+    for (; i < n; ++i) to[i] = static_cast<To>(from[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = static_cast<To>(from[i * from_stride]);
+  }
+}
+
 // Calls f with 0 ... kCount - 1 as constants: arrays that only they index can live in registers.
 template <int kCount, class F>
 C10_ALWAYS_INLINE void unroll(F f) {

@@ -58,12 +58,12 @@ class Forward {
 
   void gather(const Chunk& chunk, Tile<A>& tile, Sums& sums) const {
     const Logits<V, false> unchanged;
-    const A* no_weights = nullptr;
+    WeightsByRow<A> no_weights(nullptr);
     if (!plan_.classes_as_lanes) return softmax_sums(tile, x_, unchanged, chunk, p_.classes, no_weights, sums, {});
     const int64_t padded_rows = V::round_up(chunk.rows);
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const RowLogits<A, S, false> row(x_.row(chunk.first + r), unchanged);
-      sums.set(r, softmax_sums<Gaps::kNone, false>(row, plan_.pieces, WeightsByClass<A>{}, nullptr));
+      sums.set(r, softmax_sums<Gaps::kNone, false>(row, plan_.pieces, WeightsByClass<A>{nullptr}, nullptr));
     }
     for (int64_t r = chunk.rows; r < padded_rows; ++r) sums.set(r, SoftmaxSums<A, Gaps::kNone>());
   }

@@ -62,11 +62,11 @@ class Tile {
     classes_ = classes;
     each_run(m, chunk, first_class, [&](A* cell, const S* p, int64_t row_stride, int64_t n) {
       if (row_stride == 1) {
-        for (int64_t c = 0; c < classes; ++c) copy(cell + c * pitch_, p + c * m.class_stride, n);
+        for (int64_t c = 0; c < classes; ++c) copy_run(cell + c * pitch_, 1, p + c * m.class_stride, 1, n);
       } else if (m.class_stride == 1) {
         load_transposed(cell, p, row_stride, n, classes);
       } else {
-        copy_each(cell, 1, pitch_, p, row_stride, m.class_stride, n, classes);
+        for (int64_t r = 0; r < n; ++r) copy_run(cell + r, pitch_, p + r * row_stride, m.class_stride, classes);
       }
     });
     // The rows that pad the last vector: any number will do, but not whatever the stack held.
@@ -99,11 +99,11 @@ class Tile {
     classes_ = 0;
     each_run(m, chunk, first_class, [&](A* cell, S* p, int64_t row_stride, int64_t n) {
       if (row_stride == 1) {
-        for (int64_t c = 0; c < classes; ++c) copy(p + c * m.class_stride, cell + c * pitch_, n);
+        for (int64_t c = 0; c < classes; ++c) copy_run(p + c * m.class_stride, 1, cell + c * pitch_, 1, n);
       } else if (m.class_stride == 1) {
         store_transposed(p, row_stride, cell, n, classes);
       } else {
-        copy_each(p, row_stride, m.class_stride, cell, 1, pitch_, n, classes);
+        for (int64_t r = 0; r < n; ++r) copy_run(p + r * row_stride, m.class_stride, cell + r, pitch_, classes);
       }
     });
   }
@@ -116,21 +116,6 @@ class Tile {
       S* p = m.row(row) + first_class * m.class_stride;
       f(values_ + (row - chunk.first), p, run_stride(m.dims, m.rows), n);
     });
-  }
-
-  template <class To, class From>
-  static void copy(To* to, const From* from, int64_t n) {
-    int64_t i = 0;
-    for (; i + V::kSize <= n; i += V::kSize) V::load(from + i).store(to + i);
-    for (; i < n; ++i) to[i] = static_cast<To>(from[i]);
-  }
-
-  template <class To, class From>
-  static void copy_each(To* to, int64_t to_row, int64_t to_class, const From* from, int64_t from_row,
-                        int64_t from_class, int64_t rows, int64_t classes) {
-    for (int64_t r = 0; r < rows; ++r, to += to_row, from += from_row) {
-      for (int64_t c = 0; c < classes; ++c) to[c * to_class] = static_cast<To>(from[c * from_class]);
-    }
   }
 
   // From and to rows of contiguous classes, in square blocks that are transposed in registers. Whole vectors are read
