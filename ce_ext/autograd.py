@@ -141,14 +141,7 @@ def _batch_first(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
 
 
 def _shared_by_batch(options: CrossEntropyOptions | SoftCrossEntropyOptions) -> set[str]:
-    shared = {"weight"}
-    if options.reduction != MEAN:
-        shared.add("denominator")
-    if not options.keep_stats:
-        shared.add("stats")
-    if not options.report:
-        shared |= {"report", "argmax"}
-    return shared
+    return {"weight"} if options.reduction == MEAN else {"weight", "denominator"}
 
 
 cross_entropy = register(

@@ -139,7 +139,7 @@ def cross_entropy_tangent(
     target: Tensor,
     weight: Tensor | None,
     sample_weight: Tensor | None,
-    stats: Tensor,
+    stats: Tensor | None,
     denominator: Tensor,
     options: CrossEntropyOptions,
 ) -> Tensor:
@@ -153,7 +153,7 @@ def cross_entropy_backward_gradient(
     target: Tensor,
     weight: Tensor | None,
     sample_weight: Tensor | None,
-    stats: Tensor,
+    stats: Tensor | None,
     denominator: Tensor,
     options: CrossEntropyOptions,
 ) -> tuple[Tensor, Tensor]:
@@ -171,7 +171,7 @@ def cross_entropy_backward_tangent(
     target: Tensor,
     weight: Tensor | None,
     sample_weight: Tensor | None,
-    stats: Tensor,
+    stats: Tensor | None,
     denominator: Tensor,
     options: CrossEntropyOptions,
 ) -> Tensor:

@@ -26,7 +26,7 @@ def _check_devices(**tensors: Tensor | None) -> None:
 @torch.library.register_fake("ce_ext::cross_entropy_forward")
 def _cross_entropy_forward(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     options = CrossEntropyOptions(*arguments)
     saved = 0 if options.input_is_log_prob else _SAVED
     return _loss_forward(options, saved, input, target=target, weight=weight, sample_weight=sample_weight)
@@ -35,24 +35,24 @@ def _cross_entropy_forward(
 @torch.library.register_fake("ce_ext::soft_cross_entropy_forward")
 def _(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *arguments: Any
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     options = SoftCrossEntropyOptions(*arguments)
     return _loss_forward(options, _SAVED_SOFT, input, target=target, weight=weight, sample_weight=sample_weight)
 
 
 def _loss_forward(
     options: CrossEntropyOptions | SoftCrossEntropyOptions, saved: int, input: Tensor, **others: Tensor | None
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     _check_devices(input=input, **others)
     opmath = opmath_dtype(input)
     rows = row_shape(input, options.batch_dims)
     batch = input.shape[: options.batch_dims]
     return (
         input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
-        input.new_empty((*rows, saved) if options.keep_stats else (0,), dtype=opmath),
+        input.new_empty((*rows, saved), dtype=opmath) if options.keep_stats and saved > 0 else None,
         input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
-        input.new_empty((*rows, _REPORTED) if options.report else (0,), dtype=opmath),
-        input.new_empty(rows if options.report else (0,), dtype=torch.int64),
+        input.new_empty((*rows, _REPORTED), dtype=opmath) if options.report else None,
+        input.new_empty(rows, dtype=torch.int64) if options.report else None,
     )
 
 
@@ -84,10 +84,12 @@ def _(
 
 
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")
-def _(grad_input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *shared, report, _ = arguments
-    loss, _, _, *reports = _cross_entropy_forward(*shared, False, report)
-    return loss, *reports
+def _(grad_input: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    *shared, with_report, _ = arguments
+    loss, _, _, report, argmax = _cross_entropy_forward(input, *shared, False, with_report)
+    if with_report:
+        return loss, report, argmax
+    return loss, input.new_empty(0, dtype=opmath_dtype(input)), input.new_empty(0, dtype=torch.int64)
 
 
 @torch.library.register_fake("ce_ext::binary_cross_entropy_forward")

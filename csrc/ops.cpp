@@ -30,23 +30,25 @@
 
 TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept, and the divisor of the mean; and,
-  // if asked for, lse, entropy and the target's log-probability of every row, and its largest class.
+  // if asked for, lse, entropy and the target's log-probability of every row, and its largest class. What is not asked
+  // for, or is nothing, is None: small problems have no time for empty tensors.
   m.def("cross_entropy_forward(" CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor report, Tensor "
-        "argmax)",
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor denominator, Tensor? report, "
+        "Tensor? argmax)",
         {at::Tag::pt2_compliant_tag});
   m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
-        "Tensor stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
+        "Tensor? stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
-  // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`.
+  // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`. What is not asked for is
+  // empty: torch functionalizes no op that writes to its arguments and may return None.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
   // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients that
   // `needs_input` and `needs_target` ask for; the others are undefined.
   m.def("soft_cross_entropy_forward(" CROSS_ENTROPY_TENSORS SOFT_CROSS_ENTROPY_SETTINGS
-        ", bool keep_stats, bool report) -> (Tensor loss, Tensor stats, Tensor denominator, Tensor report, Tensor "
-        "argmax)",
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor denominator, Tensor? report, "
+        "Tensor? argmax)",
         {at::Tag::pt2_compliant_tag});
   m.def("soft_cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
         "Tensor stats, Tensor denominator, " SOFT_CROSS_ENTROPY_SETTINGS ") -> (Tensor grad_input, Tensor grad_target)",

@@ -50,7 +50,7 @@ def test_backward_checks_what_it_gets_from_forward() -> None:
     good = {"grad_output": torch.ones(()), "stats": torch.zeros(3, 3), "denominator": torch.ones(())}
     options = CrossEntropyOptions(reduction=1, ignore_index=-100).of_backward()
 
-    def call(grad_output: Tensor, stats: Tensor, denominator: Tensor) -> None:
+    def call(grad_output: Tensor, stats: Tensor | None, denominator: Tensor) -> None:
         op(grad_output, input, target, None, None, stats, denominator, *options)
 
     bad = {
@@ -63,3 +63,5 @@ def test_backward_checks_what_it_gets_from_forward() -> None:
         for value in values:
             with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
                 call(**good | {name: value})
+    with pytest.raises(RuntimeError, match="stats must be a Tensor, but got None"):
+        call(good["grad_output"], None, good["denominator"])

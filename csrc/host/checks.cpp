@@ -71,6 +71,7 @@ void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef 
 
 void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
                         const at::Tensor& input) {
+  TORCH_CHECK(tensor.defined(), name, " must be a Tensor, but got None");
   TORCH_CHECK(tensor.sizes() == shape && tensor.scalar_type() == dtype && tensor.device() == input.device(), name,
               " must be a ", dtype, " tensor of shape ", shape, " on ", input.device(), ", but got a ",
               tensor.scalar_type(), " tensor of shape ", tensor.sizes(), " on ", tensor.device());

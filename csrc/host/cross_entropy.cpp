@@ -1,6 +1,7 @@
 #include "host/cross_entropy.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
 #include "host/checks.h"
@@ -64,15 +65,14 @@ void describe_gradient(const Arguments& arguments, const at::Tensor& grad_output
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
-    const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
-    Driver<CrossEntropyForward> driver) {
+ForwardResults::All cross_entropy_forward(const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings,
+                                          bool keep_stats, bool report, Driver<CrossEntropyForward> driver) {
   CrossEntropyForward problem{};
   const Arguments arguments(tensors, settings, /*needs_logits=*/report);
   arguments.describe(problem);
   ForwardResults results(arguments, keep_stats, report, problem);
   arguments.run(driver, problem);
-  return results.all();
+  return std::move(results).all();
 }
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLossTensors& tensors,
@@ -82,11 +82,11 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLo
   const Arguments arguments(tensors, settings);
   check_from_forward(arguments, grad_output, stats, denominator);
 
-  const at::Tensor row_stats = stats.contiguous();
+  const at::Tensor row_stats = stats.defined() ? stats.contiguous() : stats;
   at::Tensor grad_input = at::empty_like(arguments.input);
   const bool mean = arguments.reduction == Reduction::kMean;
   describe_gradient(arguments, grad_output, mean ? denominator : grad_output, grad_input, problem);
-  problem.saved = row_stats.const_data_ptr();
+  problem.saved = row_stats.defined() ? row_stats.const_data_ptr() : nullptr;
   problem.grad_output = grad_output.const_data_ptr();
   arguments.run(driver, problem);
   return grad_input;
@@ -109,7 +109,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   problem.backward.loss_scale = loss_scale;
   arguments.run(driver, problem);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
-  return {results.loss, results.report, results.argmax};
+  const auto or_empty = [&](const std::optional<at::Tensor>& result, at::ScalarType dtype) {
+    return result ? *result : at::empty({0}, input.options().dtype(dtype));
+  };
+  return {results.loss, or_empty(results.report, arguments.opmath), or_empty(results.argmax, at::kLong)};
 }
 
 }  // namespace ce_ext

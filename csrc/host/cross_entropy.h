@@ -17,10 +17,8 @@ struct CrossEntropySettings : SoftmaxLossSettings {
   bool input_is_log_prob;
 };
 
-// loss, stats, denominator, report, argmax; what is not asked for is empty
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> cross_entropy_forward(
-    const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings, bool keep_stats, bool report,
-    Driver<CrossEntropyForward> run);
+ForwardResults::All cross_entropy_forward(const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings,
+                                          bool keep_stats, bool report, Driver<CrossEntropyForward> run);
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLossTensors& tensors,
                                   const at::Tensor& stats, const at::Tensor& denominator,
@@ -53,13 +51,13 @@ void register_cross_entropy(torch::Library& m) {
          });
   m.impl("cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
-            const MaybeTensor& sample_weight, const Tensor& stats, const Tensor& denominator, int64_t reduction,
+            const MaybeTensor& sample_weight, const MaybeTensor& stats, const Tensor& denominator, int64_t reduction,
             int64_t ignore_index, double label_smoothing, double gamma, double z_loss, double logit_scale,
             double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype, int64_t batch_dims) {
            const typename Backend::DeviceGuard guard(input);
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_backward(
-               grad_output, {input, target, weight, sample_weight}, stats, denominator,
+               grad_output, {input, target, weight, sample_weight}, stats.value_or(Tensor()), denominator,
                {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob},
                &Backend::run);
          });

@@ -37,9 +37,8 @@ struct Gradient {
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_cross_entropy_forward(
-    const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings, bool keep_stats, bool report,
-    Driver<SoftCrossEntropyForward> run) {
+ForwardResults::All soft_cross_entropy_forward(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings,
+                                               bool keep_stats, bool report, Driver<SoftCrossEntropyForward> run) {
   SoftCrossEntropyForward problem{};
   const Arguments arguments(tensors, settings);
   arguments.describe(problem);
@@ -47,7 +46,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_cros
                                    {arguments.target, arguments.class_dim, problem.target_rows}});
   ForwardResults results(arguments, keep_stats, report, problem);
   run(problem);
-  return results.all();
+  return std::move(results).all();
 }
 
 std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,

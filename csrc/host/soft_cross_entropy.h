@@ -11,10 +11,8 @@
 
 namespace ce_ext {
 
-// loss, stats, denominator, report, argmax; what is not asked for is empty
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_cross_entropy_forward(
-    const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings, bool keep_stats, bool report,
-    Driver<SoftCrossEntropyForward> run);
+ForwardResults::All soft_cross_entropy_forward(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings,
+                                               bool keep_stats, bool report, Driver<SoftCrossEntropyForward> run);
 
 // The gradients in input and target; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,

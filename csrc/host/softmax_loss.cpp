@@ -57,26 +57,29 @@ ForwardResults::ForwardResults(const SoftmaxLossArguments& arguments, bool keep_
                                LossForward& problem) {
   const auto opmath = arguments.input.options().dtype(arguments.opmath);
   loss = at::empty(arguments.loss(), arguments.input.options().dtype(arguments.loss_dtype));
-  stats = at::empty(keep_stats ? arguments.stats() : at::DimVector({0}), opmath);
   denominator = at::empty(arguments.denominator(), opmath);
   problem.reduction = arguments.reduction;
   problem.zero_if_empty = arguments.settings.zero_if_empty;
   problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
-  problem.saved = stats.numel() > 0 ? stats.mutable_data_ptr() : nullptr;
   problem.denominator = denominator.mutable_data_ptr();
-  const int64_t columns = sizeof(RowReport<float>) / sizeof(float);
-  report = at::empty(with_report ? arguments.rows_of(columns) : at::DimVector({0}), opmath);
-  argmax = at::empty(with_report ? arguments.row_shape : at::DimVector({0}), opmath.dtype(at::kLong));
-  problem.report = with_report ? report.mutable_data_ptr() : nullptr;
-  problem.argmax = with_report ? argmax.mutable_data_ptr<int64_t>() : nullptr;
+  if (keep_stats && arguments.saved_numbers > 0) {
+    stats = at::empty(arguments.stats(), opmath);
+    problem.saved = stats->mutable_data_ptr();
+  }
+  if (with_report) {
+    report = at::empty(arguments.rows_of(sizeof(RowReport<float>) / sizeof(float)), opmath);
+    argmax = at::empty(arguments.row_shape, opmath.dtype(at::kLong));
+    problem.report = report->mutable_data_ptr();
+    problem.argmax = argmax->mutable_data_ptr<int64_t>();
+  }
 }
 
 void check_from_forward(const SoftmaxLossArguments& arguments, const at::Tensor& grad_output, const at::Tensor& stats,
                         const at::Tensor& denominator) {
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_output", grad_output, arguments.loss(), arguments.loss_dtype, input);
-  check_from_forward("stats", stats, arguments.stats(), arguments.opmath, input);
+  if (arguments.saved_numbers > 0) check_from_forward("stats", stats, arguments.stats(), arguments.opmath, input);
   check_from_forward("denominator", denominator, arguments.denominator(), arguments.opmath, input);
 }
 

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <tuple>
+#include <utility>
 
 #include "host/softmax_loss_problem.h"
 
@@ -59,15 +60,18 @@ struct SoftmaxLossArguments {
 // What the forward pass gives, allocated, where it is asked for, and the problem that points into it.
 struct ForwardResults {
   at::Tensor loss;
-  at::Tensor stats;
+  std::optional<at::Tensor> stats;
   at::Tensor denominator;
-  at::Tensor report;
-  at::Tensor argmax;
+  std::optional<at::Tensor> report;
+  std::optional<at::Tensor> argmax;
 
   ForwardResults(const SoftmaxLossArguments& arguments, bool keep_stats, bool with_report, LossForward& problem);
 
-  std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> all() const {
-    return {loss, stats, denominator, report, argmax};
+  // loss, stats, denominator, report, argmax
+  using All = std::tuple<at::Tensor, std::optional<at::Tensor>, at::Tensor, std::optional<at::Tensor>,
+                         std::optional<at::Tensor>>;
+  All all() && {
+    return {std::move(loss), std::move(stats), std::move(denominator), std::move(report), std::move(argmax)};
   }
 };
 
