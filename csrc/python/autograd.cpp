@@ -29,8 +29,11 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 using torch::jit::Stack;
+using Values = c10::ArrayRef<at::IValue>;
 
-at::IValue or_none(const at::Tensor& tensor) { return tensor.defined() ? at::IValue(tensor) : at::IValue(); }
+Values last(const Stack& stack, size_t count) { return Values(stack).slice(stack.size() - count); }
+
+at::IValue or_none(at::Tensor tensor) { return tensor.defined() ? at::IValue(std::move(tensor)) : at::IValue(); }
 
 // function(*first, *tensors, options) -> a tensor, or a tuple of tensors and Nones. Tensors and options are those of
 // the stack, but for the first `skip` of it.
@@ -80,13 +83,13 @@ struct Derivatives {
     return gradients;
   }
 
-  Stack gradient_arguments(const variable_list& grads, const variable_list& tensors, Stack values) const {
+  Stack gradient_arguments(variable_list&& grads, variable_list&& tensors, Stack values) const {
     auto tensor = tensors.begin();
     for (size_t i = 0; i < values.size(); ++i) {
       if (op.sources[i] < 0) {
-        values[i] = or_none(grads[~op.sources[i]]);
+        values[i] = or_none(std::move(grads[~op.sources[i]]));
       } else if (op.gradient_takes[i].kind == Kind::kTensor) {
-        values[i] = or_none(*tensor++);
+        values[i] = or_none(std::move(*tensor++));
       }
     }
     return values;
@@ -100,26 +103,17 @@ bool any_defined(const variable_list& tensors) {
 class OpNode final : public Node {
  public:
   OpNode(const Derivatives& derivatives, torch::autograd::edge_list&& edges)
-      : Node(std::move(edges)), derivatives_(derivatives) {}
+      : Node(std::move(edges)),
+        derivatives_(derivatives),
+        tensors_(derivatives.op.saved_tensors()),
+        values_(derivatives.op.sources.size()) {}
+
+  void save_arguments(Values arguments) { save(arguments, 0, /*differentiable=*/0); }
 
   // After the results have this node for their grad_fn: one that is saved must not own the node that owns it.
-  void save(const Stack& arguments, const Stack& results) {
+  void save_results(Values results) {
     const DifferentiableOp& op = derivatives_.op;
-    values_.resize(op.sources.size());
-    tensors_.reserve(op.sources.size());
-    for (size_t i = 0; i < op.sources.size(); ++i) {
-      if (op.sources[i] < 0) continue;
-      const size_t source = op.sources[i];
-      const bool is_result = source >= arguments.size();
-      const at::IValue& value = is_result ? results[source - arguments.size()] : arguments[source];
-      if (op.gradient_takes[i].kind != Kind::kTensor) {
-        values_[i] = op.gradient_takes[i].of(value);
-      } else if (value.isNone()) {
-        tensors_.emplace_back();
-      } else {
-        tensors_.emplace_back(value.toTensor(), is_result && source - arguments.size() < op.results);
-      }
-    }
+    save(results, op.op.schema().arguments().size(), op.results);
   }
 
   std::string name() const override { return derivatives_.gradient_name(); }
@@ -146,7 +140,7 @@ class OpNode final : public Node {
     const auto gradient = [&derivatives = derivatives_, values = values_](const variable_list& grads,
                                                                           const std::vector<at::IValue>& args) {
       return derivatives.call_gradient(
-          derivatives.gradient_arguments(grads, PackedArgs(args).unpack<variable_list>(), values));
+          derivatives.gradient_arguments(variable_list(grads), PackedArgs(args).unpack<variable_list>(), values));
     };
     const auto& compiler = getPyCompilerInterface();
     const auto function =
@@ -161,15 +155,37 @@ class OpNode final : public Node {
  protected:
   variable_list apply(variable_list&& grads) override {
     if (!any_defined(grads)) return variable_list(num_outputs());
-    return derivatives_.call_gradient(derivatives_.gradient_arguments(grads, unpack(), values_));
+    return derivatives_.call_gradient(derivatives_.gradient_arguments(std::move(grads), unpack(), values_));
   }
 
  private:
+  // What the gradient takes of these values, the first of which is source number `first`, and the first of which are
+  // differentiable results.
+  void save(Values values, size_t first, size_t differentiable) {
+    const DifferentiableOp& op = derivatives_.op;
+    auto tensor = tensors_.begin();
+    for (size_t i = 0; i < op.sources.size(); ++i) {
+      if (op.sources[i] < 0) continue;
+      const bool is_tensor = op.gradient_takes[i].kind == Kind::kTensor;
+      const size_t place = op.sources[i] - first;
+      if (place < values.size()) {
+        const at::IValue& value = values[place];
+        if (!is_tensor) {
+          values_[i] = op.gradient_takes[i].of(value);
+        } else if (value.isTensor()) {
+          *tensor = SavedVariable(value.toTensor(), place < differentiable);
+        }
+      }
+      if (is_tensor) ++tensor;
+    }
+  }
+
   variable_list unpack() {
     const std::lock_guard<std::mutex> lock(mutex_);  // against release_variables in another thread
+    const auto self = getptr();
     variable_list tensors;
     tensors.reserve(tensors_.size());
-    for (const SavedVariable& tensor : tensors_) tensors.push_back(tensor.unpack(getptr()));
+    for (const SavedVariable& tensor : tensors_) tensors.push_back(tensor.unpack(self));
     return tensors;
   }
 
@@ -179,6 +195,8 @@ class OpNode final : public Node {
 };
 
 // Nodes are owned by a shared_ptr before torch 2.13, and by an intrusive_ptr since.
+using Owner = decltype(torch::autograd::Edge::function);
+
 template <class Pointer>
 Pointer own(Node* node) {
   if constexpr (std::is_same_v<Pointer, std::shared_ptr<Node>>) {
@@ -218,12 +236,15 @@ class AutogradKernel final : public c10::OperatorKernel {
       const bool needs_grad = requires_grad && tensor.isTensor() && tensor.toTensor().requires_grad();
       is_needed = is_needed.toBool() || needs_grad;
     }
-    const Stack arguments(stack->end() - count, stack->end());
+    const Owner node = requires_grad ? record(last(*stack, count)) : Owner();
+    const Stack arguments(has_tangent ? stack->end() - count : stack->end(), stack->end());
     call_below(op, keys, stack);
-    Stack results(stack->end() - op.schema().returns().size(), stack->end());
-    OpNode* node = requires_grad ? record(arguments, results) : nullptr;
+    const Values results = last(*stack, op.schema().returns().size());
+    for (size_t i = 0; node && i < differentiable.results; ++i) {
+      torch::autograd::set_history(results[i].toTensor(), node);
+    }
     if (has_tangent) set_tangents(arguments, results);
-    if (node) node->save(arguments, results);  // the results with their tangents
+    if (node) static_cast<OpNode&>(*node).save_results(results);  // with their tangents
   }
 
  private:
@@ -232,20 +253,20 @@ class AutogradKernel final : public c10::OperatorKernel {
     op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
   }
 
-  // The results own the node.
-  OpNode* record(const Stack& arguments, const Stack& results) const {
+  Owner record(Values arguments) const {
     torch::autograd::edge_list edges;
+    edges.reserve(derivatives_.op.differentiable.size());
     for (const int i : derivatives_.op.differentiable) {
       edges.push_back(arguments[i].isTensor() ? torch::autograd::impl::gradient_edge(arguments[i].toTensor())
                                               : torch::autograd::Edge());
     }
     auto* node = new OpNode(derivatives_, std::move(edges));
-    const auto owner = own<decltype(torch::autograd::Edge::function)>(node);
-    for (size_t i = 0; i < derivatives_.op.results; ++i) torch::autograd::set_history(results[i].toTensor(), owner);
-    return node;
+    Owner owner = own<Owner>(node);
+    node->save_arguments(arguments);
+    return owner;
   }
 
-  void set_tangents(const Stack& arguments, const Stack& results) const {
+  void set_tangents(Values arguments, Values results) const {
     const DifferentiableOp& op = derivatives_.op;
     const auto primal = [](const at::IValue& value) {
       return value.isTensor() ? at::IValue(value.toTensor()._fw_primal(/*level=*/0)) : value;

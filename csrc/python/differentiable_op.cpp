@@ -66,6 +66,12 @@ at::IValue Parameter::of(const at::IValue& value) const {
   return value;
 }
 
+size_t DifferentiableOp::saved_tensors() const {
+  size_t count = 0;
+  for (size_t i = 0; i < sources.size(); ++i) count += sources[i] >= 0 && gradient_takes[i].kind == Kind::kTensor;
+  return count;
+}
+
 std::vector<Parameter> parameters_of(const c10::OperatorHandle& op) {
   std::vector<Parameter> parameters;
   for (const c10::Argument& argument : op.schema().arguments()) {

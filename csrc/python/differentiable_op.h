@@ -40,6 +40,9 @@ struct DifferentiableOp {
   // Where its arguments come from: ~i is the gradient of result i; other numbers are positions among the op's arguments
   // and, counted on, its results. A dtype comes from a tensor.
   std::vector<int> sources;
+
+  // How many of them are tensors that wait for the gradient: those of the op's arguments and results.
+  size_t saved_tensors() const;
 };
 
 // The ops NAME_forward, whose first result is differentiable, and NAME_backward, which is its gradient function. Both
