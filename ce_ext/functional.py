@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from ce_ext import autograd
 from ce_ext.binary_loss import binary_loss
-from ce_ext.options import BinaryLossOptions, LogSoftmaxOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext.options import BinaryLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
 from ce_ext.softmax_loss import plain_cross_entropy, softmax_loss
 
@@ -79,14 +79,15 @@ def cross_entropy(
         >>> logits = torch.randn(3, 5, requires_grad=True)
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
-    arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
     if has_torch_function_variadic(input, target, weight):
+        arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
         return handle_torch_function(cross_entropy, arguments[:3], *arguments, **options)
-    if isinstance(target, Tensor) and target.is_floating_point():
-        return softmax_loss(*arguments, probabilities=True, **options)
-    if not options:
-        return plain_cross_entropy(*arguments)
-    return softmax_loss(*arguments, **options)
+    probabilities = isinstance(target, Tensor) and target.is_floating_point()
+    if not options and not probabilities:
+        return plain_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+    return softmax_loss(
+        input, target, weight, ignore_index, reduction, label_smoothing, probabilities=probabilities, **options
+    )
 
 
 def softmax_focal_loss(
@@ -153,6 +154,9 @@ def nll_loss(
         >>> log_probs = ce_ext.functional.log_softmax(logits, dim=1)
         >>> ce_ext.functional.nll_loss(log_probs, torch.tensor([1, 0, 4])).backward()
     """
+    is_plain = denominator is None and on_empty == "nan" and sample_weight is None and out_dtype is None
+    if is_plain and not has_torch_function_variadic(input, target, weight):
+        return plain_cross_entropy(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True)
     options: Any = {
         "denominator": denominator,
         "on_empty": on_empty,
@@ -224,7 +228,7 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
         if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
-    return autograd.log_softmax(input, LogSoftmaxOptions(dim % dims, dtype))
+    return autograd.log_softmax(input, (dim % dims, dtype))  # LogSoftmaxOptions, which take a while to make
 
 
 def binary_cross_entropy(

@@ -9,8 +9,11 @@ from ce_ext import autograd, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
-# All that the op takes after label smoothing, as it is where no option is given.
-_NO_OPTIONS = CrossEntropyOptions(reduction=0, ignore_index=0, keep_stats=False)[3:]
+# All that the op takes after label smoothing, as it is where no option is given: for logits, and for log-probabilities.
+_NO_OPTIONS = tuple(
+    CrossEntropyOptions(reduction=0, ignore_index=0, input_is_log_prob=is_log_prob, keep_stats=False)[3:]
+    for is_log_prob in (False, True)
+)
 
 
 class SoftmaxStats(NamedTuple):
@@ -32,11 +35,18 @@ class SoftmaxStats(NamedTuple):
 
 
 def plain_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, label_smoothing: float
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    input_is_log_prob: bool = False,
 ) -> Tensor:
     """`softmax_loss` without options, for which a small problem has no time."""
-    how = _check(input, target, weight, reduction)
-    return autograd.cross_entropy(input, target, weight, None, (how, ignore_index, label_smoothing, *_NO_OPTIONS))
+    how = _check(input, target, weight, reduction, input_is_log_prob)
+    options = (how, ignore_index, label_smoothing, *_NO_OPTIONS[input_is_log_prob])
+    return autograd.cross_entropy(input, target, weight, None, options)
 
 
 def softmax_loss(
@@ -62,9 +72,7 @@ def softmax_loss(
     inplace: bool = False,
     loss_scale: float | None = None,
 ) -> Any:
-    how = _check(input, target, weight, reduction)
-    if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
-        raise ValueError("input must have a dimension of classes, but got shape []")
+    how = _check(input, target, weight, reduction, input_is_log_prob)
     if sample_weight is not None and sample_weight.requires_grad:
         raise RuntimeError("sample_weight is not differentiable and must not require grad")
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
@@ -105,7 +113,7 @@ def softmax_loss(
     return (loss, _stats(*report)) if return_stats else loss
 
 
-def _check(input: Any, target: Any, weight: Tensor | None, reduction: str) -> int:
+def _check(input: Any, target: Any, weight: Tensor | None, reduction: str, input_is_log_prob: bool) -> int:
     """The number of the reduction, after the checks that ops cannot make."""
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
@@ -113,7 +121,10 @@ def _check(input: Any, target: Any, weight: Tensor | None, reduction: str) -> in
         raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
     if weight is not None and weight.requires_grad:
         raise RuntimeError("weight is not differentiable and must not require grad")
-    return reductions.number_of(reduction)
+    how = reductions.number_of(reduction)
+    if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
+        raise ValueError("input must have a dimension of classes, but got shape []")
+    return how
 
 
 def _check_for_probabilities(ignore_index: int, inplace: bool) -> None:
