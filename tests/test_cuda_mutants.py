@@ -207,8 +207,8 @@ MUTANTS = (
     Mutant(
         "all of a target's mass in one sum",
         SOFTMAX,
-        "weight_sum = weight_sum + where(is_max, T(0), weight);\n"
-        "      tie_weight = tie_weight + where(is_max, weight, T(0));",
+        "weight_sum = add_where(!is_max, weight_sum, weight);\n"
+        "      tie_weight = add_where(is_max, tie_weight, weight);",
         "weight_sum = weight_sum + weight;",
         "tests/test_probability_targets.py -k test_soft_confident_rows",
     ),

@@ -23,33 +23,44 @@ CrossEntropy<Lanes<A>> make_loss(const CrossEntropyProblem& p) {
 // The targets and weights of the rows of a chunk. Rows that are ignored, and those that pad the last vector, have no
 // target and weigh nothing.
 template <class A>
-struct ChunkTargets {
+class ChunkTargets {
+ public:
   int64_t padded_rows;
   int64_t first_bad = -1;  // the first row whose target is neither a class nor ignored
+  bool all_have_one;       // no row is ignored
   int64_t target[kMaxChunkRows];
-  alignas(64) A weight[kMaxChunkRows];         // of the target's class
-  alignas(64) A sample_weight[kMaxChunkRows];  // of the row
+  const A* weight;         // of the target's class
+  const A* sample_weight;  // of the row
 
   ChunkTargets(const CrossEntropyProblem& p, const Chunk& chunk) : padded_rows(Lanes<A>::round_up(chunk.rows)) {
     const int64_t* y = p.target + chunk.first;
     const uint64_t classes = p.classes;
-    int64_t any_bad = 0;
+    const int64_t ignore_index = p.ignore_index;
+    int64_t any_bad = 0, any_without = 0;
     for (int64_t r = 0; r < chunk.rows; ++r) {  // without branches or bools, and so vectorized
-      const int64_t checked = uint64_t(y[r]) < classes ? y[r] : kNoTarget;
-      const int64_t is_bad = uint64_t(y[r]) < classes ? 0 : 1;
-      target[r] = y[r] == p.ignore_index ? kNoTarget : checked;
-      any_bad |= y[r] == p.ignore_index ? 0 : is_bad;
+      const int64_t is_none = uint64_t(y[r]) < classes ? 0 : kNoTarget;  // all bits of it
+      const int64_t is_ignored = y[r] == ignore_index ? kNoTarget : 0;
+      target[r] = y[r] | is_none | is_ignored;
+      any_without |= is_none | is_ignored;
+      any_bad |= is_none & ~is_ignored;
     }
+    all_have_one = !any_without;
     if (any_bad) first_bad = chunk.first + find_bad(p, y);
     std::fill(target + chunk.rows, target + padded_rows, kNoTarget);
-    set(weight, chunk.rows, [](int64_t) { return A(1); });
-    if (p.weight) set(weight, chunk.rows, [&](int64_t r) { return static_cast<const A*>(p.weight)[target[r]]; });
-    set(sample_weight, chunk.rows, [](int64_t) { return A(1); });
+    set(ones_, chunk.rows, [](int64_t) { return A(1); });
+    weight = sample_weight = ones_;
+    if (p.weight) {
+      set(weights_, chunk.rows, [&](int64_t r) { return static_cast<const A*>(p.weight)[target[r]]; });
+      weight = weights_;
+    }
     if (p.sample_weight) {
       const A* row_weight = static_cast<const A*>(p.sample_weight) + chunk.first;
-      set(sample_weight, chunk.rows, [&](int64_t r) { return row_weight[r]; });
+      set(sample_weights_, chunk.rows, [&](int64_t r) { return row_weight[r]; });
+      sample_weight = sample_weights_;
     }
   }
+
+  ChunkTargets(const ChunkTargets&) = delete;
 
  private:
   template <class F>
@@ -63,6 +74,10 @@ struct ChunkTargets {
     while (y[r] == p.ignore_index || uint64_t(y[r]) < uint64_t(p.classes)) ++r;
     return r;
   }
+
+  alignas(64) A ones_[kMaxChunkRows];  // 0 for rows without a target
+  alignas(64) A weights_[kMaxChunkRows];
+  alignas(64) A sample_weights_[kMaxChunkRows];
 };
 
 // out[r] = what row r holds of its target; of rows without one, of any class.

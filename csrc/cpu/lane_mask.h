@@ -27,6 +27,16 @@ struct LaneMask {
     }
   }
 
+  // sum + x in these lanes, sum in the others.
+  Vec add(Vec sum, Vec x) const {
+    if constexpr (std::is_same_v<T, float>) {
+      return _mm512_mask_add_ps(sum, bits, sum, x);
+    } else {
+      return _mm512_mask_add_pd(sum, bits, sum, x);
+    }
+  }
+
+  friend LaneMask operator!(LaneMask mask) { return {static_cast<Bits>(~mask.bits)}; }
   friend bool any(LaneMask mask) { return mask.bits != 0; }
 
  private:
@@ -53,6 +63,9 @@ struct LaneMask {
 
   Vec select(Vec a, Vec b) const { return Vec::blendv(b, a, bits); }
 
+  Vec add(Vec sum, Vec x) const { return sum + (bits & x); }
+
+  friend LaneMask operator!(LaneMask mask) { return {mask.bits ^ (Vec(T(0)) == Vec(T(0)))}; }
   friend bool any(LaneMask mask) { return mask.bits.zero_mask() != (1 << Vec::size()) - 1; }
 };
 

@@ -16,6 +16,7 @@ namespace ce_ext::cpu {
 template <class T>
 struct Lanes {
   using Vec = at::vec::Vectorized<T>;
+  using Int = at::vec::int_same_size_t<T>;
   static constexpr int kSize = Vec::size();
 
   Vec vec;
@@ -61,6 +62,11 @@ struct Lanes {
     }
   }
 
+  // p[index[0]], p[index[1]], ...
+  static Lanes gather(const T* p, const Int* index) {
+    return Lanes(at::vec::gather<sizeof(T)>(p, at::vec::Vectorized<Int>::loadu(index)));
+  }
+
   template <class S>
   void store(S* p, int64_t n = kSize) const {
     if constexpr (std::is_same_v<S, T>) {
@@ -85,6 +91,7 @@ struct Lanes {
   friend LaneMask<T> operator==(Lanes a, Lanes b) { return LaneMask<T>::equal(a.vec, b.vec); }
   friend LaneMask<T> operator<(Lanes a, Lanes b) { return LaneMask<T>::less(a.vec, b.vec); }
   friend Lanes where(LaneMask<T> mask, Lanes a, Lanes b) { return Lanes(mask.select(a.vec, b.vec)); }
+  friend Lanes add_where(LaneMask<T> mask, Lanes sum, Lanes x) { return Lanes(mask.add(sum.vec, x.vec)); }
   // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
   friend Lanes minimum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_max(a.vec, b.vec)); }
@@ -128,22 +135,6 @@ C10_ALWAYS_INLINE void unroll(F f) {
   const auto call = [&]<int... i>(std::integer_sequence<int, i...>)
                         C10_ALWAYS_INLINE_ATTRIBUTE { (f(std::integral_constant<int, i>()), ...); };
   call(std::make_integer_sequence<int, kCount>());
-}
-
-// Transposes the matrix of these rows: a perfect shuffle of them for every bit of an index.
-template <class T, int kBit = 1>
-C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[Lanes<T>::kSize]) {
-  constexpr int kHalf = Lanes<T>::kSize / 2;
-  if constexpr (kBit <= kHalf) {
-    Lanes<T> shuffled[2 * kHalf];
-    unroll<kHalf>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
-      const auto pair = at::vec::interleave2(rows[i].vec, rows[i + kHalf].vec);
-      shuffled[2 * i].vec = pair.first;
-      shuffled[2 * i + 1].vec = pair.second;
-    });
-    unroll<2 * kHalf>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { rows[i] = shuffled[i]; });
-    transpose<T, 2 * kBit>(rows);
-  }
 }
 
 // Asks for memory that will soon be read once, or written: a hint, which may also point past the end.

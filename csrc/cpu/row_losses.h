@@ -47,9 +47,13 @@ void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<Row
   }
 }
 
-// scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included.
+// scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included: whole vectors of rows, as
+// of those.
 template <class S, class Problem, class A>
 void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A* scale) {
+  using V = Lanes<A>;
+  const int64_t padded_rows = V::round_up(chunk.rows);
+  std::fill(scale + chunk.rows, scale + padded_rows, A(0));
   const auto read = [&](const auto* values) { read_rows(values, p.row_dims, p.grad_output_rows, chunk, scale); };
   if (!p.grad_output) {
     std::fill(scale, scale + chunk.rows, A(p.loss_scale));
@@ -61,10 +65,12 @@ void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A*
   if (p.denominator) {
     alignas(64) A denominator[kMaxChunkRows];
     read_rows(static_cast<const A*>(p.denominator), p.row_dims, p.denominator_rows, chunk, denominator);
-    for (int64_t r = 0; r < chunk.rows; ++r) scale[r] /= denominator[r];
+    std::fill(denominator + chunk.rows, denominator + padded_rows, A(1));
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) (V::load(scale + r) / V::load(denominator + r)).store(scale + r);
   }
-  for (int64_t r = 0; r < chunk.rows; ++r) scale[r] = product(sample_weight[r], scale[r]);
-  std::fill(scale + chunk.rows, scale + Lanes<A>::round_up(chunk.rows), A(0));
+  for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+    product(V::load(sample_weight + r), V::load(scale + r)).store(scale + r);
+  }
 }
 
 }  // namespace ce_ext::cpu

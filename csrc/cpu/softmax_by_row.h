@@ -34,29 +34,38 @@ V sum_in_parts(int64_t classes, F term) {
 // SoftmaxSums of every row of a chunk.
 template <class A, Gaps kGaps, bool kEntropy>
 struct ChunkSums {
-  alignas(64) A max[kMaxChunkRows];
-  alignas(64) A ties[kMaxChunkRows];
-  alignas(64) A exp_sum[kMaxChunkRows];
-  alignas(64) A gap_sum[kMaxChunkRows];
-  alignas(64) A weight_sum[kMaxChunkRows];
-  alignas(64) A tie_weight[kMaxChunkRows];
-  alignas(64) A entropy_sum[kMaxChunkRows];
-
   template <class T>
   SoftmaxSums<T, kGaps, kEntropy> get(int64_t r) const {
-    return {read<T>(max + r),        read<T>(ties + r),       read<T>(exp_sum + r),    read<T>(gap_sum + r),
-            read<T>(weight_sum + r), read<T>(tie_weight + r), read<T>(entropy_sum + r)};
+    SoftmaxSums<T, kGaps, kEntropy> row;
+    visit(*this, row, [&](const auto& column, T& value) { value = read<T>(&column[r]); });
+    return row;
   }
   template <class T>
   void set(int64_t r, const SoftmaxSums<T, kGaps, kEntropy>& row) {
-    write(max + r, row.max);
-    write(ties + r, row.ties);
-    write(exp_sum + r, row.exp_sum);
-    write(gap_sum + r, row.gap_sum);
-    write(weight_sum + r, row.weight_sum);
-    write(tie_weight + r, row.tie_weight);
-    write(entropy_sum + r, row.entropy_sum);
+    visit(*this, row, [&](auto& column, const T& value) { write(&column[r], value); });
   }
+
+ private:
+  struct alignas(64) Column {
+    A values[kMaxChunkRows];
+
+    const A& operator[](int64_t r) const { return values[r]; }
+    A& operator[](int64_t r) { return values[r]; }
+  };
+
+  // Calls f(column, value) for those that are in use.
+  template <class Sums, class Row, class F>
+  static void visit(Sums& sums, Row& row, F f) {
+    f(sums.max_, row.max);
+    f(sums.ties_, row.ties);
+    f(sums.exp_sum_, row.exp_sum);
+    if constexpr (kGaps != Gaps::kNone) f(sums.gap_sum_, row.gap_sum);
+    if constexpr (kGaps != Gaps::kNone) f(sums.weight_sum_, row.weight_sum);
+    if constexpr (kGaps == Gaps::kSumAndWeights) f(sums.tie_weight_, row.tie_weight);
+    if constexpr (kEntropy) f(sums.entropy_sum_, row.entropy_sum);
+  }
+
+  Column max_, ties_, exp_sum_, gap_sum_, weight_sum_, tie_weight_, entropy_sum_;
 };
 
 // What the classes of a chunk's rows weigh: after load(begin, n), weights(c, r) is what class begin + c < begin + n
@@ -90,7 +99,9 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
                   const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
   const RowsAhead<const S> next(matrix, chunk.first + chunk.rows);
-  for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
+  if (classes == 0) {
+    for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
+  }
   if (wanted.argmax) std::fill(wanted.argmax, wanted.argmax + chunk.rows, 0);
   if (wanted.target) std::fill(wanted.z_target, wanted.z_target + V::round_up(chunk.rows), A(0));
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
@@ -100,7 +111,7 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
     if constexpr (kLogitsChange) tile.apply(logits, n);
     if constexpr (kGaps != Gaps::kNone) weights.load(begin, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
-      auto row = sums.template get<V>(r);
+      auto row = begin > 0 ? sums.template get<V>(r) : SoftmaxSums<V, kGaps, kEntropy>();
       const V max_before = row.max;
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
@@ -135,8 +146,8 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
 template <class A, class S, class Gradients>
 void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk,
-                    int64_t classes, const int64_t* target, const A* grad_target, WeightsByRow<A> weights,
-                    const Gradients& gradients) {
+                    int64_t classes, const int64_t* target, bool all_have_target, const A* grad_target,
+                    WeightsByRow<A> weights, const Gradients& gradients) {
   using V = Lanes<A>;
   const RowsAhead<const S> next(logits, chunk.first + chunk.rows);
   const RowsAhead<S> results(grad, chunk.first);
@@ -152,11 +163,15 @@ void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S
         results.prefetch(r, begin + c);
       }
     }
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      if (target[r] == kNoTarget) {
-        for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
-      } else if (target[r] >= begin && target[r] < begin + n) {
-        tile[target[r] - begin][r] = grad_target[r];
+    if (n == classes && all_have_target) {
+      for (int64_t r = 0; r < chunk.rows; ++r) tile[target[r]][r] = grad_target[r];
+    } else {
+      for (int64_t r = 0; r < chunk.rows; ++r) {
+        if (target[r] == kNoTarget) {
+          for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
+        } else if (target[r] >= begin && target[r] < begin + n) {
+          tile[target[r] - begin][r] = grad_target[r];
+        }
       }
     }
     tile.store(grad, chunk, begin, n);

@@ -6,6 +6,7 @@
 
 #include "cpu/chunks.h"
 #include "cpu/lanes.h"
+#include "cpu/transpose.h"
 
 namespace ce_ext::cpu {
 
@@ -64,7 +65,7 @@ class Tile {
       if (row_stride == 1) {
         for (int64_t c = 0; c < classes; ++c) copy_run(cell + c * pitch_, 1, p + c * m.class_stride, 1, n);
       } else if (m.class_stride == 1) {
-        load_transposed(cell, p, row_stride, n, classes);
+        load_transposed(cell, pitch_, p, row_stride, n, classes);
       } else {
         for (int64_t r = 0; r < n; ++r) copy_run(cell + r, pitch_, p + r * row_stride, m.class_stride, classes);
       }
@@ -80,16 +81,19 @@ class Tile {
     for (A* p = values_; p < (*this)[classes]; p += V::kSize) f(V::load(p)).store(p);
   }
 
-  // out[r] = what row r holds of class[r], if that is among the classes in the tile.
+  // out[r] = what row r holds of class[r], if that is among the classes in the tile. Takes whole vectors of rows.
   void pick(const int64_t* row_class, int64_t rows, A* out) const {
-    const A* cells = values_;
     const int64_t pitch = pitch_, first_class = first_class_;
     const uint64_t classes = classes_;
-    for (int64_t r = 0; r < rows; ++r) {
+    alignas(64) typename V::Int cell[kMaxChunkRows];
+    alignas(64) A is_here[kMaxChunkRows];
+    for (int64_t r = 0; r < V::round_up(rows); ++r) {
       const uint64_t c = row_class[r] - first_class;
-      const bool is_here = c < classes;
-      const A value = cells[(is_here ? c : 0) * pitch + r];
-      out[r] = is_here ? value : out[r];
+      cell[r] = static_cast<typename V::Int>((c < classes ? c : 0) * pitch + r);
+      is_here[r] = c < classes ? A(1) : A(0);
+    }
+    for (int64_t r = 0; r < rows; r += V::kSize) {
+      where(V::load(is_here + r) == V(A(1)), V::gather(values_, cell + r), V::load(out + r)).store(out + r);
     }
   }
 
@@ -101,7 +105,7 @@ class Tile {
       if (row_stride == 1) {
         for (int64_t c = 0; c < classes; ++c) copy_run(p + c * m.class_stride, 1, cell + c * pitch_, 1, n);
       } else if (m.class_stride == 1) {
-        store_transposed(p, row_stride, cell, n, classes);
+        store_transposed(p, row_stride, cell, pitch_, n, classes);
       } else {
         for (int64_t r = 0; r < n; ++r) copy_run(p + r * row_stride, m.class_stride, cell + r, pitch_, classes);
       }
@@ -115,58 +119,6 @@ class Tile {
     for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
       S* p = m.row(row) + first_class * m.class_stride;
       f(values_ + (row - chunk.first), p, run_stride(m.dims, m.rows), n);
-    });
-  }
-
-  // From and to rows of contiguous classes, in square blocks that are transposed in registers. Whole vectors are read
-  // wherever the run has room for them. They are written where rows follow each other without a gap: what is too much
-  // of one is overwritten by the block that it belongs to.
-  template <class S>
-  void load_transposed(A* cell, const S* p, int64_t row_stride, int64_t rows, int64_t classes) {
-    const S* end = p + (rows - 1) * row_stride + classes;
-    for (int64_t r = 0; r < rows; r += V::kSize) {
-      for (int64_t c = 0; c < classes; c += V::kSize) {
-        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
-        const S* x = p + r * row_stride + c;
-        const bool is_whole = m == V::kSize && x + (m - 1) * row_stride + V::kSize <= end;
-        const auto load = is_whole ? load_block<true, S> : load_block<false, S>;
-        load(cell + c * pitch_ + r, pitch_, x, row_stride, m, n);
-      }
-    }
-  }
-  template <class S>
-  void store_transposed(S* p, int64_t row_stride, const A* cell, int64_t rows, int64_t classes) {
-    const S* end = p + (rows - 1) * row_stride + classes;
-    for (int64_t r = 0; r < rows; r += V::kSize) {
-      for (int64_t c = (classes - 1) / V::kSize * V::kSize; c >= 0; c -= V::kSize) {
-        const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
-        S* x = p + r * row_stride + c;
-        const bool has_room = row_stride == classes && x + (m - 1) * row_stride + V::kSize <= end;
-        const bool is_whole = m == V::kSize && (n == V::kSize || has_room);
-        const auto store = is_whole ? store_block<true, S> : store_block<false, S>;
-        store(x, row_stride, cell + c * pitch_ + r, pitch_, m, n);
-      }
-    }
-  }
-
-  template <bool kWhole, class S>
-  static void load_block(A* to, int64_t pitch, const S* x, int64_t row_stride, int64_t rows, int64_t classes) {
-    V block[V::kSize];
-    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
-      block[i] = kWhole ? V::load(x + i * row_stride)
-                        : V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
-    });
-    transpose(block);
-    unroll<V::kSize>([&](auto i)
-                         C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
-  }
-  template <bool kWhole, class S>
-  static void store_block(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
-    V block[V::kSize];
-    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * pitch); });
-    transpose(block);
-    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
-      if (kWhole || i < rows) block[i].store(x + i * row_stride, kWhole ? V::kSize : classes);
     });
   }
 

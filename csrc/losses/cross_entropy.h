@@ -76,7 +76,9 @@ HOST_DEVICE T nll_gradient(T weight_target, T scale) {
 
 template <class T>
 struct CrossEntropy {
+  bool is_smoothed;
   bool is_focal;
+  bool has_z_loss;
   T confidence;  // 1 - s
   T smoothing;   // s / C
   T weight_sum;  // sum of w_j over the classes
@@ -87,7 +89,9 @@ struct CrossEntropy {
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
   HOST_DEVICE CrossEntropy(const CrossEntropyOptions& options, int64_t classes, Scalar weight_sum_)
-      : is_focal(options.gamma > 0),
+      : is_smoothed(options.label_smoothing > 0),
+        is_focal(options.gamma > 0),
+        has_z_loss(options.z_loss != 0),
         confidence(Scalar(1 - options.label_smoothing)),
         smoothing(options.label_smoothing > 0 ? Scalar(options.label_smoothing / double(classes)) : Scalar(0)),
         weight_sum(weight_sum_),
@@ -97,14 +101,16 @@ struct CrossEntropy {
 
   // `gap_sum` is sum_j w_j (max - z_j); without label smoothing it is 0.
   HOST_DEVICE SavedRow<T> save(const RowStats<T>& stats, T gap_sum) const {
-    return {stats, gap_sum + product(weight_sum, stats.log_sum)};
+    return {stats, is_smoothed ? gap_sum + product(weight_sum, stats.log_sum) : T(0)};
   }
 
   HOST_DEVICE T loss(const SavedRow<T>& row, T z_target, T weight_target) const {
     const T nll = negative_log_likelihood(row.stats, z_target);
-    const T lse = log_sum_exp(row.stats);
     const T base = this->base(row, nll, weight_target);
-    return (is_focal ? product(focus(nll), base) : base) + product(z_loss, lse * lse);
+    const T loss = is_focal ? product(focus(nll), base) : base;
+    if (!has_z_loss) return loss;
+    const T lse = log_sum_exp(row.stats);
+    return loss + product(z_loss, lse * lse);
   }
 
   // The gradient of `scale * loss`.
@@ -122,13 +128,15 @@ struct CrossEntropy {
       factor = scale * f;
     }
     const T each = factor * smoothing;
-    const T soft = each * weight_sum + scale * product(T(2) * z_loss, log_sum_exp(row.stats));
+    T soft = each * weight_sum;
+    if (has_z_loss) soft = soft + scale * product(T(2) * z_loss, log_sum_exp(row.stats));
     return {row.stats, scale * hard, soft, each, each * weight_target, logits};
   }
 
  private:
   HOST_DEVICE T base(const SavedRow<T>& row, T nll, T weight_target) const {
-    return product(confidence * weight_target, nll) + product(smoothing, row.spread);
+    const T hard = product(confidence * weight_target, nll);
+    return is_smoothed ? hard + product(smoothing, row.spread) : hard;
   }
 
   // (1 - p)^gamma for p = e^-nll

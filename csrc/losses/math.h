@@ -38,6 +38,9 @@ HOST_DEVICE double abs(double x) { return ::fabs(x); }
 
 HOST_DEVICE float where(bool condition, float a, float b) { return condition ? a : b; }
 HOST_DEVICE double where(bool condition, double a, double b) { return condition ? a : b; }
+// x added to a sum if the condition holds.
+HOST_DEVICE float add_where(bool condition, float sum, float x) { return condition ? sum + x : sum; }
+HOST_DEVICE double add_where(bool condition, double sum, double x) { return condition ? sum + x : sum; }
 HOST_DEVICE bool any(bool condition) { return condition; }  // for lanes: of any of them
 
 // One policy for infinities, the same in every loss: what has no weight adds nothing, 0 * inf = 0 ...

@@ -84,16 +84,16 @@ struct SoftmaxSums {
   HOST_DEVICE void add_below(T x) {
     const auto is_max = x == max;
     const T e = exp(x - pivot());  // NaN for an infinite maximum, which makes the row NaN
-    exp_sum = exp_sum + where(is_max, T(0), e);
-    ties = ties + where(is_max, e, T(0));
+    exp_sum = add_where(!is_max, exp_sum, e);
+    ties = add_where(is_max, ties, e);
     if constexpr (kEntropy) entropy_sum = entropy_sum + product(e, pivot() - x);
   }
   HOST_DEVICE void add_gap(T x, T weight) {
     gap_sum = gap_sum + product(weight, pivot() - x);
     if constexpr (kGaps == Gaps::kSumAndWeights) {
       const auto is_max = x == max;
-      weight_sum = weight_sum + where(is_max, T(0), weight);
-      tie_weight = tie_weight + where(is_max, weight, T(0));
+      weight_sum = add_where(!is_max, weight_sum, weight);
+      tie_weight = add_where(is_max, tie_weight, weight);
     } else {
       weight_sum = weight_sum + weight;
     }
