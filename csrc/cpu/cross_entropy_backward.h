@@ -76,8 +76,8 @@ class CrossEntropyBackwardRows {
     if (plan_.classes_as_lanes) {
       write_by_class(chunk, targets, target_values, gradients);
     } else {
-      write_gradient(tile, matrix_, grad_, chunk, p_.classes, targets.target, targets.all_have_one,
-                     target_values, WeightsByRow<A>(class_weight()), gradients);
+      write_gradient(tile, matrix_, grad_, chunk, p_.classes, targets.target, targets.all_have_one, target_values,
+                     WeightsByRow<A>(class_weight()), gradients);
     }
   }
 

@@ -37,8 +37,9 @@ class ChunkTargets {
     const uint64_t classes = p.classes;
     const int64_t ignore_index = p.ignore_index;
     int64_t any_bad = 0, any_without = 0;
-    for (int64_t r = 0; r < chunk.rows; ++r) {  // without branches or bools, and so vectorized
-      const int64_t is_none = uint64_t(y[r]) < classes ? 0 : kNoTarget;  // all bits of it
+    // Without branches or bools, and so vectorized.
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      const int64_t is_none = uint64_t(y[r]) < classes ? 0 : kNoTarget;  // all of its bits
       const int64_t is_ignored = y[r] == ignore_index ? kNoTarget : 0;
       target[r] = y[r] | is_none | is_ignored;
       any_without |= is_none | is_ignored;

@@ -47,8 +47,8 @@ void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<Row
   }
 }
 
-// scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included: whole vectors of rows, as
-// of those.
+// scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included: whole vectors of rows,
+// as of those.
 template <class S, class Problem, class A>
 void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A* scale) {
   using V = Lanes<A>;

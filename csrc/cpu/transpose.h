@@ -7,9 +7,9 @@
 
 namespace ce_ext::cpu {
 
-// Transposes the matrix whose rows are these vectors, as many as a power of two: a perfect shuffle of them for every bit
-// of their number. The result is as many vectors, in which columns lie one after another. (What columns need that the
-// caller makes no use of, compilers leave out.)
+// Transposes the matrix whose rows are these vectors, as many as a power of two: a perfect shuffle of them for every
+// bit of their number. The result is as many vectors, in which columns lie one after another. (What columns need that
+// the caller makes no use of, compilers leave out.)
 template <class T, size_t kRows, size_t kBit = 1>
 C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[kRows]) {
   constexpr int kHalf = kRows / 2;
