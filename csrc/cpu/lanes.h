@@ -5,6 +5,7 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -143,6 +144,41 @@ C10_ALWAYS_INLINE void transpose(Lanes<T> (&rows)[Lanes<T>::kSize]) {
     });
     unroll<2 * kHalf>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { rows[i] = shuffled[i]; });
     transpose<T, 2 * kBit>(rows);
+  }
+}
+
+// to[c * to_stride + r] = from[r * from_stride + c] for a block of whole vectors, converted.
+template <class A, class To, class From>
+void transpose_block(To* to, int64_t to_stride, const From* from, int64_t from_stride) {
+  using V = Lanes<A>;
+  V block[V::kSize];
+  unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * from_stride); });
+  transpose(block);
+  unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * to_stride); });
+}
+
+// The same for any block.
+template <class To, class From>
+void copy_transposed(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t rows, int64_t columns) {
+  using A = std::conditional_t<kIsHalf<To>, From, To>;
+  using V = Lanes<A>;
+  constexpr bool kHasLanes = std::is_floating_point_v<A> && (std::is_same_v<A, From> || kIsHalf<From>);
+  if constexpr (kHasLanes) {
+    if (rows >= V::kSize && columns >= V::kSize) {
+      // All of them whole: the last overlap those before.
+      for (int64_t r = 0; r < rows; r += V::kSize) {
+        for (int64_t c = 0; c < columns; c += V::kSize) {
+          const int64_t row = std::min(r, rows - V::kSize), column = std::min(c, columns - V::kSize);
+          transpose_block<A>(to + column * to_stride + row, to_stride, from + row * from_stride + column, from_stride);
+        }
+      }
+      return;
+    }
+  }
+  if (rows < columns) {
+    for (int64_t r = 0; r < rows; ++r) copy_run(to + r, to_stride, from + r * from_stride, 1, columns);
+  } else {
+    for (int64_t c = 0; c < columns; ++c) copy_run(to + c * to_stride, 1, from + c, from_stride, rows);
   }
 }
 

@@ -129,8 +129,8 @@ class Tile {
         const int64_t m = std::min<int64_t>(V::kSize, rows - r), n = std::min<int64_t>(V::kSize, classes - c);
         const S* x = p + r * row_stride + c;
         const bool is_whole = m == V::kSize && x + (m - 1) * row_stride + V::kSize <= end;
-        const auto load = is_whole ? load_block<true, S> : load_block<false, S>;
-        load(cell + c * pitch_ + r, pitch_, x, row_stride, m, n);
+        A* to = cell + c * pitch_ + r;
+        is_whole ? transpose_block<A>(to, pitch_, x, row_stride) : load_part(to, pitch_, x, row_stride, m, n);
       }
     }
   }
@@ -143,30 +143,28 @@ class Tile {
         S* x = p + r * row_stride + c;
         const bool has_room = row_stride == classes && x + (m - 1) * row_stride + V::kSize <= end;
         const bool is_whole = m == V::kSize && (n == V::kSize || has_room);
-        const auto store = is_whole ? store_block<true, S> : store_block<false, S>;
-        store(x, row_stride, cell + c * pitch_ + r, pitch_, m, n);
+        const A* from = cell + c * pitch_ + r;
+        is_whole ? transpose_block<A>(x, row_stride, from, pitch_) : store_part(x, row_stride, from, pitch_, m, n);
       }
     }
   }
 
-  template <bool kWhole, class S>
-  static void load_block(A* to, int64_t pitch, const S* x, int64_t row_stride, int64_t rows, int64_t classes) {
+  template <class S>
+  static void load_part(A* to, int64_t pitch, const S* x, int64_t row_stride, int64_t rows, int64_t classes) {
     V block[V::kSize];
     unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
-      block[i] = kWhole ? V::load(x + i * row_stride)
-                        : V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
+      block[i] = V::load(x + std::min<int64_t>(i, rows - 1) * row_stride, classes, A(0));
     });
     transpose(block);
-    unroll<V::kSize>([&](auto i)
-                         C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, kWhole ? V::kSize : rows); });
+    unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * pitch, rows); });
   }
-  template <bool kWhole, class S>
-  static void store_block(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
+  template <class S>
+  static void store_part(S* x, int64_t row_stride, const A* from, int64_t pitch, int64_t rows, int64_t classes) {
     V block[V::kSize];
     unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * pitch); });
     transpose(block);
     unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE {
-      if (kWhole || i < rows) block[i].store(x + i * row_stride, kWhole ? V::kSize : classes);
+      if (i < rows) block[i].store(x + i * row_stride, classes);
     });
   }
 
