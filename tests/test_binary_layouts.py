@@ -44,6 +44,50 @@ def test_layout(
             assert actual[0].stride() == torch.empty_like(input).stride()
 
 
+# Large enough for the CPU to work on blocks of two dimensions where tensors disagree about which of them is the inner
+# one. Neither is a multiple of a block, and some are shorter than a vector.
+LARGE = [
+    ("transposed", (300, 251)),
+    ("channels_last", (2, 19, 61, 67)),
+    ("channels_last", (2, 3, 150, 151)),
+    ("everything reversed", (131, 2, 3, 517)),
+]
+
+
+@ALL_BINARY_LOSSES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("who", ["input", "target", "both"])
+@pytest.mark.parametrize(("name", "shape"), LARGE)
+def test_large_tensors_that_lie_differently(
+    loss: Loss, name: str, shape: tuple[int, ...], who: str, dtype: torch.dtype, device: str
+) -> None:
+    """Next to operands that are contiguous: results are those of contiguous tensors."""
+    lay_out = LAYOUTS_BY_DIM[len(shape)][name]
+    values, target = loss.make_inputs(shape, dtype, device)
+    weight, grad_output = torch.rand(shape, device=device).to(dtype), torch.randn(shape, device=device).to(dtype)
+    hits = target.gt(0.5)
+    input, laid_target = (lay_out(x) if who in (of, "both") else x for x, of in ((values, "input"), (target, "target")))
+    for options in ({}, {"weight": weight}):
+        function = partial(loss.function, reduction="none", **options)
+        actual = loss_and_gradients(function, input, laid_target, grad_output=grad_output)
+        expected = loss_and_gradients(function, values, target, grad_output=grad_output)
+        torch.testing.assert_close(actual, expected)
+        mean = partial(loss.function, **options)
+        torch.testing.assert_close(mean(input, hits), mean(input, hits.to(dtype)))
+        torch.testing.assert_close(mean(input, laid_target), mean(values, target))
+
+
+@ALL_BINARY_LOSSES
+def test_gradient_of_sample_weights_of_large_tensors(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((2, 19, 61, 67), torch.float64, device)
+    weight = torch.rand(2, 1, 1, 1, dtype=torch.float64, device=device, requires_grad=True)
+    grads = [
+        torch.autograd.grad(loss.function(x, target, weight=weight), weight)
+        for x in (input, input.contiguous(memory_format=torch.channels_last))
+    ]
+    torch.testing.assert_close(*grads)
+
+
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dim", [2, 4])
 def test_upstream_gradient_of_any_strides(loss: Loss, dim: int, device: str) -> None:

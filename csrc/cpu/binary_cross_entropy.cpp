@@ -20,11 +20,11 @@ namespace {
 // terms are alike.
 constexpr int64_t kElementsPerSum = 256;
 
+constexpr int64_t kTilesPerChunk = kChunkElements / kElementsPerTile;
+
 template <class F>
-void for_each_tile(const Chunk& chunk, F f) {
-  for (int64_t first = chunk.first, end = first + chunk.rows; first < end; first += kElementsPerTile) {
-    f(first, std::min(kElementsPerTile, end - first));
-  }
+void for_each_tile(const Tiling& tiling, const Chunk& chunk, F f) {
+  for (int64_t i = chunk.first, end = chunk.first + chunk.rows; i < end; ++i) f(tiling[i]);
 }
 
 // Both return whether all targets, and all probabilities, are such.
@@ -33,7 +33,8 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
   using A = opmath_t<S>;
   using V = Lanes<A>;
   const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
-  const Chunks chunks(p.elements, p.groups, kChunkElements);
+  const Tiling tiling = tiling_of(p, p.groups, p.loss_strides, p.loss_strides);
+  const Chunks chunks(tiling.count, p.groups, kTilesPerChunk, kElementsPerTile);
   std::vector<RowTotals> totals(chunks.count);
   std::atomic<bool> all_good = true;
   const auto run = [&](auto* losses) {
@@ -41,10 +42,10 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
     chunks.parallel([&](int64_t index, const Chunk& chunk) {
       Elements<S, kPlain> elements(p, factors);
       OutputTile<A, std::remove_pointer_t<decltype(losses)>> output;
-      for_each_tile(chunk, [&](int64_t first, int64_t n) {
-        bool is_good = elements.load(first, n);
+      for_each_tile(tiling, chunk, [&](const TileElements& tile) {
+        bool is_good = elements.load(tile);
         const bool is_none = p.reduction == Reduction::kNone;
-        A* out = is_none ? output.open(losses, p.dims, p.loss_strides, first) : nullptr;
+        A* out = is_none ? output.open(losses, p.loss_strides, tile) : nullptr;
         V sum, count, bad;
         const auto add = [&](int64_t i, int64_t m, V& part) {
           const Element<V> e = elements.get(i, m);
@@ -56,16 +57,16 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
             bad = bad + elements.unless_ignored(e, where(is_probability(e.x), V(A(0)), V(A(1))));
           }
         };
-        for (int64_t begin = 0; begin < n; begin += kElementsPerSum) {
+        for (int64_t begin = 0; begin < tile.n; begin += kElementsPerSum) {
           V part;
-          for_each_vector<V>(std::min(kElementsPerSum, n - begin),
+          for_each_vector<V>(std::min(kElementsPerSum, tile.n - begin),
                              [&](int64_t i, int64_t m) { add(begin + i, m, part); });
           sum = sum + part;
         }
-        totals[index].merge({double(sum.sum()), kPlain ? double(n) : double(count.sum())});
+        totals[index].merge({double(sum.sum()), kPlain ? double(tile.n) : double(count.sum())});
         is_good = is_good && bad.sum() == A(0);
         if (!is_good) all_good = false;
-        if (is_none) output.store(losses, p.dims, p.loss_strides, first, n);
+        if (is_none) output.store(losses, p.loss_strides, tile);
       });
     });
   };
@@ -84,26 +85,27 @@ bool backward(const BinaryCrossEntropyBackward& p, const Factors<S>& factors) {
     auto* grad_input = static_cast<S*>(p.grad_input);
     if (grad_input) advise_huge_pages(grad_input, p.elements * sizeof(*grad_input));
     if (grad_target) advise_huge_pages(grad_target, p.elements * sizeof(*grad_target));
-    Chunks(p.elements, 1, kChunkElements).parallel([&](int64_t, const Chunk& chunk) {
+    const Tiling tiling = tiling_of(p, 1, p.grad_input_strides, p.grad_target_strides);
+    Chunks(tiling.count, 1, kTilesPerChunk, kElementsPerTile).parallel([&](int64_t, const Chunk& chunk) {
       Elements<S, kPlain> elements(p, factors);
       OutputTile<A, S> input_tile;
       OutputTile<A, std::remove_pointer_t<decltype(grad_target)>> target_tile;
       // Writes a tile of a gradient, factor times derivative(element).
-      const auto write = [&](auto* memory, auto& tile, const RowStrides& strides, int64_t first, int64_t n,
+      const auto write = [&](auto* memory, auto& result, const RowStrides& strides, const TileElements& tile,
                              auto derivative) {
         if (!memory) return;
-        A* out = tile.open(memory, p.dims, strides, first);
-        for_each_vector<V>(n, [&](int64_t i, int64_t m) {
+        A* out = result.open(memory, strides, tile);
+        for_each_vector<V>(tile.n, [&](int64_t i, int64_t m) {
           const Element<V> e = elements.get(i, m);
           elements.unless_ignored(e, product(e.factor, derivative(e))).store(out + i, m);
         });
-        tile.store(memory, p.dims, strides, first, n);
+        result.store(memory, strides, tile);
       };
-      for_each_tile(chunk, [&](int64_t first, int64_t n) {
-        if (!elements.load(first, n)) all_good = false;
-        write(grad_input, input_tile, p.grad_input_strides, first, n,
+      for_each_tile(tiling, chunk, [&](const TileElements& tile) {
+        if (!elements.load(tile)) all_good = false;
+        write(grad_input, input_tile, p.grad_input_strides, tile,
               [&](const Element<V>& e) { return loss.in_input(e.x, e.target); });
-        write(grad_target, target_tile, p.grad_target_strides, first, n,
+        write(grad_target, target_tile, p.grad_target_strides, tile,
               [&](const Element<V>& e) { return loss.in_target(e.x, e.target); });
       });
     });

@@ -40,14 +40,14 @@ class Factors {
   A constant() const { return constant_; }
 
   // Those of a tile. `spare` is for one operand at a time.
-  void load(int64_t first, int64_t n, A* factors, InputTile<A>& spare) const {
-    std::fill(factors, factors + n, constant_);
+  void load(const TileElements& tile, A* factors, InputTile<A>& spare) const {
+    std::fill_n(factors, tile.n, constant_);
     if (is_constant_) return;
     for (const Operand* operand : {&p_.weight, &p_.grad_output, &p_.divisor}) {
       if (operand->is_one_number(p_.dims)) continue;
-      const A* numbers = spare.template load<S>(*operand, p_.dims, first, n);
+      const A* numbers = spare.template load<S>(*operand, tile);
       const bool is_divisor = operand == &p_.divisor;
-      for_each_vector<V>(n, [&](int64_t i, int64_t m) {
+      for_each_vector<V>(tile.n, [&](int64_t i, int64_t m) {
         const V factor = V::load(factors + i, m, A(0)), number = V::load(numbers + i, m, A(1));
         (is_divisor ? factor / number : product(number, factor)).store(factors + i, m);
       });
@@ -67,11 +67,11 @@ class ClassTargets {
   explicit ClassTargets(const BinaryCrossEntropyProblem& p) : p_(p) {}
 
   // Whether all of them are classes, background or ignored.
-  bool load(int64_t first, int64_t n, A ignored, A* targets) {
-    const int64_t* classes = tile_.template load<S>(p_.target, p_.dims, first, n);
-    const int64_t stride = p_.class_numbers.strides[p_.dims.ndim - 1];
+  bool load(const TileElements& tile, A ignored, A* targets) {
+    const int64_t* classes = tile_.template load<S>(p_.target, tile);
+    const int64_t stride = tile.stride(p_.class_numbers);
     bool all_good = true;
-    for_each_run(p_.dims, p_.class_numbers, first, n, [&](int64_t number, int64_t count) {
+    tile.for_each_run(p_.class_numbers, [&](int64_t number, int64_t count) {
       for (const int64_t* end = classes + count; classes < end; ++classes, number += stride) {
         const bool is_ignored = p_.has_ignored && *classes == p_.ignore_index;
         const bool is_good = is_ignored || (*classes >= 0 && *classes <= p_.classes);
@@ -116,19 +116,19 @@ class Elements {
   }
 
   // The next tile. Whether all of its targets are such.
-  bool load(int64_t first, int64_t n) {
-    inputs_ = input_.template load<S>(p_.input, p_.dims, first, n);
+  bool load(const TileElements& tile) {
+    inputs_ = input_.template load<S>(p_.input, tile);
     bool all_good = true;
     if (!kPlain && p_.target_is_class) {
       targets_ = target_.values();
-      all_good = class_targets_.load(first, n, ignored_, target_.values());
+      all_good = class_targets_.load(tile, ignored_, target_.values());
     } else {
-      targets_ = target_.template load<S>(p_.target, p_.dims, first, n);
+      targets_ = target_.template load<S>(p_.target, tile);
     }
     if (kPlain) return all_good;
-    factors_.load(first, n, factor_.values(), spare_);
-    if (p_.pos_weight.data) pos_weights_ = pos_weight_.template load<S>(p_.pos_weight, p_.dims, first, n);
-    if (p_.class_alpha.data) alphas_ = alpha_.template load<S>(p_.class_alpha, p_.dims, first, n);
+    factors_.load(tile, factor_.values(), spare_);
+    if (p_.pos_weight.data) pos_weights_ = pos_weight_.template load<S>(p_.pos_weight, tile);
+    if (p_.class_alpha.data) alphas_ = alpha_.template load<S>(p_.class_alpha, tile);
     return all_good;
   }
 
@@ -158,6 +158,14 @@ class Elements {
   A ignored_;
   A pos_weight_of_all_ = 1;
 };
+
+// In the order of the input's memory but for what lies otherwise, be it one of these results.
+inline Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, const RowStrides& result1,
+                        const RowStrides& result2) {
+  return Tiling(p.dims, p.elements, groups,
+                {&p.input.strides, &p.target.strides, &p.weight.strides, &p.pos_weight.strides, &p.class_alpha.strides,
+                 &p.grad_output.strides, &result1, &result2});
+}
 
 template <class S, class F>
 void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, F f) {

@@ -1,7 +1,8 @@
-// Matrices transposed on their way between memory and a tile, whose rows become columns: blocks of them in registers.
+// Matrices transposed on their way between memory and the cache: blocks of them in registers.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "cpu/lanes.h"
 
@@ -89,9 +90,10 @@ void store_dense_block(S* to, const A* from, int64_t pitch) {
   unroll<kColumns>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * V::kSize); });
 }
 
-// As many rows as a vector has lanes, and whole vectors of them, of which the first kColumns count.
-template <int kColumns, class A, class S>
-void load_block(A* to, int64_t pitch, const S* from, int64_t row_stride) {
+// As many rows as a vector has lanes, and whole vectors of them, of which the first kColumns count: kept of those that
+// are read, or given for those that are written.
+template <int kColumns, class A, class To, class From>
+void load_block(To* to, int64_t pitch, const From* from, int64_t row_stride) {
   using V = Lanes<A>;
   V block[V::kSize];
   unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * row_stride); });
@@ -142,7 +144,7 @@ void load_transposed(A* to, int64_t pitch, const S* from, int64_t row_stride, in
     for (int64_t c = 0; c < columns; c += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, columns - c);
       if (m == V::kSize && from + c + (m - 1) * row_stride + V::kSize <= end) {
-        with_block_width<V>(n, [&](auto width) { load_block<width>(to + c * pitch, pitch, from + c, row_stride); });
+        with_block_width<V>(n, [&](auto width) { load_block<width, A>(to + c * pitch, pitch, from + c, row_stride); });
       } else {
         load_block_part(to + c * pitch, pitch, from + c, row_stride, m, n);
       }
@@ -169,6 +171,32 @@ void store_transposed(S* to, int64_t row_stride, const A* from, int64_t pitch, i
         store_block_part(to + c, row_stride, from + c * pitch, pitch, m, n);
       }
     }
+  }
+}
+
+// to[c * to_stride + r] = from[r * from_stride + c], of any types, where neither side has room for more.
+template <class To, class From>
+void copy_transposed(To* to, int64_t to_stride, const From* from, int64_t from_stride, int64_t rows, int64_t columns) {
+  using A = std::conditional_t<kIsHalf<To>, From, To>;
+  using V = Lanes<A>;
+  constexpr bool kHasLanes = std::is_floating_point_v<A> && (std::is_same_v<A, From> || kIsHalf<From>);
+  if constexpr (kHasLanes) {
+    if (rows >= V::kSize && columns >= V::kSize) {
+      // All of them whole: the last overlap those before.
+      for (int64_t r = 0; r < rows; r += V::kSize) {
+        for (int64_t c = 0; c < columns; c += V::kSize) {
+          const int64_t row = std::min(r, rows - V::kSize), column = std::min(c, columns - V::kSize);
+          load_block<V::kSize, A>(to + column * to_stride + row, to_stride, from + row * from_stride + column,
+                                  from_stride);
+        }
+      }
+      return;
+    }
+  }
+  if (rows < columns) {
+    for (int64_t r = 0; r < rows; ++r) copy_run(to + r, to_stride, from + r * from_stride, 1, columns);
+  } else {
+    for (int64_t c = 0; c < columns; ++c) copy_run(to + c * to_stride, 1, from + c, from_stride, rows);
   }
 }
 
