@@ -143,7 +143,7 @@ class Backward {
     };
     const LogSoftmaxGradient<V> gradient{V(plan_.pieces.template sum<A>(add_up, [](A& sum, A next) { sum += next; }))};
     plan_.pieces.parallel([&](int64_t begin, int64_t count) {
-      for_each_vector<V>(count, [&](int64_t place, int64_t n) {
+      for_each_vector<V>(count, [&](int64_t place, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
         const int64_t i = begin + place;
         gradient.at(V::load(grad_y + i, n, A(0)), V::load(y + i, n, A(-INFINITY))).store(grad_x + i, n);
       });

@@ -105,7 +105,11 @@ void store_block(S* to, int64_t row_stride, const A* from, int64_t pitch) {
   using V = Lanes<A>;
   V block[V::kSize];
   unroll<kColumns>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i] = V::load(from + i * pitch); });
-  transpose_back<kColumns>(block);
+  if constexpr (kColumns == V::kSize) {
+    transpose(block);
+  } else {
+    transpose_back<kColumns>(block);
+  }
   unroll<V::kSize>([&](auto i) C10_ALWAYS_INLINE_ATTRIBUTE { block[i].store(to + i * row_stride); });
 }
 
