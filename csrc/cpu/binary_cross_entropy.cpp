@@ -20,7 +20,9 @@ namespace {
 // terms are alike.
 constexpr int64_t kElementsPerSum = 256;
 
-constexpr int64_t kTilesPerChunk = kChunkElements / kElementsPerTile;
+Chunks chunks_of(const Tiling& tiling, int64_t groups) {
+  return Chunks(tiling.count, groups, kChunkElements / tiling.tile_elements, tiling.tile_elements);
+}
 
 template <class F>
 void for_each_tile(const Tiling& tiling, const Chunk& chunk, F f) {
@@ -33,14 +35,14 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
   using A = opmath_t<S>;
   using V = Lanes<A>;
   const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
-  const Tiling tiling = tiling_of(p, p.groups, p.loss_strides, p.loss_strides);
-  const Chunks chunks(tiling.count, p.groups, kTilesPerChunk, kElementsPerTile);
+  const Tiling tiling = tiling_of<S>(p, p.groups, p.loss_strides, p.loss_strides);
+  const Chunks chunks = chunks_of(tiling, p.groups);
   std::vector<RowTotals> totals(chunks.count);
   std::atomic<bool> all_good = true;
   const auto run = [&](auto* losses) {
     if (p.reduction == Reduction::kNone) advise_huge_pages(losses, p.elements * sizeof(*losses));
     chunks.parallel([&](int64_t index, const Chunk& chunk) {
-      Elements<S, kPlain> elements(p, factors);
+      Elements<S, kPlain> elements(p, factors, tiling.tile_elements);
       OutputTile<A, std::remove_pointer_t<decltype(losses)>> output;
       for_each_tile(tiling, chunk, [&](const TileElements& tile) {
         bool is_good = elements.load(tile);
@@ -85,9 +87,9 @@ bool backward(const BinaryCrossEntropyBackward& p, const Factors<S>& factors) {
     auto* grad_input = static_cast<S*>(p.grad_input);
     if (grad_input) advise_huge_pages(grad_input, p.elements * sizeof(*grad_input));
     if (grad_target) advise_huge_pages(grad_target, p.elements * sizeof(*grad_target));
-    const Tiling tiling = tiling_of(p, 1, p.grad_input_strides, p.grad_target_strides);
-    Chunks(tiling.count, 1, kTilesPerChunk, kElementsPerTile).parallel([&](int64_t, const Chunk& chunk) {
-      Elements<S, kPlain> elements(p, factors);
+    const Tiling tiling = tiling_of<S>(p, 1, p.grad_input_strides, p.grad_target_strides);
+    chunks_of(tiling, 1).parallel([&](int64_t, const Chunk& chunk) {
+      Elements<S, kPlain> elements(p, factors, tiling.tile_elements);
       OutputTile<A, S> input_tile;
       OutputTile<A, std::remove_pointer_t<decltype(grad_target)>> target_tile;
       // Writes a tile of a gradient, factor times derivative(element).

@@ -102,15 +102,16 @@ class Elements {
   using V = Lanes<A>;
 
  public:
-  explicit Elements(const BinaryCrossEntropyProblem& p, const Factors<S>& factors)
+  // Of tiles of at most so many elements.
+  Elements(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, int64_t tile_elements)
       : p_(p), factors_(factors), class_targets_(p), ignored_(p.has_ignored ? A(p.ignore_index) : A(NAN)) {
     if (p.target_is_class) ignored_ = A(-1);
     if (kPlain) {
       if (p.elements > 0) pos_weight_of_all_ = one_number<S>(p.pos_weight);
       return;
     }
-    std::fill_n(pos_weight_.values(), kElementsPerTile, A(1));
-    std::fill_n(alpha_.values(), kElementsPerTile, A(p.options.alpha));
+    std::fill_n(pos_weight_.values(), tile_elements, A(1));
+    std::fill_n(alpha_.values(), tile_elements, A(p.options.alpha));
     pos_weights_ = pos_weight_.values();
     alphas_ = alpha_.values();
   }
@@ -160,9 +161,10 @@ class Elements {
 };
 
 // In the order of the input's memory but for what lies otherwise, be it one of these results.
-inline Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, const RowStrides& result1,
-                        const RowStrides& result2) {
-  return Tiling(p.dims, p.elements, groups,
+template <class S>
+Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, const RowStrides& result1,
+                 const RowStrides& result2) {
+  return Tiling(p.dims, p.elements, groups, sizeof(S),
                 {&p.input.strides, &p.target.strides, &p.weight.strides, &p.pos_weight.strides, &p.class_alpha.strides,
                  &p.grad_output.strides, &result1, &result2});
 }

@@ -1,5 +1,5 @@
 // The elements of tensors, whatever their strides and dtypes, as tiles of the compute type: contiguous, and small
-// enough for those of all operands to stay in the first-level cache.
+// enough for those of all operands to stay in the caches of a core.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ class InputTile {
   A* values() { return values_; }
 
  private:
-  alignas(64) A values_[kElementsPerTile];
+  alignas(64) A values_[kMaxTileElements];
 };
 
 // Numbers of a result in memory of type S.
@@ -74,7 +74,7 @@ class OutputTile {
   }
 
  private:
-  alignas(64) A values_[kElementsPerTile];
+  alignas(64) A values_[kMaxTileElements];
 };
 
 }  // namespace ce_ext::cpu

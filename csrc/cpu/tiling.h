@@ -9,7 +9,7 @@
 
 namespace ce_ext::cpu {
 
-constexpr int64_t kElementsPerTile = 1024;
+constexpr int64_t kMaxTileElements = 4096;
 
 // Which elements a tile has: n of them in the order of the dimensions, or a block of rows along the last dimension that
 // lie side by side along another one.
@@ -81,17 +81,20 @@ struct TileElements {
 // are blocks of these two, so that the cache lines of both are used whole.
 class Tiling {
  public:
-  Tiling(const RowDims& dims, int64_t elements, int64_t groups, std::initializer_list<const RowStrides*> tensors)
+  Tiling(const RowDims& dims, int64_t elements, int64_t groups, int64_t element_bytes,
+         std::initializer_list<const RowStrides*> tensors)
       : dims_(dims), grid_(dims), last_(dims.ndim - 1) {
     if (elements == 0) return;
     group_elements_ = elements / groups;
-    group_tiles_ = count_blocks(group_elements_, kElementsPerTile);
+    group_tiles_ = count_blocks(group_elements_, kElementsInOrder);
     count = group_tiles_ * groups;
     row_dim_ = find_row_dim(groups, tensors);
     if (row_dim_ == TileElements::kNoBlock) return;
-    columns_ = dims.sizes[last_] < 2 * kSideUnit ? dims.sizes[last_] : kSideUnit;
-    rows_ = side(row_dim_, kElementsPerTile / columns_);
-    columns_ = side(last_, kElementsPerTile / rows_);
+    const int64_t width = kSideBytes / element_bytes;
+    columns_ = dims.sizes[last_] < 2 * width ? dims.sizes[last_] : width;
+    rows_ = side(row_dim_, kMaxTileElements / columns_);
+    columns_ = side(last_, kMaxTileElements / rows_);
+    tile_elements = rows_ * columns_;
     grid_.sizes[row_dim_] = count_blocks(dims.sizes[row_dim_], rows_);
     grid_.sizes[last_] = count_blocks(dims.sizes[last_], columns_);
     count = 1;
@@ -99,12 +102,13 @@ class Tiling {
   }
 
   int64_t count = 0;
+  int64_t tile_elements = kElementsInOrder;  // but for the last ones along a dimension
 
   TileElements operator[](int64_t index) const {
     TileElements tile{dims_};
     if (row_dim_ == TileElements::kNoBlock) {
-      const int64_t group = index / group_tiles_, start = (index - group * group_tiles_) * kElementsPerTile;
-      tile.n = std::min(kElementsPerTile, group_elements_ - start);
+      const int64_t group = index / group_tiles_, start = (index - group * group_tiles_) * kElementsInOrder;
+      tile.n = std::min(kElementsInOrder, group_elements_ - start);
       locate(dims_, group * group_elements_ + start, tile.place);
       return tile;
     }
@@ -120,6 +124,10 @@ class Tiling {
   }
 
  private:
+  // Of a tile that is no block. A few of them stay in the first-level cache.
+  static constexpr int64_t kElementsInOrder = 1024;
+  // The width of blocks, where there is room: of single cache lines memory delivers fewer bytes a second.
+  static constexpr int64_t kSideBytes = 256;
   // Sides are multiples of it, or all of a dimension: cache lines, whole vectors.
   static constexpr int64_t kSideUnit = 16;
   // Fewer elements along both dimensions stay in the second-level cache in whatever order they are visited.
