@@ -12,6 +12,9 @@ namespace ce_ext::cpu {
 // What fetching one number from anywhere in memory costs, in elements that lie one after another.
 constexpr int64_t kElementsToFetch = 16;
 
+// Gradients of a chunk, where its rows are not longer: more than of others, since zeros are written without a look.
+constexpr int64_t kChunkZeros = 65536;
+
 // rows x classes of zeros, one contiguous run after another if there are such.
 template <class S>
 void fill_zero(S* p, int64_t row_stride, int64_t rows, int64_t class_stride, int64_t classes) {
@@ -60,7 +63,7 @@ int64_t nll_backward(const CrossEntropyBackward& p) {
   using A = opmath_t<S>;
   const Matrix<S> grad{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
   advise_huge_pages(grad.data, p.rows * p.classes * sizeof(S));
-  const int64_t chunk_rows = std::clamp<int64_t>(kChunkElements / std::max<int64_t>(p.classes, 1), 1, kMaxChunkRows);
+  const int64_t chunk_rows = std::clamp<int64_t>(kChunkZeros / std::max<int64_t>(p.classes, 1), 1, kMaxChunkRows);
   const Chunks chunks(p.rows, 1, chunk_rows, p.classes);
   return for_each_chunk<A>(p, chunks, [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
     alignas(64) A scale[kMaxChunkRows];
