@@ -81,6 +81,12 @@ class ChunkTargets {
   alignas(64) A sample_weights_[kMaxChunkRows];
 };
 
+// Asks for the targets of the chunk after this one. (The processor itself does not ask for the next page of memory, and
+// of targets a chunk has up to a page.)
+inline void prefetch_next_targets(const CrossEntropyProblem& p, const Chunk& chunk) {
+  prefetch_run(p.target + chunk.first + chunk.rows, chunk.rows);
+}
+
 // out[r] = what row r holds of its target; of rows without one, of any class.
 template <class S, class A>
 void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* target, A* out) {

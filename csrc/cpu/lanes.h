@@ -146,6 +146,13 @@ void prefetch(S* p) {
 #endif
 }
 
+// The same for n numbers that lie side by side.
+template <class S>
+void prefetch_run(S* p, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(S);
+  for (int64_t i = 0; i < n; i += kLine) prefetch(p + i);
+}
+
 // One value or a vector of them, by the type asked for.
 template <class T, class A>
 T read(const A* p) {

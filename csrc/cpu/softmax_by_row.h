@@ -143,6 +143,28 @@ void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lan
   }
 }
 
+// Of at most so many classes, the target's gradient is chosen as the others are written: a comparison for every class
+// then costs less than a number stored for every row.
+constexpr int64_t kMaxComparedClasses = 16;
+
+// Stores the gradients of the targets in a tile of n classes from `begin` on, and zeros in rows without a target. If
+// `all_here`, every row has one, and it is among these classes.
+template <class A>
+void store_targets(Tile<A>& tile, int64_t begin, int64_t n, int64_t rows, const int64_t* target, bool all_here,
+                   const A* grad_target) {
+  if (all_here) {
+    for (int64_t r = 0; r < rows; ++r) tile[target[r]][r] = grad_target[r];
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    if (target[r] == kNoTarget) {
+      for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
+    } else if (target[r] >= begin && target[r] < begin + n) {
+      tile[target[r] - begin][r] = grad_target[r];
+    }
+  }
+}
+
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
 template <class A, class S, class Gradients>
 void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk,
@@ -151,28 +173,31 @@ void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S
   using V = Lanes<A>;
   const RowsAhead<const S> next(logits, chunk.first + chunk.rows);
   const RowsAhead<S> results(grad, chunk.first);
+  const bool compares = all_have_target && classes <= kMaxComparedClasses;
+  alignas(64) A target_class[kMaxChunkRows];
+  if (compares) std::copy_n(target, V::round_up(chunk.rows), target_class);
   for (int64_t begin = 0; begin < classes; begin += tile.max_classes()) {
     const int64_t n = std::min(tile.max_classes(), classes - begin);
     tile.load(logits, chunk, begin, n);
     weights.load(begin, n);
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const auto row = gradients.template get<V>(r);
-      for (int64_t c = 0; c < n; ++c) {
-        row.at(V::load(tile[c] + r), weights(c, r)).store(tile[c] + r);
-        next.prefetch(r, begin + c);
-        results.prefetch(r, begin + c);
+      const auto write = [&](auto choose) {
+        for (int64_t c = 0; c < n; ++c) {
+          choose(c, row.at(V::load(tile[c] + r), weights(c, r))).store(tile[c] + r);
+          next.prefetch(r, begin + c);
+          results.prefetch(r, begin + c);
+        }
+      };
+      if (compares) {
+        const V y = V::load(target_class + r), of_target = V::load(grad_target + r);
+        write([&](int64_t c, V of_class) { return where(y == V(A(c)), of_target, of_class); });
+      } else {
+        write([](int64_t, V of_class) { return of_class; });
       }
     }
-    if (n == classes && all_have_target) {
-      for (int64_t r = 0; r < chunk.rows; ++r) tile[target[r]][r] = grad_target[r];
-    } else {
-      for (int64_t r = 0; r < chunk.rows; ++r) {
-        if (target[r] == kNoTarget) {
-          for (int64_t c = 0; c < n; ++c) tile[c][r] = A(0);
-        } else if (target[r] >= begin && target[r] < begin + n) {
-          tile[target[r] - begin][r] = grad_target[r];
-        }
-      }
+    if (!compares) {
+      store_targets(tile, begin, n, chunk.rows, target, n == classes && all_have_target, grad_target);
     }
     tile.store(grad, chunk, begin, n);
   }
