@@ -17,6 +17,7 @@ int64_t forward(const CrossEntropyForward& p) {
   std::vector<RowTotals> totals(rows.chunks().count);
   const int64_t bad_row =
       for_each_chunk<A>(p, rows.chunks(), [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
+        prefetch_next_targets(p, chunk);
         auto* saved = static_cast<SavedRow<A>*>(p.saved);
         totals[index] = rows.run(chunk, targets, saved ? saved + chunk.first : nullptr);
       });
@@ -29,6 +30,7 @@ int64_t backward(const CrossEntropyBackward& p) {
   using A = opmath_t<S>;
   const CrossEntropyBackwardRows<S, kLogitsChange> rows(p);
   return for_each_chunk<A>(p, rows.chunks(), [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
+    prefetch_next_targets(p, chunk);
     rows.run(chunk, targets, static_cast<const SavedRow<A>*>(p.saved) + chunk.first);
   });
 }
@@ -50,6 +52,7 @@ int64_t with_grad(const CrossEntropyWithGrad& p) {
   if (bad_row >= 0) return bad_row;
   reduce_groups<S>(p.forward, chunks, totals);  // gradients need the divisor first
   for_each_chunk<A>(p.forward, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
+    prefetch_next_targets(p.forward, chunk);
     SavedRow<A> saved[kMaxChunkRows];
     totals[index] = forward.run(chunk, targets, saved);
     backward.run(chunk, targets, saved);

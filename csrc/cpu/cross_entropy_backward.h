@@ -62,7 +62,6 @@ class CrossEntropyBackwardRows {
 
   // Writes the gradients of a chunk, of whose rows the forward pass has kept `saved`.
   void run(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved) const {
-    prefetch_next_targets(p_, chunk);
     alignas(64) A target_values[kMaxChunkRows];  // logits, then their gradients
     ChunkGradients<A, kLogitsChange> gradients(logits_);
     std::fill(target_values, target_values + targets.padded_rows, A(0));

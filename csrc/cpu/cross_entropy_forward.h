@@ -27,7 +27,6 @@ class CrossEntropyForwardRows {
 
   // Does all of a chunk but to reduce its losses; keeps `saved`, one for each row.
   RowTotals run(const Chunk& chunk, const ChunkTargets<A>& targets, SavedRow<A>* saved) const {
-    prefetch_next_targets(p_, chunk);
     Sums sums;
     int64_t argmax[kMaxChunkRows];
     alignas(64) A z_target[kMaxChunkRows];

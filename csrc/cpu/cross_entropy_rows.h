@@ -84,7 +84,8 @@ class ChunkTargets {
 // Asks for the targets of the chunk after this one. (The processor itself does not ask for the next page of memory, and
 // of targets a chunk has up to a page.)
 inline void prefetch_next_targets(const CrossEntropyProblem& p, const Chunk& chunk) {
-  prefetch_run(p.target + chunk.first + chunk.rows, chunk.rows);
+  const int64_t* next = p.target + chunk.first + chunk.rows;
+  for (int64_t r = 0; r < chunk.rows; r += kPerCacheLine<int64_t>) prefetch(next + r);
 }
 
 // out[r] = what row r holds of its target; of rows without one, of any class.

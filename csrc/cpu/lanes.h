@@ -138,19 +138,16 @@ C10_ALWAYS_INLINE void unroll(F f) {
   call(std::make_integer_sequence<int, kCount>());
 }
 
+// How many numbers a line of the cache holds.
+template <class S>
+constexpr int64_t kPerCacheLine = 64 / sizeof(S);
+
 // Asks for memory that will soon be read once, or written: a hint, which may also point past the end.
 template <class S>
 void prefetch(S* p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p, std::is_const_v<S> ? 0 : 1, std::is_const_v<S> ? 1 : 3);
 #endif
-}
-
-// The same for n numbers that lie side by side.
-template <class S>
-void prefetch_run(S* p, int64_t n) {
-  constexpr int64_t kLine = 64 / sizeof(S);
-  for (int64_t i = 0; i < n; i += kLine) prefetch(p + i);
 }
 
 // One value or a vector of them, by the type asked for.

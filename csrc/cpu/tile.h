@@ -34,13 +34,11 @@ class RowsAhead {
       : rows_(m.row(first_row)),
         row_stride_(run_stride(m.dims, m.rows)),
         // Where classes lie side by side so do the rows: then any order of their lines will do.
-        class_stride_(m.class_stride == 1 ? kLine : m.class_stride) {}
+        class_stride_(m.class_stride == 1 ? kPerCacheLine<S> : m.class_stride) {}
 
   void prefetch(int64_t r, int64_t c) const { cpu::prefetch(rows_ + r * row_stride_ + c * class_stride_); }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(S);
-
   S* rows_;
   int64_t row_stride_, class_stride_;
 };

@@ -90,7 +90,7 @@ class Tiling {
     count = group_tiles_ * groups;
     row_dim_ = find_row_dim(groups, tensors);
     if (row_dim_ == TileElements::kNoBlock) return;
-    const int64_t width = kSideBytes / element_bytes;
+    const int64_t width = kWidthBytes / element_bytes;
     columns_ = dims.sizes[last_] < 2 * width ? dims.sizes[last_] : width;
     rows_ = side(row_dim_, kMaxTileElements / columns_);
     columns_ = side(last_, kMaxTileElements / rows_);
@@ -127,7 +127,7 @@ class Tiling {
   // Of a tile that is no block. A few of them stay in the first-level cache.
   static constexpr int64_t kElementsInOrder = 1024;
   // The width of blocks, where there is room: of single cache lines memory delivers fewer bytes a second.
-  static constexpr int64_t kSideBytes = 256;
+  static constexpr int64_t kWidthBytes = 256;
   // Sides are multiples of it, or all of a dimension: cache lines, whole vectors.
   static constexpr int64_t kSideUnit = 16;
   // Fewer elements along both dimensions stay in the second-level cache in whatever order they are visited.
