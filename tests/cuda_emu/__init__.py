@@ -33,13 +33,22 @@ _SANITIZERS = {
 Source = tuple[Path, tuple[str, ...]]  # a file, and its flags
 
 
-def compile_kernels(root: Path = ROOT, sanitizer: str | None = None) -> Path:
-    """A library with the launchers of `csrc/cuda`, their kernels and those of the emulator's own tests."""
+def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Sequence[str] | None = None) -> Path:
+    """A library with the launchers of `csrc/cuda`, their kernels and those of the emulator's own tests.
+
+    With `changed`, only the sources of these names are the ones in `root`. They come first: of an inline function that
+    several objects have, the linker takes the first.
+    """
     kernel_flags, engine_flags = _SANITIZERS[sanitizer]
-    csrc, emulator = root / CSRC, root / EMULATOR
-    engine = _library("engine", root, [EMULATOR], [(emulator / "engine.cpp", ("-O2", *engine_flags))])
-    flags = ("-O1", f"-I{emulator / 'include'}", f"-I{csrc}", *kernel_flags, "-x", "c++")
-    sources = [(file, flags) for file in (*sorted(csrc.glob("cuda/*.cu")), emulator / "selftest.cu")]
+    engine = _library("engine", root, [EMULATOR], [(root / EMULATOR / "engine.cpp", ("-O2", *engine_flags))])
+
+    def source(file: Path) -> Source:
+        of = root if changed is None or file.stem in changed else ROOT
+        include = (f"-I{of / EMULATOR / 'include'}", f"-I{of / CSRC}")
+        return of / file, ("-O1", *include, *kernel_flags, "-x", "c++")
+
+    files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/*.cu")] + [EMULATOR / "selftest.cu"]
+    sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
     link = (*kernel_flags, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
     return _library("kernels", root, [CSRC, EMULATOR], sources, link)
 
@@ -47,7 +56,8 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None) -> Path:
 def _compile_binding() -> Path:
     csrc, emulator = ROOT / CSRC, ROOT / EMULATOR
     flags = ("-O1", f"-I{csrc}", *(f"-isystem{path}" for path in include_paths()))
-    sources = [(file, flags) for file in (emulator / "binding.cpp", *sorted(csrc.glob("host/*.cpp")))]
+    files = (emulator / "binding.cpp", csrc / "cuda" / "bad_target.cpp", *sorted(csrc.glob("host/*.cpp")))
+    sources = [(file, flags) for file in files]
     link = (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
     return _library("binding", ROOT, [CSRC, EMULATOR], sources, link)
 
@@ -75,7 +85,7 @@ def _object(file: Path, flags: tuple[str, ...], root: Path) -> Path:
     """Compiles a file, unless the preprocessor makes the same of it as of one that has been compiled."""
     command = (get_cxx_compiler(), *_FLAGS, *flags)
     text = _run(*command, "-E", str(file))
-    content = hashlib.sha256((repr(command) + text).replace(str(root), "").encode())
+    content = hashlib.sha256((repr(command) + text).replace(str(root), "").replace(str(ROOT), "").encode())
     compiled = BUILD / f"{file.stem}-{content.hexdigest()[:16]}.o"
     if not compiled.exists():
         _make(compiled, *command, "-c", str(file))

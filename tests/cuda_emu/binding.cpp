@@ -6,18 +6,26 @@
 #include <optional>
 
 #include "cpu/backend.h"
+#include "cuda/bad_target.h"
 #include "cuda/launch.h"
+#include "cuda/policy.cuh"
 #include "host/register_ops.h"
 
 namespace {
+
+unsigned counters[ce_ext::cuda::kCounters];
+ce_ext::cuda::BadTarget bad_target;
+
+void check_targets(std::optional<at::Device>) { ce_ext::cuda::check_bad_target(bad_target, 0); }
 
 struct Backend {
   using DeviceGuard = ce_ext::cpu::Backend::DeviceGuard;  // the tensors are the CPU's
 
   template <class Problem>
   static int64_t run(const Problem& problem) {
+    ce_ext::cuda::check_bad_target(bad_target, 0);
     at::Tensor workspace = at::empty({ce_ext::cuda::workspace_size(problem)}, at::kByte);
-    ce_ext::cuda::launch(problem, workspace.mutable_data_ptr(), nullptr);
+    ce_ext::cuda::launch(problem, {nullptr, workspace.mutable_data_ptr(), counters, &bad_target});
     return -1;
   }
 };
@@ -27,7 +35,7 @@ struct Quiet : c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
 
-std::optional<torch::Library> emulation;
+std::optional<torch::Library> emulation, emulation_without_tensors;
 
 }  // namespace
 
@@ -36,6 +44,14 @@ extern "C" void start_emulation() {
   const c10::WarningUtils::WarningHandlerGuard guard(&quiet);
   emulation.emplace(torch::Library::IMPL, "ce_ext", c10::DispatchKey::CPU, __FILE__, __LINE__);
   ce_ext::register_ops<Backend>(*emulation);
+  const auto any_device = c10::DispatchKey::CompositeExplicitAutograd;
+  emulation_without_tensors.emplace(torch::Library::IMPL, "ce_ext", any_device, __FILE__, __LINE__);
+  emulation_without_tensors->impl("check_targets", &check_targets);
+  emulation_without_tensors->impl("cuda_policy", &ce_ext::cuda::policy_text);
+  emulation_without_tensors->impl("override_cuda_policy", &ce_ext::cuda::override_policy);
 }
 
-extern "C" void stop_emulation() { emulation.reset(); }
+extern "C" void stop_emulation() {
+  emulation.reset();
+  emulation_without_tensors.reset();
+}

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -18,6 +20,8 @@
 #include "schedule.h"
 #include "thread_sanitizer.h"
 
+int cuda_emu_capability = 90;
+
 namespace cuda_emu {
 
 uint3 thread_index, block_index;
@@ -25,8 +29,15 @@ dim3 block_size, grid_size;
 
 namespace {
 
-constexpr unsigned kMaxThreads = 1024;
+constexpr unsigned kMaxThreads = 1024;  // of a block
+constexpr unsigned kMaxCluster = 8;     // that every GPU with clusters can run
 constexpr size_t kMaxDynamicShared = 227 * 1024;
+constexpr size_t kMaxDynamicSharedUnlessAllowed = 48 * 1024;
+
+// Where the i-th of so many is, counted along x first.
+uint3 index_within(const dim3& size, uint64_t i) {
+  return {unsigned(i % size.x), unsigned(i / size.x % size.y), unsigned(i / size.x / size.y)};
+}
 
 // Calls f with the number of every bit that is set.
 template <class F>
@@ -46,7 +57,7 @@ struct Request {
   Where at;
   uint64_t value = 0;
   Fold fold = nullptr;  // null for a shuffle
-  uint32_t mask = 0;    // 0 for the whole block
+  uint32_t mask = 0;    // 0 for the whole block or cluster
   int source_lane = 0;
   Memory memory = Memory::kUnordered;
 
@@ -63,57 +74,89 @@ struct Thread {
   uint64_t result;
 };
 
-// One bit a lane; a thread that is in none of the last three waits for the block.
+// One bit a lane; a thread that is in none of the last three waits for the block or the cluster.
 struct Warp {
-  uint32_t exists, runnable, in_collective, exited;
+  uint32_t exists = 0, runnable = 0, in_collective = 0, exited = 0;
 };
 
 struct SharedArray {
   const void* key;
+  size_t bytes;
   std::unique_ptr<void, decltype(&std::free)> memory;
+};
+
+struct Block {
+  uint3 index;
+  unsigned exited, at_barrier;
+  std::vector<SharedArray> shared;
 };
 
 class Engine {
  public:
-  void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& body);
+  void launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes,
+              const std::function<void()>& body);
+  void allow_dynamic_shared(const void* kernel, size_t bytes);
   uint64_t meet_block(const Request& request);
+  void meet_cluster(const Request& request) { meet(blocks_, at_barrier_, request); }
   uint64_t meet_warp(const Request& request);
-  void* shared(const void* key, size_t bytes);
+  void* shared(const void* key, size_t bytes) { return shared(block_of(*current_), key, bytes); }
   void* dynamic_shared() { return shared(&dynamic_shared_bytes_, dynamic_shared_bytes_); }
+  void* map_shared(const void* address, unsigned rank, const Where& at);
   void fence();
   void yield();
   [[noreturn]] void fail(const std::string& message);
-  unsigned lane() const { return (current_ - threads_.data()) % kWarpSize; }
+  unsigned lane() const { return lane_of(*current_); }
+  unsigned cluster_rank() { return rank_of(block_of(*current_)); }
+  unsigned cluster_size() const { return blocks_.size(); }
 
  private:
   static void run_thread();
-  void run_block(std::array<Fiber, kMaxThreads>& fibers);
+  void check(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes) const;
+  void run_cluster(uint64_t first_block, std::deque<Fiber>& fibers);
   [[noreturn]] void exit_thread();
   Thread* pick();
+  void resume(Thread& thread);
+  uint64_t meet(std::span<Block> blocks, unsigned& at_barrier, const Request& request);
   void try_collective(Warp& warp, uint32_t mask);
+  void* shared(Block& block, const void* key, size_t bytes);
   [[noreturn]] void fail_at(const Request& request, const std::string& message);
   [[noreturn]] void report_deadlock();
   template <class ForEachThread>
   void order_memory(ForEachThread for_each_thread);
 
+  unsigned lane_of(const Thread& thread) const { return (&thread - threads_.data()) % kWarpSize; }
+  unsigned rank_of(const Block& block) const { return &block - blocks_.data(); }
   Warp& warp_of(const Thread& thread) { return warps_[(&thread - threads_.data()) / kWarpSize]; }
+  Block& block_of(const Thread& thread) { return blocks_[(&thread - threads_.data()) / kWarpSize / block_warps_]; }
   Thread* threads_of(const Warp& warp) { return &threads_[(&warp - warps_.data()) * kWarpSize]; }
+  std::span<Thread> threads_of(const Block& block) {
+    return std::span(threads_).subspan(rank_of(block) * block_warps_ * kWarpSize, block_threads_);
+  }
+  template <class F>
+  void for_each_thread(std::span<Block> blocks, F f) {
+    for (const Block& block : blocks) {
+      for (Thread& thread : threads_of(block)) f(thread);
+    }
+  }
 
   std::mutex one_launch_at_a_time_;
+  std::map<const void*, size_t> allowed_dynamic_shared_;  // of kernels
   Schedule schedule_;
   const std::function<void()>* body_;
   std::string failure_;
 
-  unsigned thread_count_, warp_count_, exited_, at_barrier_;
-  std::array<Thread, kMaxThreads> threads_;
-  std::array<Warp, kMaxThreads / kWarpSize> warps_;
+  // Of the cluster. Every block begins with a warp of its own.
+  unsigned block_threads_, block_warps_, exited_blocks_, at_barrier_;
+  std::vector<Block> blocks_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
   Thread* current_;
-  std::vector<SharedArray> shared_;
   size_t dynamic_shared_bytes_;
 
   Fiber host_;
-  // Neighbouring blocks take turns with them: to ThreadSanitizer, what one fiber does is in order.
-  std::array<std::array<Fiber, kMaxThreads>, 2> fibers_;
+  // Neighbouring clusters take turns with them: to ThreadSanitizer, what one fiber does is in order. They
+  // become as many as the largest cluster needs, and never move.
+  std::array<std::deque<Fiber>, 2> fibers_;
   HappensBefore launched_;  // by the host, before any thread
   HappensBefore ended_;     // by the threads, before the host goes on
   HappensBefore fenced_;
@@ -121,53 +164,78 @@ class Engine {
 
 Engine engine;
 
-void Engine::launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& body) {
+void Engine::launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes,
+                    const std::function<void()>& body) {
   const std::lock_guard lock(one_launch_at_a_time_);
-  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
-  if (threads == 0 || threads > kMaxThreads || block.z > 64 || grid.x == 0 || grid.x > 0x7fffffffu || grid.y == 0 ||
-      grid.y > 65535 || grid.z == 0 || grid.z > 65535) {
-    throw std::runtime_error("cuda_emu: invalid configuration argument");
-  }
-  if (dynamic_shared_bytes > kMaxDynamicShared) {
-    throw std::runtime_error("cuda_emu: more dynamic shared memory than any GPU has");
-  }
+  check(kernel, grid, block, cluster, dynamic_shared_bytes);
   schedule_ = Schedule();
   body_ = &body;
   failure_.clear();
   grid_size = grid;
   block_size = block;
-  thread_count_ = threads;
-  warp_count_ = (thread_count_ + kWarpSize - 1) / kWarpSize;
+  block_threads_ = block.x * block.y * block.z;
+  block_warps_ = (block_threads_ + kWarpSize - 1) / kWarpSize;
   dynamic_shared_bytes_ = dynamic_shared_bytes;
+  blocks_ = std::vector<Block>(cluster);
+  threads_.resize(cluster * block_warps_ * kWarpSize);
   host_.adopt_caller();
   launched_.release();
   unsigned turn = 0;
-  for (const uint64_t b : schedule_.permutation(uint64_t(grid.x) * grid.y * grid.z)) {
-    block_index = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
-    run_block(fibers_[turn++ % fibers_.size()]);
+  for (const uint64_t c : schedule_.permutation(uint64_t(grid.x) * grid.y * grid.z / cluster)) {
+    run_cluster(c * cluster, fibers_[turn++ % fibers_.size()]);
     if (!failure_.empty()) break;
   }
   ended_.acquire();
   if (!failure_.empty()) throw std::runtime_error("cuda_emu: " + failure_);
 }
 
-void Engine::run_block(std::array<Fiber, kMaxThreads>& fibers) {
-  exited_ = at_barrier_ = 0;
-  for (unsigned w = 0; w < warp_count_; ++w) {
-    const unsigned lanes = std::min(thread_count_ - w * kWarpSize, unsigned(kWarpSize));
-    const uint32_t all = lanes == kWarpSize ? ~0u : (1u << lanes) - 1;
-    warps_[w] = {.exists = all, .runnable = all, .in_collective = 0, .exited = 0};
+void Engine::allow_dynamic_shared(const void* kernel, size_t bytes) {
+  const std::lock_guard lock(one_launch_at_a_time_);
+  allowed_dynamic_shared_[kernel] = bytes;
+}
+
+void Engine::check(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes) const {
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  if (threads == 0 || threads > kMaxThreads || block.z > 64 || grid.x == 0 || grid.x > 0x7fffffffu || grid.y == 0 ||
+      grid.y > 65535 || grid.z == 0 || grid.z > 65535) {
+    throw std::runtime_error("cuda_emu: invalid configuration argument");
   }
-  for (unsigned i = 0; i < thread_count_; ++i) {
-    threads_[i].fiber = &fibers[i];
-    threads_[i].index = {i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y};
-    fibers[i].start(run_thread);
+  if (cluster == 0 || cluster > kMaxCluster || grid.x % cluster != 0) {
+    throw std::runtime_error("cuda_emu: no GPU runs " + std::to_string(grid.x) + " blocks in clusters of " +
+                             std::to_string(cluster));
   }
-  current_ = pick();
-  thread_index = current_->index;
+  if (cluster > 1 && !has_clusters()) {
+    throw std::runtime_error("cuda_emu: this GPU has no clusters");
+  }
+  if (dynamic_shared_bytes > kMaxDynamicShared) {
+    throw std::runtime_error("cuda_emu: more dynamic shared memory than any GPU has");
+  }
+  const auto allowed = allowed_dynamic_shared_.find(kernel);
+  const size_t most = allowed == allowed_dynamic_shared_.end() ? kMaxDynamicSharedUnlessAllowed : allowed->second;
+  if (dynamic_shared_bytes > most) {
+    throw std::runtime_error("cuda_emu: more dynamic shared memory than cudaFuncSetAttribute has allowed the kernel");
+  }
+}
+
+void Engine::run_cluster(uint64_t first_block, std::deque<Fiber>& fibers) {
+  if (fibers.size() < threads_.size()) fibers.resize(threads_.size());
+  warps_.assign(blocks_.size() * block_warps_, Warp());
+  exited_blocks_ = at_barrier_ = 0;
+  for (Block& block : blocks_) {
+    block.index = index_within(grid_size, first_block + rank_of(block));
+    block.exited = block.at_barrier = 0;
+    const std::span threads = threads_of(block);
+    for (unsigned i = 0; i < threads.size(); ++i) {
+      Thread& thread = threads[i];
+      thread.index = index_within(block_size, i);
+      thread.fiber = &fibers[&thread - threads_.data()];
+      thread.fiber->start(run_thread);
+      warp_of(thread).exists |= 1u << lane_of(thread);
+    }
+  }
+  for (Warp& warp : warps_) warp.runnable = warp.exists;
+  resume(*pick());
   host_.switch_to(*current_->fiber);
-  const UntrackedMemory scope;
-  shared_.clear();
 }
 
 void Engine::run_thread() {
@@ -178,26 +246,45 @@ void Engine::run_thread() {
 }
 
 void Engine::exit_thread() {
-  ended_.release();
   Warp& warp = warp_of(*current_);
   warp.runnable &= ~(1u << lane());
   warp.exited |= 1u << lane();
-  ++exited_;
   // A collective waits for those of its lanes that have not exited.
   for_each_bit(warp.in_collective, [&](unsigned lane) {
     if (warp.in_collective >> lane & 1) try_collective(warp, threads_of(warp)[lane].request.mask);
   });
-  if (exited_ == thread_count_) current_->fiber->switch_to(host_);
+  Block& block = block_of(*current_);
+  if (++block.exited == block_threads_) {
+    // Its shared memory ends after all that its threads did. The sanitizers report a block that still reads it, or may.
+    order_memory([&](auto f) { for_each_thread({&block, 1}, f); });
+    block.shared.clear();
+    ++exited_blocks_;
+  }
+  ended_.release();
+  if (exited_blocks_ == blocks_.size()) current_->fiber->switch_to(host_);
   yield();
   std::abort();  // nothing resumes a thread that has exited
 }
 
 Thread* Engine::pick() {
-  uint32_t runnable = 0;
-  for (unsigned w = 0; w < warp_count_; ++w) runnable |= uint32_t(warps_[w].runnable != 0) << w;
-  if (!runnable) return nullptr;
-  const Warp& warp = warps_[schedule_.choose(runnable)];
+  std::array<uint32_t, kMaxCluster> warps{};  // of each block: those that can go on
+  uint32_t blocks = 0;
+  for (unsigned w = 0; w < warps_.size(); ++w) {
+    if (!warps_[w].runnable) continue;
+    warps[w / block_warps_] |= 1u << w % block_warps_;
+    blocks |= 1u << w / block_warps_;
+  }
+  if (!blocks) return nullptr;
+  const unsigned block = schedule_.choose(blocks);
+  const Warp& warp = warps_[block * block_warps_ + schedule_.choose(warps[block])];
   return &threads_of(warp)[schedule_.choose(warp.runnable)];
+}
+
+// The thread is the one that runs.
+void Engine::resume(Thread& thread) {
+  current_ = &thread;
+  thread_index = thread.index;
+  block_index = block_of(thread).index;
 }
 
 // Lets the schedule decide who goes on.
@@ -206,28 +293,33 @@ void Engine::yield() {
   if (!next) report_deadlock();
   if (next == current_) return;
   Fiber& from = *current_->fiber;
-  current_ = next;
-  thread_index = next->index;
+  resume(*next);
   from.switch_to(*next->fiber);
 }
 
 uint64_t Engine::meet_block(const Request& request) {
+  Block& block = block_of(*current_);
+  return meet({&block, 1}, block.at_barrier, request);
+}
+
+// All threads of the blocks meet; `at_barrier` counts those that have come.
+uint64_t Engine::meet(std::span<Block> blocks, unsigned& at_barrier, const Request& request) {
   Thread& self = *current_;
   self.request = request;
   warp_of(self).runnable &= ~(1u << lane());
-  if (++at_barrier_ == thread_count_) {
-    const std::span threads(threads_.data(), thread_count_);
-    uint64_t result = threads[0].request.value;
-    for (const Thread& thread : threads.subspan(1)) {
-      if (!thread.request.matches(threads[0].request)) report_deadlock();
-      result = request.fold(result, thread.request.value);
-    }
-    for (Thread& thread : threads) thread.result = result;
-    for (unsigned w = 0; w < warp_count_; ++w) warps_[w].runnable = warps_[w].exists;
-    at_barrier_ = 0;
-    order_memory([&](auto f) {
-      for (const Thread& thread : threads) f(thread);
+  if (++at_barrier == blocks.size() * block_threads_) {
+    at_barrier = 0;
+    const Thread& first = threads_of(blocks.front()).front();
+    uint64_t result = first.request.value;
+    for_each_thread(blocks, [&](const Thread& thread) {
+      if (!thread.request.matches(first.request)) report_deadlock();
+      if (&thread != &first) result = request.fold(result, thread.request.value);
     });
+    for_each_thread(blocks, [&](Thread& thread) {
+      thread.result = result;
+      warp_of(thread).runnable = warp_of(thread).exists;
+    });
+    order_memory([&](auto f) { for_each_thread(blocks, f); });
   }
   yield();
   return self.result;
@@ -296,26 +388,36 @@ void Engine::fence() {
   fenced_.release();
 }
 
-void* Engine::shared(const void* key, size_t bytes) {
-  for (const SharedArray& array : shared_) {
+void* Engine::shared(Block& block, const void* key, size_t bytes) {
+  for (const SharedArray& array : block.shared) {
     if (array.key == key) return array.memory.get();
   }
   const UntrackedMemory scope;
   void* memory = nullptr;
   if (posix_memalign(&memory, 16, bytes) != 0) throw std::bad_alloc();
   std::memset(memory, 0xff, bytes);
-  shared_.push_back({key, {memory, &std::free}});
+  block.shared.push_back({key, bytes, {memory, &std::free}});
   return memory;
+}
+
+void* Engine::map_shared(const void* address, unsigned rank, const Where& at) {
+  if (rank >= blocks_.size()) cuda_emu::fail("shared memory of a block that is not in the cluster", at);
+  if (blocks_[rank].exited == block_threads_) cuda_emu::fail("shared memory of a block that has exited", at);
+  for (const SharedArray& array : block_of(*current_).shared) {
+    const uintptr_t offset = uintptr_t(address) - uintptr_t(array.memory.get());
+    if (offset < array.bytes) return static_cast<char*>(shared(blocks_[rank], array.key, array.bytes)) + offset;
+  }
+  cuda_emu::fail("what is to be mapped is no shared memory of this block", at);
 }
 
 void Engine::fail(const std::string& message) {
   std::ostringstream text;
   text << "block " << block_index << ", thread " << thread_index << ": " << message;
   failure_ = text.str();
-  for (const Thread& thread : std::span(threads_.data(), thread_count_)) {
+  for_each_thread(blocks_, [&](const Thread& thread) {
     thread.fiber->run_as();
     ended_.release();
-  }
+  });
   current_->fiber->switch_to(host_);
   std::abort();  // nothing resumes a thread that has failed
 }
@@ -326,14 +428,14 @@ void Engine::fail_at(const Request& request, const std::string& message) {
   fail(text.str());
 }
 
-// Nobody can go on: says who waits where, lanes of a warp that wait for the same together.
+// Says who waits where, lanes of a warp that wait for the same together. Other blocks may still be able to go on.
 void Engine::report_deadlock() {
   std::ostringstream text;
   text << "deadlock, or synchronisation that not all threads reach";
-  for (unsigned w = 0; w < warp_count_; ++w) {
-    const Warp& warp = warps_[w];
+  for (const Warp& warp : warps_) {
     const Thread* threads = threads_of(warp);
-    for (uint32_t left = warp.exists; left;) {
+    const unsigned w = (&warp - warps_.data()) % block_warps_;
+    for (uint32_t left = warp.exists & ~warp.runnable; left;) {
       const unsigned lane = std::countr_zero(left);
       const bool exited = warp.exited >> lane & 1;
       uint32_t same = exited ? warp.exited : 0;
@@ -342,15 +444,16 @@ void Engine::report_deadlock() {
           if (threads[other].request.matches(threads[lane].request)) same |= 1u << other;
         });
       }
-      text << "\n  warp " << w << ", lanes " << std::hex << same << ": ";
+      text << "\n  ";
+      if (blocks_.size() > 1) text << "block " << block_of(*threads).index << ", ";
+      text << "warp " << w << ", lanes " << std::hex << same << std::dec << ": ";
       const Request& request = threads[lane].request;
       if (exited) {
         text << "exited";
       } else {
         text << request.what << " at " << request.at;
-        if (request.mask) text << " for lanes " << request.mask;
+        if (request.mask) text << " for lanes " << std::hex << request.mask << std::dec;
       }
-      text << std::dec;
       left &= ~same;
     }
   }
@@ -359,15 +462,25 @@ void Engine::report_deadlock() {
 
 }  // namespace
 
-void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& thread) {
-  engine.launch(grid, block, dynamic_shared_bytes, thread);
+void launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes,
+            const std::function<void()>& thread) {
+  engine.launch(kernel, grid, block, cluster, dynamic_shared_bytes, thread);
 }
+void allow_dynamic_shared(const void* kernel, size_t bytes) { engine.allow_dynamic_shared(kernel, bytes); }
 
 void* static_shared(const void* key, size_t bytes) { return engine.shared(key, bytes); }
 void* dynamic_shared() { return engine.dynamic_shared(); }
 
+unsigned cluster_rank() { return engine.cluster_rank(); }
+unsigned cluster_size() { return engine.cluster_size(); }
+void* map_shared(const void* address, unsigned rank, const Where& at) { return engine.map_shared(address, rank, at); }
+
 uint64_t meet_block(const char* what, uint64_t value, Fold fold, const Where& at) {
   return engine.meet_block({.what = what, .at = at, .value = value, .fold = fold});
+}
+
+void meet_cluster(const char* what, const Where& at) {
+  engine.meet_cluster({.what = what, .at = at, .fold = [](uint64_t, uint64_t) { return uint64_t(0); }});
 }
 
 uint64_t meet_warp(const char* what, unsigned mask, uint64_t value, Fold fold, Memory memory, const Where& at) {

@@ -1,10 +1,12 @@
-// Runs the threads of a CUDA kernel on the CPU, so that tests need no GPU: the blocks one after another, every thread
-// of a block as a fiber. A fiber runs until it waits for others, at a barrier or a warp collective, or reaches an
-// atomic; then the schedule picks who goes on. This file is what include/cuda_runtime.h builds CUDA's words from.
+// Runs the threads of a CUDA kernel on the CPU, so that tests need no GPU: the clusters one after another, every thread
+// of the blocks of a cluster as a fiber. A fiber runs until it waits for others, at a barrier or a warp collective, or
+// reaches an atomic; then the schedule picks who goes on. Where a launch has no clusters, each block is one. This file
+// is what include/cuda_runtime.h builds CUDA's words from.
 //
 // The schedule comes from the environment: CUDA_EMU_SCHEDULE=forward (the default), reverse or random:SEED, for
 // threads and blocks alike. What CUDA leaves undefined is an error with file and line: a barrier that not all threads
-// reach, collectives that do not match, a shuffle from a lane that is not there, a deadlock.
+// reach, collectives that do not match, a shuffle from a lane that is not there, the shared memory of a block that has
+// exited, a deadlock.
 //
 // The engine itself is never instrumented. Compiled with CUDA_EMU_ASAN or CUDA_EMU_TSAN, it tells the sanitizer of the
 // kernels about its fibers; to ThreadSanitizer every CUDA thread is a thread, ordered by barriers, __syncwarp and
@@ -25,26 +27,46 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
+// Of the device, as the host is told: 90 is Hopper's. Tests may change it.
+extern "C" int cuda_emu_capability;
+
 namespace cuda_emu {
 
 constexpr int kWarpSize = 32;
+
+inline bool has_clusters() { return cuda_emu_capability >= 90; }
 
 // Of the thread that runs, and of its launch.
 extern uint3 thread_index, block_index;
 extern dim3 block_size, grid_size;
 
-// Runs the grid. Throws std::runtime_error for a launch that no GPU takes, and for what goes wrong in it.
-void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& thread);
+// Runs the grid; a cluster is `cluster` blocks that are neighbours along x. Throws std::runtime_error for a launch that
+// no GPU takes, and for what goes wrong in it.
+void launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t dynamic_shared_bytes,
+            const std::function<void()>& thread);
+
+// Lets launches of the kernel ask for more than 48 KiB of dynamic shared memory.
+void allow_dynamic_shared(const void* kernel, size_t bytes);
 
 // The block's array that `key` stands for: filled with 0xff, which makes NaN of floats, when it is first asked for.
 void* static_shared(const void* key, size_t bytes);
 void* dynamic_shared();
 
 using Where = std::source_location;
+
+// This block's rank in its cluster, how many blocks that has, and where another of them has what this one has at
+// `address`.
+unsigned cluster_rank();
+unsigned cluster_size();
+void* map_shared(const void* address, unsigned rank, const Where& at);
+
 using Fold = uint64_t (*)(uint64_t, uint64_t);
 
 // All threads of the block meet, and get their values folded into one. Orders memory.
 uint64_t meet_block(const char* what, uint64_t value, Fold fold, const Where& at);
+
+// All threads of the cluster meet. Orders memory.
+void meet_cluster(const char* what, const Where& at);
 
 // The lanes of the mask meet, and get their values folded into one.
 enum class Memory { kUnordered, kOrdered };

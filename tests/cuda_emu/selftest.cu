@@ -2,7 +2,9 @@
 #include <map>
 #include <string>
 
-#include "cuda/block_reduce.cuh"
+#include "cuda/packs.cuh"
+#include "cuda/portability.cuh"
+#include "cuda/reduce.cuh"
 
 namespace {
 
@@ -10,6 +12,7 @@ constexpr unsigned kAll = ~0u;
 constexpr unsigned kFirstHalf = 0xffff;
 
 using ce_ext::RowTotals;
+using cooperative_groups::this_cluster;
 
 int counter;
 
@@ -98,11 +101,29 @@ const std::map<std::string, int (*)()> kernels = {
        __threadfence();
        return sums[0] + sums[1];
      }},
+    {"split of a row that begins anywhere",
+     [] {
+       const float* row = reinterpret_cast<const float*>(uintptr_t(4 * thread()));
+       const ce_ext::cuda::RowSplit<float> split(row, 5);
+       return int(100 * split.head + split.packs_end);
+     }},
     {"block_reduce twice",
      [] {
-       const RowTotals first = ce_ext::cuda::block_reduce<64>(RowTotals{double(thread()), 1.0});
-       const RowTotals second = ce_ext::cuda::block_reduce<64>(RowTotals{2.0 * thread(), 1.0});
+       const RowTotals first = ce_ext::cuda::block_reduce(RowTotals{double(thread()), 1.0});
+       const RowTotals second = ce_ext::cuda::block_reduce(RowTotals{2.0 * thread(), 1.0});
        return thread() == 0 ? int(first.loss * 10000 + second.loss) : -1;
+     }},
+    {"rank in the cluster", [] { return int(10 * this_cluster().block_rank() + this_cluster().num_blocks()); }},
+    {"shared memory across the cluster",
+     [] {
+       SHARED_ARRAY(int, array, 64);
+       const auto cluster = this_cluster();
+       const int* theirs = cluster.map_shared_rank(array + thread(), (cluster.block_rank() + 1) % cluster.num_blocks());
+       array[thread()] = number();
+       cluster.sync();
+       const int result = *theirs;
+       cluster.sync();  // before the block is gone that is read
+       return result;
      }},
 
     {"barrier that half of the threads reach",
@@ -124,23 +145,76 @@ const std::map<std::string, int (*)()> kernels = {
     {"lane outside of its own mask", [] { return __any_sync(kFirstHalf, 1); }},
     {"shuffle from a lane that is not there", [] { return lane() < 16 ? __shfl_sync(kFirstHalf, lane(), 20) : 0; }},
     {"shuffle of width 5", [] { return __shfl_sync(kAll, lane(), 0, 5); }},
+    {"cluster.sync that half of a block reaches",
+     [] {
+       if (this_cluster().block_rank() == 0 || thread() < 32) this_cluster().sync();
+       return 0;
+     }},
+    {"different cluster.syncs",
+     [] {
+       if (this_cluster().block_rank() == 0) {
+         this_cluster().sync();
+       } else {
+         this_cluster().sync();
+       }
+       return 0;
+     }},
+    {"cluster.sync or barrier",
+     [] {
+       if (thread() < 32) {
+         this_cluster().sync();
+       } else {
+         __syncthreads();
+       }
+       return 0;
+     }},
+    {"shared memory of a block outside of the cluster",
+     [] {
+       SHARED_ARRAY(int, array, 1);
+       return *this_cluster().map_shared_rank(array, 2);
+     }},
+    {"shared memory of a block that has exited",
+     [] {
+       SHARED_ARRAY(int, array, 1);
+       if (this_cluster().block_rank() == 0) return 0;
+       return *this_cluster().map_shared_rank(array, 0);
+     }},
+    {"memory that is not shared", [] { return *this_cluster().map_shared_rank(&counter, 1); }},
 };
+
+__global__ void run_and_store(int (*kernel)(), int* out) {
+  const int result = kernel();
+  out[number()] = result;
+}
 
 }  // namespace
 
 // Runs it, and returns what went wrong or an empty string.
-extern "C" const char* run_selftest(const char* kernel, int blocks, int threads, int dynamic_shared_bytes, int* out) {
+extern "C" const char* run_selftest(const char* kernel, int blocks, int threads, int cluster, int dynamic_shared_bytes,
+                                    int* out) {
   static std::string error;
   const auto run = kernels.at(kernel);
   error.clear();
   counter = 0;
   try {
-    cuda_emu::launch(blocks, threads, dynamic_shared_bytes, [&] {
-      const int result = run();
-      out[number()] = result;
-    });
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {unsigned(cluster), 1, 1};
+    const cudaLaunchConfig_t config{blocks, threads, size_t(dynamic_shared_bytes), nullptr, &attribute, 1};
+    cudaLaunchKernelEx(&config, run_and_store, run, out);
   } catch (const std::exception& e) {
     error = e.what();
   }
   return error.c_str();
+}
+
+extern "C" void allow_dynamic_shared(int bytes) {
+  cudaFuncSetAttribute(run_and_store, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+extern "C" int max_active_clusters() {
+  const cudaLaunchConfig_t config{};
+  int clusters;
+  cudaOccupancyMaxActiveClusters(&clusters, run_and_store, &config);
+  return clusters;
 }

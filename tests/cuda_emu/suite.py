@@ -28,12 +28,18 @@ _OPTIONS = {
 }
 
 
-def run_suite(*arguments: str, root: Path = ROOT, sanitizer: str | None = None, schedule: str = "forward") -> Run:
+def run_suite(
+    *arguments: str,
+    root: Path = ROOT,
+    changed: Sequence[str] | None = None,
+    sanitizer: str | None = None,
+    schedule: str = "forward",
+) -> Run:
     """pytest with these arguments, on the kernels and the emulator of `root`; stdout holds its stderr too."""
     environment = dict(os.environ, CUDA_EMU_SCHEDULE=schedule)
     if sanitizer:
         environment |= _OPTIONS | {"LD_PRELOAD": ":".join(map(_runtime, _RUNTIMES[sanitizer]))}
-    kernels = compile_kernels(root, sanitizer)
+    kernels = compile_kernels(root, sanitizer, changed)
     options = ("-q", "-x", "-s", "-p", "no:cacheprovider", "--device", "emulated", f"--emulated-kernels={kernels}")
     return subprocess.run(
         (*_fixed_addresses(), sys.executable, "-m", "pytest", *options, *arguments),

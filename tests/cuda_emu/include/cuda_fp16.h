@@ -10,3 +10,11 @@ struct __half {
 
 inline float __half2float(__half x) { return std::bit_cast<_Float16>(x.bits); }
 inline __half __float2half_rn(float x) { return {std::bit_cast<uint16_t>(static_cast<_Float16>(x))}; }
+
+struct __half2 {
+  __half x, y;
+};
+
+inline float __low2float(__half2 pair) { return __half2float(pair.x); }
+inline float __high2float(__half2 pair) { return __half2float(pair.y); }
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }

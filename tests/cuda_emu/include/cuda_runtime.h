@@ -16,21 +16,21 @@
 #define SHARED_ARRAY(T, name, size) \
   T(&name)[size] = *static_cast<T(*)[size]>(::cuda_emu::static_shared(::cuda_emu::key_of([] {}), sizeof(T) * (size)))
 #define DYNAMIC_SHARED_ARRAY(T, name) T* const name = static_cast<T*>(::cuda_emu::dynamic_shared())
-#define LAUNCH(kernel, blocks, threads, stream, ...) \
-  (static_cast<void>(stream), ::cuda_emu::launch((blocks), (threads), 0, [&] { kernel(__VA_ARGS__); }))
+#define LAUNCH_WITH_SHARED(kernel, blocks, threads, bytes, stream, ...) \
+  (static_cast<void>(stream),                                           \
+   ::cuda_emu::launch(::cuda_emu::address_of(kernel), (blocks), (threads), 1, (bytes), [&] { kernel(__VA_ARGS__); }))
 
-using cudaStream_t = struct CUstream_st*;
-
-inline void cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  __builtin_memset(memory, value, bytes);
-}
-
-#define threadIdx (::cuda_emu::thread_index)
-#define blockIdx (::cuda_emu::block_index)
-#define blockDim (::cuda_emu::block_size)
-#define gridDim (::cuda_emu::grid_size)
+inline const uint3& threadIdx = cuda_emu::thread_index;
+inline const uint3& blockIdx = cuda_emu::block_index;
+inline const dim3& blockDim = cuda_emu::block_size;
+inline const dim3& gridDim = cuda_emu::grid_size;
 
 namespace cuda_emu {
+
+template <class... Parameters>
+const void* address_of(void (*kernel)(Parameters...)) {
+  return reinterpret_cast<const void*>(kernel);
+}
 
 // Another address for every place in the source, and for every instance of a template there.
 template <class Place>
@@ -120,13 +120,33 @@ inline void __syncwarp(unsigned mask = ~0u, CUDA_EMU_HERE) {
   cuda_emu::meet_warp("__syncwarp", mask, 0, cuda_emu::fold_bits<unsigned, cuda_emu::either>,
                       cuda_emu::Memory::kOrdered, at);
 }
+
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+inline uint4 __ldcs(const uint4* address) { return *address; }
+inline void __stcs(uint4* address, uint4 value) { *address = value; }
 inline void __stwb(uint4* address, uint4 value) { *address = value; }
+template <class T>
+T __ldcg(const T* address) {
+  return *address;
+}
 
 inline void __threadfence() { cuda_emu::fence(); }
 inline void __threadfence_block() { cuda_emu::fence(); }
+inline void __threadfence_system() { cuda_emu::fence(); }
+
+// Of memory that others write meanwhile.
+template <class T>
+T __ldcv(const T* address) {
+  cuda_emu::atomic_point();
+  return __atomic_load_n(address, __ATOMIC_RELAXED);
+}
+template <class T>
+void __stwt(T* address, T value) {
+  cuda_emu::atomic_point();
+  __atomic_store_n(address, value, __ATOMIC_RELAXED);
+}
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDA_EMU_HERE) {
@@ -201,4 +221,79 @@ T atomicExch(T* address, T value) {
 template <class T>
 T atomicCAS(T* address, T compare, T value) {
   return cuda_emu::modify(address, [=](T old) { return old == compare ? value : old; });
+}
+template <class T>
+T atomicCAS_system(T* address, T compare, T value) {
+  return atomicCAS(address, compare, value);
+}
+
+// What hosts call.
+using cudaStream_t = struct CUstream_st*;
+
+enum cudaError_t { cudaSuccess };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_emu_capability / 10 : cuda_emu_capability % 10;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  __builtin_memset(memory, value, bytes);
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  cuda_emu::allow_dynamic_shared(cuda_emu::address_of(kernel), bytes);
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = cuda_emu_capability;
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
+  *clusters = cuda_emu::has_clusters();
+  return cudaSuccess;
+}
+
+// In clusters along x, if any.
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const unsigned cluster = config->numAttrs > 0 ? config->attrs[0].val.clusterDim.x : 1;
+  cuda_emu::launch(cuda_emu::address_of(kernel), config->gridDim, config->blockDim, cluster, config->dynamicSmemBytes,
+                   [&] { kernel(arguments...); });
+  return cudaSuccess;
 }
