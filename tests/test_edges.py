@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import Loss
+from tests.comparison import assert_reported
 from tests.marks import ALL_CLASS_LOSSES, ALL_REDUCTIONS, ALL_VARIANTS
 
 pytestmark = pytest.mark.kernel
@@ -82,7 +83,7 @@ def test_ignored_rows_are_not_read(loss: Loss, classes: int, device: str) -> Non
 def test_target_out_of_bounds(
     loss: Loss, classes: int, target_value: int | str, device: str, runs_cuda_kernels: bool
 ) -> None:
-    """The CPU raises. CUDA, whose host does not wait to hear of it, makes the row's loss and gradient NaN."""
+    """The CPU raises. CUDA, whose host does not wait to hear, makes NaN of the row's loss and gradient, and reports."""
     input = torch.randn(6, classes, device=device)
     target = torch.randint(0, classes, (6,), device=device)
     target[4] = classes if target_value == "classes" else target_value
@@ -95,7 +96,9 @@ def test_target_out_of_bounds(
         for reduction in ("none", "sum"):
             input.requires_grad_()
             result = loss.function(input, target, reduction=reduction, **extras)
+            assert_reported(4, target[4].item(), classes)
             (grad,) = torch.autograd.grad(result.sum(), input)
+            assert_reported(4, target[4].item(), classes)
             alone, grad_alone = _both(loss, input[good], target[good], reduction=reduction, **extras)[0]
             if reduction == "none":
                 torch.testing.assert_close(result[good], alone)

@@ -18,6 +18,9 @@ RUNNABLE = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")
     torch.backends.cpu.get_cpu_capability(), ("default",)
 )
 
+# Ops that take no tensor, by which the dispatcher could choose.
+ABOUT_CUDA = ("ce_ext::check_targets", "ce_ext::cuda_policy", "ce_ext::override_cuda_policy")
+
 
 def _python(*arguments: str, capability: str | None = None) -> str:
     environment = dict(os.environ)
@@ -46,12 +49,22 @@ def test_best_library_is_chosen() -> None:
 
 def test_every_op_has_its_kernels() -> None:
     """For the CPU always and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as it does in setup.py."""
-    keys = ["CPU", "CUDA"] if _C.cuda_architectures or os.environ.get("CE_EXT_CUDA") == "1" else ["CPU"]
+    with_cuda = bool(_C.cuda_architectures) or os.environ.get("CE_EXT_CUDA") == "1"
     ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ce_ext::")]
     assert ops
     for name in ops:
+        if name in ABOUT_CUDA:
+            keys = ["CompositeExplicitAutograd"] if with_cuda else []
+        else:
+            keys = ["CPU", "CUDA"] if with_cuda else ["CPU"]
         for key in keys:
             assert torch._C._dispatch_has_kernel_for_dispatch_key(name, key), f"{name} has no kernel for {key}"
+
+
+@pytest.mark.skipif(bool(_C.cuda_architectures), reason="this build has CUDA")
+def test_cuda_check_without_cuda() -> None:
+    with pytest.raises(RuntimeError, match=r"ce_ext was built without CUDA: ."):
+        ce_ext.cuda.check()
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="reads the run time of threads there")
