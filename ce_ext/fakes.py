@@ -83,6 +83,11 @@ def _(
     )
 
 
+@torch.library.register_fake("ce_ext::scale_gradient")
+def _(grad_input: Tensor, grad_output: Tensor, *_: Any) -> None:
+    _check_devices(grad_input=grad_input, grad_output=grad_output)
+
+
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")
 def _(grad_input: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     *shared, with_report, _ = arguments

@@ -68,7 +68,8 @@ def cross_entropy(
         TypeError: ``input`` or ``target`` is not a tensor.
         ValueError: the batch sizes differ, ``reduction`` is none of the three, or options have values that they cannot
             have, or not together.
-        IndexError: on the CPU, a target is neither a class nor ``ignore_index``.
+        IndexError: a target is neither a class nor ``ignore_index``; on CUDA a later call raises it, see
+            `ce_ext.cuda.check`.
         RuntimeError: any other shape, dtype, device or value that does not fit.
         NotImplementedError: ``input`` is not floating-point.
 
@@ -358,8 +359,8 @@ def sigmoid_focal_loss(
         **options: `ce_ext.options.SigmoidFocalLossOptions`, all of it off by default.
 
     Returns, Raises: as `binary_cross_entropy_with_logits`; ValueError also for an ``alpha`` or ``gamma`` that it cannot
-    have, and on the CPU IndexError for a class that is none, not background and not ignored (elsewhere the loss of its
-    row is NaN).
+    have, and IndexError for a class that is none, not background and not ignored; on CUDA a later call raises it, see
+    `ce_ext.cuda.check`.
 
     From Lin et al., "Focal Loss for Dense Object Detection", 2017.
 

@@ -9,9 +9,10 @@ from torch.autograd import forward_ad
 
 from ce_ext import shapes
 from ce_ext.options import CrossEntropyOptions
-from ce_ext.reductions import MEAN, NONE
+from ce_ext.reductions import MEAN
 
 _with_grad = torch.ops.ce_ext.cross_entropy_with_grad.default
+_scale_gradient = torch.ops.ce_ext.scale_gradient.default
 
 
 def cross_entropy(
@@ -71,7 +72,7 @@ class CrossEntropyWithGrad(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         # Detached, the input shares its memory and its version counter.
         ctx.grad_input = input.detach() if inplace else torch.empty_like(input)
-        ctx.reduction, ctx.loss_scale = options.reduction, loss_scale
+        ctx.loss_scale = loss_scale
         arguments = (ctx.grad_input, input, target, weight, sample_weight, *options.of_backward(), options.report)
         loss, *reports = _with_grad(*arguments, loss_scale / divisor)
         ctx.mark_non_differentiable(*reports)
@@ -93,9 +94,5 @@ class CrossEntropyWithGrad(torch.autograd.Function):
                 "retain_graph needs grad_in_forward=False"
             )
         grad_input, ctx.grad_input = ctx.grad_input, None
-        factor = grad_output / ctx.loss_scale
-        if ctx.reduction == NONE:
-            factor = factor.unsqueeze(shapes.class_dim(grad_input, batch_dims=0))
-        if factor.is_cuda or not (factor == 1).all():  # to look costs a GPU more than to multiply
-            grad_input.mul_(factor)
+        _scale_gradient(grad_input, grad_output, ctx.loss_scale, shapes.class_dim(grad_input, batch_dims=0))
         return grad_input, *others

@@ -44,6 +44,10 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
+  // Multiplies such a gradient by grad_output / loss_scale. grad_output is a scalar, or has one number for each row;
+  // where it is loss_scale, nothing is done, and on CUDA without waiting to know.
+  m.def("scale_gradient(Tensor(a!) grad_input, Tensor grad_output, float loss_scale, int class_dim) -> ()",
+        {at::Tag::pt2_compliant_tag});
   // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients that
   // `needs_input` and `needs_target` ask for; the others are undefined.
   m.def("soft_cross_entropy_forward(" CROSS_ENTROPY_TENSORS SOFT_CROSS_ENTROPY_SETTINGS
@@ -68,6 +72,12 @@ TORCH_LIBRARY(ce_ext, m) {
         "Tensor denominator, " BINARY_CROSS_ENTROPY_SETTINGS
         ") -> (Tensor grad_input, Tensor grad_target, Tensor grad_weight, Tensor grad_pos_weight)",
         {at::Tag::pt2_compliant_tag});
+  // Of CUDA alone, whose kernels find targets out of bounds when nobody waits for them: waits, and raises the first.
+  m.def("check_targets(Device? device) -> ()");
+  // Of CUDA alone, for benchmarks: which teams of threads share rows, entry by entry, and others in their place. See
+  // csrc/cuda/policy.cuh.
+  m.def("cuda_policy() -> str");
+  m.def("override_cuda_policy(str overrides) -> ()");
 }
 
 PYBIND11_MODULE(_C, m) {

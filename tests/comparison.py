@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
+import ce_ext
 from tests.cases import ROUNDING
 
 
@@ -40,3 +42,9 @@ def assert_all_rounded(actual: list[Tensor], exact: list[Tensor], roundings: flo
 
 def to_double(*tensors: Tensor) -> list[Tensor]:
     return [x.double() if x.is_floating_point() else x for x in tensors]
+
+
+def assert_reported(place: int, value: int, classes: int) -> None:
+    """That a CUDA kernel has found this target out of bounds."""
+    with pytest.raises(IndexError, match=rf"target.flatten\(\)\[{place}\] = {value} .* {classes} classes"):
+        ce_ext.cuda.check()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ce_ext
 from tests import cuda_emu
 from tests.cases import DEVICES
 
@@ -19,7 +20,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Everything runs on the CPU and a GPU; tests of kernels also run the CUDA kernels without a GPU."""
     if "device" in metafunc.fixturenames:
         is_emulated = cuda_emu.IS_SUPPORTED and metafunc.definition.get_closest_marker("kernel")
-        metafunc.parametrize("device", (*DEVICES, *(("emulated",) if is_emulated else ())), indirect=True)
+        devices = (*DEVICES, *(("emulated",) if is_emulated else ()))
+        if metafunc.definition.get_closest_marker("not_cpu"):
+            devices = devices[1:]
+        metafunc.parametrize("device", devices, indirect=True)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -39,8 +43,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _device_of(item: pytest.Item) -> str | None:
-    if "emulator" in item.fixturenames:
-        return "emulated"
+    for fixture, device in (("emulator", "emulated"), ("gpu", "cuda")):
+        if fixture in item.fixturenames:
+            return device
     return item.callspec.params.get("device") if hasattr(item, "callspec") else None
 
 
@@ -50,13 +55,27 @@ def emulator(request: pytest.FixtureRequest) -> cuda_emu.Emulator:
 
 
 @pytest.fixture
+def gpu() -> str:
+    """The device of tests that nothing else can run."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    return "cuda"
+
+
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device to put tensors on; that of the emulated CUDA kernels is the CPU."""
-    if request.param != "emulated":
+    """The device to put tensors on; that of the emulated CUDA kernels is the CPU.
+
+    Of bad targets that kernels report, a test has to ask: one that is left is a report that should not be.
+    """
+    if request.param == "emulated":
+        with request.getfixturevalue("emulator").running():
+            yield "cpu"
+            ce_ext.cuda.check()
+    else:
         yield request.param
-        return
-    with request.getfixturevalue("emulator").running():
-        yield "cpu"
+        if request.param == "cuda":
+            ce_ext.cuda.check()
 
 
 @pytest.fixture

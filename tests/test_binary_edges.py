@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ce_ext.options import BinaryCrossEntropyOptions
 from tests.binary_cases import BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
 from tests.cases import DTYPES, Loss
-from tests.comparison import loss_and_gradients
+from tests.comparison import assert_all_rounded, assert_reported, assert_rounded, loss_and_gradients, to_double
 from tests.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
 
 kernel = pytest.mark.kernel
@@ -41,6 +41,46 @@ def test_empty(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) 
 
 @kernel
 @ALL_BINARY_LOSSES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("size", [2047, 2048, 2049, 4095, 4096, 4097, 8195])
+def test_sizes_around_those_that_a_block_takes(
+    loss: Loss, size: int, offset: int, dtype: torch.dtype, device: str
+) -> None:
+    """Of CUDA: 2048 elements of 4 bytes, 4096 of 2, in packs of 16 bytes wherever they start."""
+    input, target = (x[offset:] for x in loss.make_inputs((size + offset,), dtype, device))
+    for reduction in ("mean", "none"):
+        actual = loss_and_gradients(partial(loss.function, reduction=reduction), input, target)
+        exact = loss_and_gradients(partial(loss.oracle, reduction=reduction), *to_double(input, target))
+        assert_all_rounded(actual, exact, roundings=5)
+
+
+@kernel
+@ALL_BINARY_LOSSES
+def test_groups_of_several_shares(loss: Loss, device: str) -> None:
+    """Each of which has a last block of its own."""
+    input, target = loss.make_inputs((3, 5001), torch.float32, device)
+    for reduction in ("mean", "sum"):
+        function, oracle = (partial(f, reduction=reduction) for f in (loss.function, loss.oracle))
+        losses = torch.func.vmap(function)(input, target)
+        assert_rounded(losses, torch.stack([oracle(x, t) for x, t in zip(*to_double(input, target), strict=True)]))
+    weight = torch.rand(3, 1, device=device)
+    for x in (input, input.t().contiguous().t()):
+        actual = loss_and_gradients(lambda x, w: loss.function(x, target, weight=w), x, weight)
+        exact = loss_and_gradients(lambda x, w: loss.oracle(x, target.double(), weight=w), *to_double(x, weight))
+        assert_all_rounded(actual, exact, roundings=5)
+
+
+@kernel
+@ALL_BINARY_LOSSES
+def test_more_shares_than_threads_of_a_block(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((300, 1000), torch.float64, device)
+    for x in (input, input.t().contiguous().t()):
+        torch.testing.assert_close(loss.function(x, target), loss.oracle(input, target))
+
+
+@kernel
+@ALL_BINARY_LOSSES
 @pytest.mark.parametrize("on_empty", ["nan", "zero"])
 @pytest.mark.parametrize("denominator", [None, 0.0, torch.tensor(0.0)], ids=["counted", "number", "tensor"])
 def test_all_elements_ignored(loss: Loss, denominator: Tensor | float | None, on_empty: str, device: str) -> None:
@@ -58,11 +98,14 @@ def test_all_elements_ignored(loss: Loss, denominator: Tensor | float | None, on
 @kernel
 @pytest.mark.parametrize("value", [-1, 6, 10**12])
 def test_class_out_of_bounds(value: int, device: str, runs_cuda_kernels: bool) -> None:
-    """The CPU raises, and so does the backward op, which trusts no forward to have looked. CUDA makes NaN of it."""
+    """The CPU raises, and so does the backward op, which trusts no forward to look. CUDA makes NaN and reports."""
     input, _ = SIGMOID_FOCAL.make_inputs((7, 5), torch.float32, device)
     target = torch.tensor([0, 5, 2, 4, value, 1, 3], device=device)
     if runs_cuda_kernels:
-        loss, grad = loss_and_gradients(partial(SIGMOID_FOCAL.function, reduction="none"), input, target)
+        loss = SIGMOID_FOCAL.function(input.requires_grad_(), target, reduction="none")
+        assert_reported(4, value, classes=5)
+        (grad,) = torch.autograd.grad(loss.sum(), input)
+        assert_reported(4, value, classes=5)
         for x in (loss, grad):
             assert torch.equal(x.isnan().any(1), x.isnan().all(1))
             assert x.isnan().any(1).tolist() == [row == 4 for row in range(7)]
@@ -75,6 +118,17 @@ def test_class_out_of_bounds(value: int, device: str, runs_cuda_kernels: bool) -
     ):
         with pytest.raises(IndexError, match=rf"target\[4\] = {value} is out of bounds: input has 5 classes, and 5"):
             call()
+
+
+@kernel
+@pytest.mark.not_cpu
+def test_class_out_of_bounds_in_any_layout(device: str) -> None:
+    input = torch.randn(2, 3, 4, 5, device=device).contiguous(memory_format=torch.channels_last)
+    target = torch.randint(0, 3, (5, 4, 2), device=device).permute(2, 1, 0)
+    target[1, 2, 3] = 4
+    assert SIGMOID_FOCAL.function(input, target).isnan()
+    assert_reported(4 * 5 + 2 * 5 + 3, 4, classes=3)
+    SIGMOID_FOCAL.function(input, target, ignore_index=4)
 
 
 def test_backward_checks_what_it_gets_from_forward() -> None:

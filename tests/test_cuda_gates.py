@@ -38,6 +38,12 @@ void launch(float4* x) { copy_backward_by_class<<<1, 128>>>(x, 1, x); }
 __global__ void copy_backward_by_row(const float* x, int classes, float* grad) {
   for (int i = 0; i < classes; ++i) grad[i] = x[i];
 }
+
+__global__ void mean_by_row(const float* x, int rows, float* mean) {
+  double sum = 0;
+  for (int i = 0; i < rows; ++i) sum += x[i];
+  *mean = sum / rows;
+}
 """
 
 # Every kernel, and why it is refused.
@@ -46,9 +52,11 @@ REASONS = {
     "local_array": "uses local memory, a stack frame of 64 bytes",
     "scalar_by_class": "has no loop with 128-bit global loads",
     "before_the_loop_by_class": "has no loop with 128-bit global loads",
-    "scalar_stores_backward_by_class": "has no loop with 128-bit global loads and stores",
-    "float64_by_class<float>": "computes in float64: DADD",
-    "float64_by_row": "computes in float64: DSETP",
+    "scalar_stores_backward_by_class": "has no 128-bit global loads and stores",
+    "scalar_stores_with_grad_in_tiles": "has no loop with 128-bit global loads and stores",
+    "float64_by_class<float>": "computes in float64: DFMA",
+    "float64_backward_by_row": "computes in float64: DSETP",
+    "sum_backward_by_row": "computes in float64: DADD",
 }
 BAD = """
 __global__ void __launch_bounds__(1024, 2) spill(float* x) {
@@ -70,21 +78,31 @@ __global__ void before_the_loop_by_class(const float4* x, const float* y, int cl
   for (int i = 0; i < classes; ++i) total.x += y[i];
   *sum = total.x + total.y + total.z + total.w;
 }
-__global__ void scalar_stores_backward_by_class(const float4* x, int packs, float* grad) {
+__device__ void store_scalars(const float4* x, int packs, float* grad) {
   for (int i = 0; i < packs; ++i) {
     float4 pack = x[i];
     for (int j = 0; j < 4; ++j) grad[4 * i + j] = (&pack.x)[j];
   }
 }
+__global__ void scalar_stores_backward_by_class(const float4* x, int packs, float* grad) {
+  store_scalars(x, packs, grad);
+}
+__global__ void scalar_stores_with_grad_in_tiles(const float4* x, int packs, float* grad) {
+  *(float4*)grad = *x;
+  store_scalars(x, packs, grad);
+}
 template <class T>
 __global__ void float64_by_class(const float4* x, int packs, T* result) {
   double sum = 0;
-  for (int i = 0; i < packs; ++i) sum += x[i].x + x[i].y + x[i].z + x[i].w;
+  for (int i = 0; i < packs; ++i) sum = 0.5 * sum + (x[i].x + x[i].y + x[i].z + x[i].w);
   *result = sum;
 }
 template __global__ void float64_by_class(const float4*, int, float*);
-__global__ void float64_by_row(const float* x, double smoothing, float* result) {
+__global__ void float64_backward_by_row(const float* x, double smoothing, float* result) {
   *result = smoothing > 0 ? x[0] : x[1];
+}
+__global__ void sum_backward_by_row(const float* x, int classes, double* sum) {
+  for (int i = 0; i < classes; ++i) *sum += x[i];
 }
 """
 
@@ -120,6 +138,7 @@ def test_good_kernels_pass(tmp_path: Path) -> None:
         "sum_by_class<double>",
         "copy_backward_by_class",
         "copy_backward_by_row",
+        "mean_by_row",
     }
     threads, _, shared, *_ = rows["copy_backward_by_class"]
     assert (threads, shared) == ("128", "400")
@@ -203,7 +222,7 @@ def test_loops_are_cycles_of_the_control_flow() -> None:
     ],
 )
 def test_opcodes_that_are_refused(opcode: str, reason: str | None) -> None:
-    [*found] = faults(replace(KERNEL, name="f_by_row<float>", code=[Instruction(opcode)]))
+    [*found] = faults(replace(KERNEL, name="f_backward_by_row<float>", code=[Instruction(opcode)]))
     assert len(found) == (reason is not None) and all(reason in fault for fault in found)
     code = [Instruction("LDG.E.128"), Instruction(opcode), Instruction("BRA", "0x0", "@P0")]
     [*found] = faults(replace(KERNEL, name="f_by_class<double, true>", code=code))

@@ -17,7 +17,12 @@ pytestmark = pytest.mark.kernel
 CLASSES = range(1, 36)
 ROWS = 53  # three vectors of 16, and a part of one
 
-LAYOUTS = pytest.mark.parametrize("layout", [Tensor.clone, crop], ids=["dense", "crop"])
+
+def _misaligned(x: Tensor) -> Tensor:
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x)
+
+
+LAYOUTS = pytest.mark.parametrize("layout", [Tensor.clone, crop, _misaligned], ids=["dense", "crop", "misaligned"])
 EVERY_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 

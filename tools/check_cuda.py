@@ -2,10 +2,11 @@
 
 No kernel may spill registers or keep anything else in local memory. What more is asked of one follows from its name:
 
-    *_by_class, *_in_packs    it walks contiguous memory, in a loop that loads 128 bits at a time
-    *_backward_*              and if it does, the loop stores 128 bits at a time, too
-    *_by_class, *_by_row      it computes in float64 only if double is among its template arguments
-    *_in_packs, *_by_element  likewise in its loops, after which it may add up in float64
+    *_by_class, *_in_packs, *_in_tiles  it walks contiguous memory, in a loop that loads 128 bits at a time
+    *_backward_*, *_with_grad_*         and if it does, it stores 128 bits at a time, too (*_in_tiles in another loop,
+                                        *_backward_by_class in none)
+    *_by_*, *_in_*                      it computes in float64 only if double is among its template arguments; but what
+                                        rows or elements come to is added up in float64, unless it is a *_backward_*
 """
 
 import argparse
@@ -27,6 +28,7 @@ from tools.kernels import CSRC, CompileError, Instruction, Kernel, compile_kerne
 WIDE_LOAD = r"LDG\..*\b(128|256)\b"
 WIDE_STORE = r"STG\..*\b(128|256)\b"
 FLOAT64 = r"D(ADD|FMA|MMA|MNMX|MUL|SETP)\b|.*(\.F64|64H)\b"
+ADDING_UP = r"DADD\b|F2F\.F64\.F32\b"
 LOCAL_MEMORY = r"LDL|STL"
 
 # What a multiprocessor holds, from the technical specifications per compute capability in NVIDIA's CUDA programming
@@ -35,6 +37,8 @@ MAX_WARPS = 64
 MAX_BLOCKS = 32
 REGISTERS = 64 * 1024
 SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
+
+WITHOUT_KERNELS = ("policy.cu",)
 
 WIDTH_OF_A_FILE = 140  # where there is no terminal to ask, do not wrap the table
 
@@ -46,17 +50,22 @@ def faults(kernel: Kernel) -> Iterator[str]:
         yield f"spills registers, {kernel.spills} bytes of stores and loads"
     elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
-    if name.endswith(("_by_class", "_in_packs")):
+    is_backward = "_backward_" in name
+    if name.endswith(("_by_class", "_in_packs", "_in_tiles")):
         wanted = {"loads": WIDE_LOAD}
-        if "_backward_" in name:
+        if is_backward or "_with_grad_" in name:
             wanted["stores"] = WIDE_STORE
-        if not any(all(_opcodes(loop, access) for access in wanted.values()) for loop in kernel.loops()):
-            yield f"has no loop with 128-bit global {' and '.join(wanted)}"
+        is_flat = name.endswith("_backward_by_class")
+        parts = [kernel.code] if is_flat else kernel.loops()
+        if name.endswith("_in_tiles"):
+            parts = [[*itertools.chain(*parts)]]
+        if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
+            yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"
     float64: set[str] = set()
-    if name.endswith(("_by_class", "_by_row")):
-        float64 = _opcodes(kernel.code, FLOAT64)
-    elif name.endswith(("_in_packs", "_by_element")):
-        float64 = _opcodes(itertools.chain(*kernel.loops()), FLOAT64)
+    if name.endswith(("_by_class", "_by_row", "_in_tiles", "_in_packs", "_by_element")):
+        float64 = _opcodes(kernel.code if is_backward else itertools.chain(*kernel.loops()), FLOAT64)
+        if not is_backward:
+            float64 -= {opcode for opcode in float64 if re.match(ADDING_UP, opcode)}
     if float64 and not re.search(r"\bdouble\b", arguments):
         yield f"computes in float64: {', '.join(sorted(float64))}"
 
@@ -113,7 +122,7 @@ def _cell(values: Iterable[object]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = sorted((CSRC / "cuda").glob("*.cu"))
+    sources = sorted(file for file in (CSRC / "cuda").glob("*.cu") if file.name not in WITHOUT_KERNELS)
     parser.add_argument("sources", nargs="*", type=Path, default=sources, help="default: those of csrc/cuda")
     parser.add_argument("--sm", nargs="+", type=int, choices=SHARED_BYTES, default=list(SHARED_BYTES))
     options = parser.parse_args()

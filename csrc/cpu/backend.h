@@ -7,6 +7,7 @@
 #include "host/cross_entropy_problem.h"
 #include "host/driver.h"
 #include "host/log_softmax_problem.h"
+#include "host/scale_gradient_problem.h"
 #include "host/soft_cross_entropy_problem.h"
 
 namespace ce_ext::cpu {
@@ -18,6 +19,7 @@ struct Backend {
   static int64_t run(const CrossEntropyForward& problem);
   static int64_t run(const CrossEntropyBackward& problem);
   static int64_t run(const CrossEntropyWithGrad& problem);
+  static int64_t run(const ScaleGradient& problem);
   static int64_t run(const SoftCrossEntropyForward& problem);
   static int64_t run(const SoftCrossEntropyBackward& problem);
   static int64_t run(const LogSoftmaxForward& problem);

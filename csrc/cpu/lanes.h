@@ -97,6 +97,7 @@ struct Lanes {
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
   friend Lanes minimum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_max(a.vec, b.vec)); }
   friend Lanes abs(Lanes x) { return Lanes(x.vec.abs()); }
+  friend Lanes reciprocal(Lanes x) { return Lanes(T(1)) / x; }
   friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
   friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
 };

@@ -4,11 +4,6 @@
 namespace ce_ext::cuda {
 namespace {
 
-Slices slices_of(int64_t elements, int64_t groups) {
-  const int64_t group_elements = groups > 0 ? elements / groups : 0;
-  return {group_elements, divide_up(group_elements, kElementsPerSlice)};
-}
-
 // As PlainElements has it.
 template <class Problem>
 bool is_plain(const Problem& p, const RowStrides& result1, const RowStrides& result2) {
@@ -24,54 +19,91 @@ bool is_plain(const Problem& p, const RowStrides& result1, const RowStrides& res
          is_one_number(p.divisor) && is_contiguous(result1) && is_contiguous(result2);
 }
 
-template <class S, BinaryInput kInput>
-void launch_forward(const BinaryCrossEntropyForward& p, void* workspace, cudaStream_t stream) {
-  const auto loss = BinaryCrossEntropy<opmath_t<S>, kInput>::template make<opmath_t<S>>(p.options);
-  const Slices slices = slices_of(p.elements, p.groups);
-  const int64_t blocks = p.groups * slices.per_group;
-  auto* totals = static_cast<RowTotals*>(workspace);
-  if (p.elements > 0 && is_plain(p, p.loss_strides, p.loss_strides)) {
-    LAUNCH((binary_cross_entropy_forward_in_packs<S, kInput>), blocks, kThreadsByElement, stream, p, loss, slices,
-           totals);
-  } else if (p.elements > 0) {
-    LAUNCH((binary_cross_entropy_forward_by_element<S, kInput>), blocks, kThreadsByElement, stream, p, loss, slices,
-           totals);
-  }
-  if (p.reduction == Reduction::kNone || p.groups == 0) return;
-  LAUNCH((finish_groups<S, BinaryCrossEntropyForward>), p.groups, kThreadsToSum, stream, p, slices.per_group, totals);
+bool is_plain(const BinaryCrossEntropyForward& p) { return is_plain(p, p.loss_strides, p.loss_strides); }
+bool is_plain(const BinaryCrossEntropyBackward& p) { return is_plain(p, p.grad_input_strides, p.grad_target_strides); }
+
+template <class S, class Problem>
+Shares shares_of(const Problem& p, int64_t groups) {
+  constexpr int64_t kTileInPacks = kThreadsByElement * kPacksInFlight * kPackSize<S>;
+  return Shares(p.elements, groups, is_plain(p) ? kTileInPacks : kTileByElement);
 }
 
-template <class S, BinaryInput kInput>
-void launch_backward(const BinaryCrossEntropyBackward& p, cudaStream_t stream) {
-  const auto loss = BinaryCrossEntropy<opmath_t<S>, kInput>::template make<opmath_t<S>>(p.options);
-  const Slices slices = slices_of(p.elements, 1);
-  if (is_plain(p, p.grad_input_strides, p.grad_target_strides)) {
-    LAUNCH((binary_cross_entropy_backward_in_packs<S, kInput>), slices.per_group, kThreadsByElement, stream, p, loss,
-           slices);
+// Calls f with a value of the type of the targets of a plain problem.
+template <class S, class F>
+void dispatch_target(NumberType type, F f) {
+  if (type == NumberType::kUInt8) return f(uint8_t());
+  if (type == NumberType::kOpMath) return f(opmath_t<S>());
+  f(S());
+}
+
+// Calls f with the loss: without powers where gamma needs none.
+template <class S, class F>
+void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
+  using A = opmath_t<S>;
+  dispatch_input(p, [&](auto input) {
+    if constexpr (input.value == BinaryInput::kFocalLogit) {
+      if (!has_whole_power(p.options)) return f(BinaryCrossEntropy<A, input.value, true>::template make<A>(p.options));
+    }
+    f(BinaryCrossEntropy<A, input.value, false>::template make<A>(p.options));
+  });
+}
+
+template <class S, class Loss>
+void launch_forward(const BinaryCrossEntropyForward& p, const Loss& loss, const LaunchContext& context) {
+  const Shares shares = shares_of<S>(p, p.groups);
+  const Scratch scratch{static_cast<RowTotals*>(context.workspace), context.counters};
+  if (p.elements > 0 && is_plain(p)) {  // of no elements, not even what is one number for all is there
+    dispatch_target<S>(p.target.type, [&](auto number) {
+      using N = decltype(number);
+      LAUNCH((binary_cross_entropy_forward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
+             loss, shares, scratch);
+    });
   } else {
-    LAUNCH((binary_cross_entropy_backward_by_element<S, kInput>), slices.per_group, kThreadsByElement, stream, p, loss,
-           slices);
+    LAUNCH((binary_cross_entropy_forward_by_element<S, Loss>), shares.count, kThreadsByElement, context.stream, p, loss,
+           shares, scratch, context.bad_target);
+  }
+}
+
+template <class S, class Loss>
+void launch_backward(const BinaryCrossEntropyBackward& p, const Loss& loss, const LaunchContext& context) {
+  const Shares shares = shares_of<S>(p, 1);
+  if (is_plain(p)) {
+    dispatch_target<S>(p.target.type, [&](auto number) {
+      using N = decltype(number);
+      LAUNCH((binary_cross_entropy_backward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
+             loss, shares);
+    });
+  } else {
+    LAUNCH((binary_cross_entropy_backward_by_element<S, Loss>), shares.count, kThreadsByElement, context.stream, p,
+           loss, shares, context.bad_target);
   }
 }
 
 }  // namespace
 
 int64_t workspace_size(const BinaryCrossEntropyForward& problem) {
-  const int64_t slices = problem.groups * slices_of(problem.elements, problem.groups).per_group;
-  return problem.reduction == Reduction::kNone ? 0 : slices * int64_t(sizeof(RowTotals));
+  if (problem.reduction == Reduction::kNone) return 0;
+  int64_t bytes = 0;
+  dispatch<__half, __nv_bfloat16>(
+      problem.dtype, [&](auto s) { bytes = shares_of<decltype(s)>(problem, problem.groups).totals_bytes(); });
+  return bytes;
 }
 int64_t workspace_size(const BinaryCrossEntropyBackward&) { return 0; }
 
-void launch(const BinaryCrossEntropyForward& problem, void* workspace, CUstream_st* stream) {
+void launch(const BinaryCrossEntropyForward& problem, const LaunchContext& context) {
+  const bool has_losses = problem.reduction == Reduction::kNone ? problem.elements > 0 : problem.groups > 0;
+  if (!has_losses) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {
-    dispatch_input(problem, [&](auto input) { launch_forward<decltype(s), input.value>(problem, workspace, stream); });
+    using S = decltype(s);
+    dispatch_loss<S>(problem, [&](const auto& loss) { launch_forward<S>(problem, loss, context); });
   });
 }
 
-void launch(const BinaryCrossEntropyBackward& problem, void*, CUstream_st* stream) {
+void launch(const BinaryCrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.elements == 0) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {
-    dispatch_input(problem, [&](auto input) { launch_backward<decltype(s), input.value>(problem, stream); });
+    using S = decltype(s);
+    dispatch_loss<S>(problem, [&](const auto& loss) { launch_backward<S>(problem, loss, context); });
   });
 }
 

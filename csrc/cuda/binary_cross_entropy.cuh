@@ -1,128 +1,117 @@
 // The kernels of binary cross entropy, each in two forms: of plain problems, in packs, and of any problem, element by
-// element. A block takes a slice of the elements.
+// element. A block takes a share of the elements.
 #pragma once
 
-#include "cuda/block_reduce.cuh"
 #include "cuda/elements.cuh"
-#include "cuda/group_totals.cuh"
-#include "cuda/policy.cuh"
+#include "cuda/shares.cuh"
 
 namespace ce_ext::cuda {
 
-// Equal groups of elements, each cut into slices, the last of which may be shorter.
-struct Slices {
-  int64_t group_elements;
-  int64_t per_group;
-};
+template <class S, class Loss>
+constexpr int kElementBlocks = resident_blocks(kThreadsByElement, std::is_same_v<S, double> || Loss::kFocal ? 128 : 80);
 
-// The elements of a block.
-struct Slice {
-  int64_t begin, end;
-
-  __device__ explicit Slice(const Slices& slices) {
-    const int64_t group_begin = blockIdx.x / slices.per_group * slices.group_elements;
-    const int64_t group_end = group_begin + slices.group_elements;
-    begin = group_begin + blockIdx.x % slices.per_group * kElementsPerSlice;
-    end = group_end - begin > kElementsPerSlice ? begin + kElementsPerSlice : group_end;
-  }
-
-  __device__ int64_t size() const { return end - begin; }
-};
-
-// What a thread has added up, as the totals of its block.
+// A sum of many terms, in parts: one long sum in float32 would round terms that are alike all the same way.
 template <class A>
-__device__ __forceinline__ void store_totals(A sum, int64_t count, RowTotals* totals) {
-  const RowTotals total = block_reduce<kThreadsByElement>(RowTotals{double(sum), double(count)});
-  if (threadIdx.x == 0) totals[blockIdx.x] = total;
-}
+class LongSum {
+  static constexpr int kTermsPerPart = 32;
 
-// The losses of the elements for kNone, or the totals of every slice.
-template <class S, BinaryInput kInput>
-__global__ void __launch_bounds__(kThreadsByElement, min_blocks(kThreadsByElement, /*many_registers=*/true))
-    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, BinaryCrossEntropy<opmath_t<S>, kInput> loss,
-                                          Slices slices, RowTotals* totals) {
+ public:
+  __device__ void add(A term) {
+    part_ += term;
+    if (++terms_ < kTermsPerPart) return;
+    parts_ += part_;
+    part_ = A(0);
+    terms_ = 0;
+  }
+  __device__ A total() const { return parts_ + part_; }
+
+ private:
+  A parts_ = A(0), part_ = A(0);
+  int terms_ = 0;
+};
+
+// The losses of the elements for kNone, or those of the groups. N is the type of the targets.
+template <class S, class N, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
+    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
   using A = opmath_t<S>;
-  const Slice slice(slices);
-  const PlainElements<S> elements(p);
+  const int64_t begin = shares.begin(blockIdx.x);
+  const int size = int(shares.end(blockIdx.x) - begin);
+  const PlainElements<S, N> elements(p, loss.alpha());
   const bool is_none = p.reduction == Reduction::kNone;
-  RowSplit<S> split = elements.split(slice.begin, slice.size());
-  if (is_none) share_result<S>(p.loss, p.loss_is_opmath, slice.begin, slice.size(), split);
-  A sum(0);
-  int count = 0;
-  for_each_pack<kThreadsByElement>(split, slice.size(), [&](int64_t c, auto n) {
-    PlainPack<A, n.value> pack;
-    elements.load(slice.begin + c, pack);
+  LongSum<A> sum;
+  elements.for_each(begin, size, [&](int64_t i, auto& x, const auto& targets) {
+    constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(x)>>;
 #pragma unroll
-    for (int k = 0; k < n.value; ++k) {
-      pack.x[k] = product(pack.factor[k], loss.loss(pack.x[k], elements.target(pack, k)));
-      sum += pack.x[k];
+    for (int k = 0; k < kCount; ++k) x[k] = loss.loss(x[k], elements.with_options(targets[k]));
+    elements.scale(i, x);
+    if (is_none) {
+      store_result<S>(p.loss, p.loss_is_opmath, i, x);
+    } else {
+      A of_run(0);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) of_run += x[k];
+      sum.add(of_run);
     }
-    count += n.value;
-    if (is_none) store_result<S>(p.loss, p.loss_is_opmath, slice.begin + c, pack.x);
   });
-  if (!is_none) store_totals(sum, count, totals);
+  finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), threadIdx.x == 0 ? double(size) : 0.0}, scratch);
 }
 
-template <class S, BinaryInput kInput>
-__global__ void __launch_bounds__(kThreadsByElement, min_blocks(kThreadsByElement, /*many_registers=*/true))
-    binary_cross_entropy_forward_by_element(BinaryCrossEntropyForward p, BinaryCrossEntropy<opmath_t<S>, kInput> loss,
-                                            Slices slices, RowTotals* totals) {
+template <class S, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
+    binary_cross_entropy_forward_by_element(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
+                                            BadTarget* bad_target) {
   using A = opmath_t<S>;
-  const Slice slice(slices);
+  const int64_t end = shares.end(blockIdx.x);
   const bool is_none = p.reduction == Reduction::kNone;
-  A sum(0);
+  LongSum<A> sum;
   int count = 0;
-  for (int64_t i = slice.begin + threadIdx.x; i < slice.end; i += kThreadsByElement) {
+  for (int64_t i = shares.begin(blockIdx.x) + threadIdx.x; i < end; i += kThreadsByElement) {
     const ElementOffsets at = locate(p, i);
-    const Element<A> e = load_element<S>(p, at);
+    const Element<A> e = load_element<S>(p, at, loss.alpha(), bad_target);
     const A value = e.is_ignored ? A(0) : product(e.factor, loss.loss(e.x, e.target));
-    sum += value;
+    sum.add(value);
     count += !e.is_ignored;
     if (is_none) store_loss<S>(p, at.results[0], value);
   }
-  if (!is_none) store_totals(sum, count, totals);
+  finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), double(count)}, scratch);
 }
 
-template <class S, BinaryInput kInput>
-__global__ void __launch_bounds__(kThreadsByElement, min_blocks(kThreadsByElement, /*many_registers=*/true))
-    binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, BinaryCrossEntropy<opmath_t<S>, kInput> loss,
-                                           Slices slices) {
-  using A = opmath_t<S>;
-  const Slice slice(slices);
-  const PlainElements<S> elements(p);
-  RowSplit<S> split = elements.split(slice.begin, slice.size());
-  if (p.grad_input) share_result<S>(p.grad_input, false, slice.begin, slice.size(), split);
-  if (p.grad_target) share_result<S>(p.grad_target, p.grad_target_is_opmath, slice.begin, slice.size(), split);
-  for_each_pack<kThreadsByElement>(split, slice.size(), [&](int64_t c, auto n) {
-    PlainPack<A, n.value> pack;
-    elements.load(slice.begin + c, pack);
-    A grad[n.value];
-    if (p.grad_input) {
+// The gradients one after the other: seldom it is both, and threads have registers for one.
+template <class S, class N, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
+    binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, Loss loss, Shares shares) {
+  const int64_t begin = shares.begin(blockIdx.x);
+  const int size = int(shares.end(blockIdx.x) - begin);
+  const PlainElements<S, N> elements(p, loss.alpha());
+  const auto write = [&](auto* grads, const auto& gradient) {
+    elements.for_each(begin, size, [&](int64_t i, auto& x, const auto& targets) {
+      constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(x)>>;
 #pragma unroll
-      for (int k = 0; k < n.value; ++k) {
-        grad[k] = product(pack.factor[k], loss.in_input(pack.x[k], elements.target(pack, k)));
-      }
-      store_result<S>(p.grad_input, false, slice.begin + c, grad);
-    }
+      for (int k = 0; k < kCount; ++k) x[k] = gradient(x[k], elements.with_options(targets[k]));
+      elements.scale(i, x);
+      store_pack(grads + i, x);
+    });
+  };
+  if (p.grad_input) {
+    write(static_cast<S*>(p.grad_input), [&](auto x, const auto& target) { return loss.in_input(x, target); });
+  }
+  if constexpr (!std::is_integral_v<N>) {
     if (p.grad_target) {
-#pragma unroll
-      for (int k = 0; k < n.value; ++k) {
-        grad[k] = product(pack.factor[k], loss.in_target(pack.x[k], elements.target(pack, k)));
-      }
-      store_result<S>(p.grad_target, p.grad_target_is_opmath, slice.begin + c, grad);
+      write(static_cast<N*>(p.grad_target), [&](auto x, const auto& target) { return loss.in_target(x, target); });
     }
-  });
+  }
 }
 
-template <class S, BinaryInput kInput>
-__global__ void __launch_bounds__(kThreadsByElement, min_blocks(kThreadsByElement, /*many_registers=*/true))
-    binary_cross_entropy_backward_by_element(BinaryCrossEntropyBackward p, BinaryCrossEntropy<opmath_t<S>, kInput> loss,
-                                             Slices slices) {
+template <class S, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
+    binary_cross_entropy_backward_by_element(BinaryCrossEntropyBackward p, Loss loss, Shares shares,
+                                             BadTarget* bad_target) {
   using A = opmath_t<S>;
-  const Slice slice(slices);
-  for (int64_t i = slice.begin + threadIdx.x; i < slice.end; i += kThreadsByElement) {
+  const int64_t end = shares.end(blockIdx.x);
+  for (int64_t i = shares.begin(blockIdx.x) + threadIdx.x; i < end; i += kThreadsByElement) {
     const ElementOffsets at = locate(p, i);
-    const Element<A> e = load_element<S>(p, at);
+    const Element<A> e = load_element<S>(p, at, loss.alpha(), bad_target);
     if (p.grad_input) {
       const A grad[1] = {e.is_ignored ? A(0) : product(e.factor, loss.in_input(e.x, e.target))};
       store_result<S>(p.grad_input, false, at.results[0], grad);

@@ -3,7 +3,9 @@
 
 #include <type_traits>
 
+#include "cuda/bad_target.cuh"
 #include "cuda/packs.cuh"
+#include "cuda/policy.cuh"
 #include "cuda/portability.cuh"
 #include "host/binary_cross_entropy_problem.h"
 
@@ -37,11 +39,6 @@ struct ElementOffsets {
     class_number += place * p.class_numbers.strides[d];
   }
 };
-
-// Division of 64 bits costs several times that of 32.
-__device__ __forceinline__ int64_t divide(int64_t a, int64_t b) {
-  return (a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
-}
 
 template <class Problem>
 __device__ __forceinline__ ElementOffsets locate(const Problem& p, int64_t element) {
@@ -89,7 +86,8 @@ struct Element {
 // One element, wherever its numbers are.
 template <class S>
 __device__ __forceinline__ Element<opmath_t<S>> load_element(const BinaryCrossEntropyProblem& p,
-                                                             const ElementOffsets& at) {
+                                                             const ElementOffsets& at, opmath_t<S> alpha,
+                                                             BadTarget* bad_target) {
   using A = opmath_t<S>;
   Element<A> e{load(static_cast<const S*>(p.input.data) + at.input), {}, A(1), false};
   dispatch<S>(p.target.type, [&](auto number) {
@@ -99,7 +97,10 @@ __device__ __forceinline__ Element<opmath_t<S>> load_element(const BinaryCrossEn
     } else if (p.target_is_class) {
       const int64_t c = *target;
       e.is_ignored = p.has_ignored && c == p.ignore_index;
-      e.target.value = c >= 0 && c <= p.classes ? A(c == at.class_number) : A(NAN);
+      const bool is_class = c >= 0 && c <= p.classes;
+      e.target.value = is_class ? A(c == at.class_number) : A(NAN);
+      const bool is_first_of_row = at.class_number == 0;
+      if (is_first_of_row && !is_class && !e.is_ignored) report_bad_target(bad_target, at.target, c, p.classes);
       return;
     } else {
       e.target.value = static_cast<A>(*target);
@@ -107,97 +108,126 @@ __device__ __forceinline__ Element<opmath_t<S>> load_element(const BinaryCrossEn
     e.is_ignored = p.has_ignored && e.target.value == A(p.ignore_index);
   });
   e.target.pos_weight = load_factor<S>(p.pos_weight, at.pos_weight);
-  e.target.alpha = p.class_alpha.data ? load_factor<S>(p.class_alpha, at.class_alpha) : A(p.options.alpha);
+  e.target.alpha = p.class_alpha.data ? load_factor<S>(p.class_alpha, at.class_alpha) : alpha;
   e.factor = product(load_factor<S>(p.grad_output, at.grad_output), load_factor<S>(p.weight, at.weight)) /
              load_factor<S>(p.divisor, at.divisor);
   return e;
 }
 
-// A result in memory.
-template <class S>
-__device__ __forceinline__ void share_result(void* result, bool is_opmath, int64_t first, int64_t count,
-                                             RowSplit<S>& split) {
-  with_floats<S>(result, is_opmath, [&](auto* memory) { split.share(memory + first, count); });
+// Targets may be integers, too.
+template <class A, class N, int kCount>
+__device__ __forceinline__ void convert_targets(const Numbers<N, kCount>& numbers, A (&values)[kCount]) {
+  if constexpr (std::is_integral_v<N>) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) values[k] = static_cast<A>(numbers.stored[k]);
+  } else {
+    convert(numbers, values);
+  }
 }
 
+// Several numbers of a result that is S or opmath.
 template <class S, int kCount>
 __device__ __forceinline__ void store_result(void* result, bool is_opmath, int64_t offset,
                                              const opmath_t<S> (&values)[kCount]) {
   with_floats<S>(result, is_opmath, [&](auto* memory) { store_pack(memory + offset, values); });
 }
 
-template <class A, int kCount>
-struct PlainPack {
-  A x[kCount], target[kCount], factor[kCount];
-};
-
-// Elements of a plain problem: its tensors are contiguous or have one number for all elements, those that PlainPack
-// does not know have one number, targets are floating or bytes, and none is ignored.
-template <class S>
+// Elements of a plain problem: its tensors are contiguous or have one number for all elements, those that for_each
+// does not know have one number, and none is ignored. N is the type of the targets.
+template <class S, class N>
 class PlainElements {
   using A = opmath_t<S>;
+  static constexpr int kPack = kPackSize<S>;
+
+  // As loaded: what is done with them has to wait for memory.
+  template <int kCount>
+  struct Run {
+    Numbers<S, kCount> inputs;
+    Numbers<N, kCount> targets;
+  };
 
  public:
-  __device__ __forceinline__ explicit PlainElements(const BinaryCrossEntropyProblem& p)
-      : p_(p), pos_weight_(load_factor<S>(p.pos_weight, 0)), divisor_(load_factor<S>(p.divisor, 0)) {}
-
-  // How a block goes through the `count` elements from `first` on.
-  __device__ __forceinline__ RowSplit<S> split(int64_t first, int64_t count) const {
-    RowSplit<S> split(static_cast<const S*>(p_.input.data) + first, count);
-    for (const Operand* operand : {&p_.target, &p_.weight, &p_.grad_output}) {
-      if (is_one_number(*operand) || operand->type == NumberType::kUInt8) continue;
-      with_floats<S>(operand->data, operand->type == NumberType::kOpMath,
-                     [&](const auto* numbers) { split.share(numbers + first, count); });
-    }
-    return split;
+  __device__ __forceinline__ PlainElements(const BinaryCrossEntropyProblem& p, A alpha)
+      : p_(p),
+        weights_vary_(varies(p.weight)),
+        grad_outputs_vary_(varies(p.grad_output)),
+        pos_weight_(load_factor<S>(p.pos_weight, 0)),
+        alpha_(alpha) {
+    const A weight = weights_vary_ ? A(1) : load_factor<S>(p.weight, 0);
+    const A grad_output = grad_outputs_vary_ ? A(1) : load_factor<S>(p.grad_output, 0);
+    factor_ = product(grad_output, weight) / load_factor<S>(p.divisor, 0);
+    has_factors_ = factor_ != A(1) || weights_vary_ || grad_outputs_vary_;
   }
 
-  template <int kCount>
-  __device__ __forceinline__ void load(int64_t i, PlainPack<A, kCount>& pack) const {
-    load_pack(static_cast<const S*>(p_.input.data) + i, pack.x);
-    if (p_.target.type == NumberType::kUInt8) {
-      const auto* bytes = static_cast<const uint8_t*>(p_.target.data) + i;
+  // Calls f(i, inputs, targets) with those of the elements from i on, until the threads of the block have had the
+  // `size` from `begin` on.
+  template <class F>
+  __device__ __forceinline__ void for_each(int64_t begin, int size, const F& f) const {
+    constexpr int kStep = kThreadsByElement * kPack;
+    const S* const inputs = static_cast<const S*>(p_.input.data) + begin;
+    const N* const targets = static_cast<const N*>(p_.target.data) + begin;
+    const RowSplit<S> split(inputs, size);
+    const int head = int(split.head), packs_end = int(split.packs_end);
+    const bool targets_are_aligned = is_aligned(targets + head, Numbers<N, kPack>::kAlignment);
+    for (int first = head + threadIdx.x * kPack; first < packs_end; first += kPacksInFlight * kStep) {
+      Run<kPack> runs[kPacksInFlight];
+      const auto for_each_run = [&](const auto& visit) {
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) pack.target[k] = static_cast<A>(bytes[k]);
-    } else {
-      load_floats(p_.target, i, pack.target);
+        for (int j = 0; j < kPacksInFlight; ++j) {
+          const int i = first + j * kStep;
+          if (i < packs_end) visit(i, runs[j]);
+        }
+      };
+      // All loads come before the first use.
+      for_each_run([&](int i, auto& run) { copy_in(inputs + i, /*aligned=*/true, run.inputs); });
+      for_each_run([&](int i, auto& run) { copy_in(targets + i, targets_are_aligned, run.targets); });
+      for_each_run([&](int i, const auto& run) { use(begin + i, run, f); });
     }
-    A weight[kCount];
-    load_factors(p_.grad_output, i, pack.factor);
-    load_factors(p_.weight, i, weight);
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) pack.factor[k] = product(pack.factor[k], weight[k]) / divisor_;
+    const int single = int(threadIdx.x) < head ? threadIdx.x : packs_end + threadIdx.x - head;
+    if (single < size) use(begin + single, Run<1>{{inputs[single]}, {targets[single]}}, f);
   }
 
+  __device__ __forceinline__ BinaryTarget<A> with_options(A target) const { return {target, pos_weight_, alpha_}; }
+
+  // Multiplies losses or gradients of the elements from i on by their factors. Those that vary are loaded only now:
+  // seldom there are any, and they would take the registers of all.
   template <int kCount>
-  __device__ __forceinline__ BinaryTarget<A> target(const PlainPack<A, kCount>& pack, int k) const {
-    return {pack.target[k], pos_weight_, A(p_.options.alpha)};
+  __device__ __forceinline__ void scale(int64_t i, A (&values)[kCount]) const {
+    if (!has_factors_) return;
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) values[k] = product(factor_, values[k]);
+    if (grad_outputs_vary_) scale(p_.grad_output, i, values);
+    if (weights_vary_) scale(p_.weight, i, values);
   }
 
  private:
-  static __device__ __forceinline__ bool is_one_number(const Operand& operand) {
-    return !operand.data || operand.strides.strides[0] == 0;
+  template <int kCount, class F>
+  static __device__ __forceinline__ void use(int64_t i, const Run<kCount>& run, const F& f) {
+    A inputs[kCount], targets[kCount];
+    convert(run.inputs, inputs);
+    convert_targets(run.targets, targets);
+    f(i, inputs, targets);
+  }
+
+  static __device__ __forceinline__ bool varies(const Operand& operand) {
+    return operand.data && operand.strides.strides[0] != 0;
   }
 
   template <int kCount>
-  static __device__ __forceinline__ void load_factors(const Operand& operand, int64_t i, A (&values)[kCount]) {
-    if (is_one_number(operand)) {
-      const A value = load_factor<S>(operand, 0);
+  static __device__ __forceinline__ void scale(const Operand& operand, int64_t i, A (&values)[kCount]) {
+    with_floats<S>(operand.data, operand.type == NumberType::kOpMath, [&](const auto* numbers) {
+      A factors[kCount];
+      load_pack(numbers + i, factors);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) values[k] = value;
-    } else {
-      load_floats(operand, i, values);
-    }
-  }
-
-  template <int kCount>
-  static __device__ __forceinline__ void load_floats(const Operand& operand, int64_t i, A (&values)[kCount]) {
-    with_floats<S>(operand.data, operand.type == NumberType::kOpMath,
-                   [&](const auto* numbers) { load_pack(numbers + i, values); });
+      for (int k = 0; k < kCount; ++k) values[k] = product(factors[k], values[k]);
+    });
   }
 
   const BinaryCrossEntropyProblem& p_;
-  const A pos_weight_, divisor_;
+  const bool weights_vary_, grad_outputs_vary_;
+  const A pos_weight_, alpha_;
+  A factor_;  // of those that do not vary
+  bool has_factors_;
 };
 
 }  // namespace ce_ext::cuda

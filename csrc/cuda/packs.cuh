@@ -10,80 +10,124 @@
 
 namespace ce_ext::cuda {
 
-template <class S>
-struct alignas(16) Pack {
-  static constexpr int kSize = 16 / sizeof(S);
-  S values[kSize];
+// Numbers as they lie in memory: one, or a pack of 16 bytes, or several, or a part of one. Halves are kept in pairs,
+// for each of which the compiler would take a register.
+template <class T, int kCount>
+struct Numbers {
+  static constexpr int kBytes = kCount * sizeof(T);
+  static constexpr int kAlignment = kBytes < 16 ? kBytes : 16;
+  static constexpr bool kPaired = sizeof(T) == 2 && kCount > 1;
+  using Stored = std::conditional_t<kPaired, unsigned, T>;
+
+  alignas(kAlignment) Stored stored[kBytes / sizeof(Stored)];
 };
+
+template <class S>
+constexpr int kPackSize = 16 / sizeof(S);
+
+__host__ __device__ __forceinline__ bool is_aligned(const void* p, int bytes = 16) {
+  return reinterpret_cast<uintptr_t>(p) % bytes == 0;
+}
 
 // [0, head) and [packs_end, size) are single elements; between them lie whole packs, aligned to 16 bytes.
 template <class S>
 struct RowSplit {
   int64_t head;
   int64_t packs_end;
+  int64_t size;
 
-  __device__ RowSplit(const S* row, int64_t size) {
-    const int64_t misaligned = reinterpret_cast<uintptr_t>(row) % sizeof(Pack<S>) / sizeof(S);
-    const int64_t to_boundary = misaligned ? Pack<S>::kSize - misaligned : 0;
+  __device__ RowSplit(const S* row, int64_t size_) : size(size_) {
+    const int64_t misaligned = reinterpret_cast<uintptr_t>(row) % 16 / sizeof(S);
+    const int64_t to_boundary = misaligned ? kPackSize<S> - misaligned : 0;
     head = to_boundary < size ? to_boundary : size;
-    packs_end = head + (size - head) / Pack<S>::kSize * Pack<S>::kSize;
-  }
-
-  // Another row of `size` is walked through together with the first: unless the packs are aligned in both, there are
-  // only single elements.
-  template <class Other>
-  __device__ void share(const Other* row, int64_t size) {
-    if (reinterpret_cast<uintptr_t>(row + head) % sizeof(Pack<Other>) != 0) head = packs_end = size;
+    packs_end = head + (size - head) / kPackSize<S> * kPackSize<S>;
   }
 };
 
-// Calls f(c, n) for the n classes from c on, packs and single elements, until the block's threads have had all `size`;
-// n.value is known to the compiler.
-template <int kThreads, class S, class F>
-__device__ __forceinline__ void for_each_pack(const RowSplit<S>& split, int64_t size, const F& f) {
-  constexpr int kSize = Pack<S>::kSize;
-  constexpr std::integral_constant<int, 1> kSingle;
-  constexpr std::integral_constant<int, kSize> kPack;
-  for (int64_t c = threadIdx.x; c < split.head; c += kThreads) f(c, kSingle);
-  for (int64_t c = split.head + threadIdx.x * kSize; c < split.packs_end; c += kThreads * kSize) f(c, kPack);
-  if (threadIdx.x < size - split.packs_end) f(split.packs_end + threadIdx.x, kSingle);
-}
-
-// One value, or whole packs of them: of a type that is wider than the one the row was split for, several.
-template <class S, int kCount>
-__device__ __forceinline__ void load_pack(const S* p, opmath_t<S> (&values)[kCount]) {
-  if constexpr (kCount == 1) {
-    values[0] = load(p);
+template <class T, int kCount>
+__device__ __forceinline__ void copy_in(const T* p, bool aligned, Numbers<T, kCount>& numbers) {
+  if (kCount == 1 || aligned) {
+    numbers = *reinterpret_cast<const Numbers<T, kCount>*>(p);
   } else {
-    constexpr int kSize = Pack<S>::kSize;
-    static_assert(kCount % kSize == 0, "packs are loaded as a whole");
+    T values[kCount];
 #pragma unroll
-    for (int first = 0; first < kCount; first += kSize) {
-      const Pack<S> pack = *reinterpret_cast<const Pack<S>*>(p + first);
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) values[first + i] = load(&pack.values[i]);
-    }
+    for (int i = 0; i < kCount; ++i) values[i] = p[i];
+    memcpy(&numbers, values, sizeof(numbers));
   }
 }
 
-template <class S, int kCount>
-__device__ __forceinline__ void store_pack(S* p, const opmath_t<S> (&values)[kCount]) {
+// What is streamed is soon evicted from the cache of the GPU, which then keeps what is read again.
+template <class T, int kCount>
+__device__ __forceinline__ void copy_out(const Numbers<T, kCount>& numbers, bool aligned, T* p, bool streams = false) {
   if constexpr (kCount == 1) {
-    store(p, values[0]);
-  } else {
-    constexpr int kSize = Pack<S>::kSize;
-    static_assert(kCount % kSize == 0, "packs are stored as a whole");
+    *p = numbers.stored[0];
+  } else if (aligned) {
+    if constexpr (Numbers<T, kCount>::kBytes < 16) {
+      *reinterpret_cast<Numbers<T, kCount>*>(p) = numbers;
+    } else {
 #pragma unroll
-    for (int first = 0; first < kCount; first += kSize) {
-      Pack<S> pack;
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) store(&pack.values[i], values[first + i]);
-      // Said outright: the compiler does not see every store of a whole pack as one.
-      uint4 bits;
-      memcpy(&bits, &pack, sizeof(bits));
-      __stwb(reinterpret_cast<uint4*>(p + first), bits);
+      for (int i = 0; i < int(sizeof(numbers) / 16); ++i) {
+        // Said outright: the compiler does not see every store of a whole pack as one.
+        uint4 bits;
+        memcpy(&bits, reinterpret_cast<const char*>(&numbers) + 16 * i, sizeof(bits));
+        uint4* pack = reinterpret_cast<uint4*>(p) + i;
+        streams ? __stcs(pack, bits) : __stwb(pack, bits);
+      }
     }
+  } else {
+    T values[kCount];
+    memcpy(values, &numbers, sizeof(numbers));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) p[i] = values[i];
   }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void convert(const Numbers<T, kCount>& numbers, opmath_t<T> (&values)[kCount]) {
+  if constexpr (Numbers<T, kCount>::kPaired) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) unpack_pair<T>(numbers.stored[i / 2], values[i], values[i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = load(&numbers.stored[i]);
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void convert(const opmath_t<T> (&values)[kCount], Numbers<T, kCount>& numbers) {
+  if constexpr (Numbers<T, kCount>::kPaired) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) numbers.stored[i / 2] = pack_pair<T>(values[i], values[i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) store(&numbers.stored[i], values[i]);
+  }
+}
+
+// The same numbers in another type.
+template <class From, class To, int kCount>
+__device__ __forceinline__ void convert(const Numbers<From, kCount>& from, Numbers<To, kCount>& to) {
+  if constexpr (std::is_same_v<From, To>) {
+    to = from;
+  } else {
+    opmath_t<From> values[kCount];
+    convert(from, values);
+    convert(values, to);
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCount]) {
+  Numbers<T, kCount> numbers;
+  copy_in(p, is_aligned(p, numbers.kAlignment), numbers);
+  convert(numbers, values);
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount], bool streams = false) {
+  Numbers<T, kCount> numbers;
+  convert(values, numbers);
+  copy_out(numbers, is_aligned(p, numbers.kAlignment), p, streams);
 }
 
 }  // namespace ce_ext::cuda

@@ -2,19 +2,60 @@
 // torch. So nvcc takes seconds, and tests/cuda_emu can run the same files on the CPU.
 #pragma once
 
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
 #if defined(__CUDACC__)  // the emulator's headers, which stand in for those above, bring their own
 #define SHARED_ARRAY(T, name, size) __shared__ T name[size]
-#define LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<(blocks), (threads), 0, (stream)>>>(__VA_ARGS__)
+#define DYNAMIC_SHARED_ARRAY(T, name)                                  \
+  extern __shared__ __align__(16) unsigned char ce_ext_shared_bytes[]; \
+  T* const name = reinterpret_cast<T*>(ce_ext_shared_bytes)
+// The number of bytes is that of the dynamic shared memory.
+#define LAUNCH_WITH_SHARED(kernel, blocks, threads, bytes, stream, ...) \
+  kernel<<<(blocks), (threads), (bytes), (stream)>>>(__VA_ARGS__)
+#endif
+#define LAUNCH(kernel, blocks, threads, stream, ...) LAUNCH_WITH_SHARED(kernel, blocks, threads, 0, stream, __VA_ARGS__)
+
+// Whether the code that is compiled is for GPUs that have clusters of blocks.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define HAS_CLUSTERS 1
+#else
+#define HAS_CLUSTERS 0
 #endif
 
 namespace ce_ext::cuda {
 
 constexpr int kWarpSize = 32;
 constexpr unsigned kFullWarp = 0xffffffffu;
+
+// The configuration of a launch of blocks in clusters.
+struct ClusterConfig : cudaLaunchConfig_t {
+  cudaLaunchAttribute cluster_dimension{};
+
+  ClusterConfig(unsigned blocks, unsigned threads, unsigned cluster, cudaStream_t stream_) : cudaLaunchConfig_t{} {
+    cluster_dimension.id = cudaLaunchAttributeClusterDimension;
+    cluster_dimension.val.clusterDim.x = cluster;
+    cluster_dimension.val.clusterDim.y = cluster_dimension.val.clusterDim.z = 1;
+    gridDim = dim3(blocks);
+    blockDim = dim3(threads);
+    stream = stream_;
+    attrs = &cluster_dimension;
+    numAttrs = 1;
+  }
+};
+
+template <class... Parameters, class... Arguments>
+void launch_clusters(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, unsigned cluster,
+                     cudaStream_t stream, const Arguments&... arguments) {
+  const ClusterConfig config(blocks, threads, cluster, stream);
+  cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
 
 // Memory holds S, arithmetic is in opmath.
 __device__ __forceinline__ double load(const double* p) { return *p; }
@@ -26,5 +67,33 @@ __device__ __forceinline__ void store(double* p, double value) { *p = value; }
 __device__ __forceinline__ void store(float* p, float value) { *p = value; }
 __device__ __forceinline__ void store(__half* p, float value) { *p = __float2half_rn(value); }
 __device__ __forceinline__ void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
+
+// Two halves in a register, the first in its lower bits.
+template <class S>
+__device__ __forceinline__ void unpack_pair(unsigned bits, float& first, float& second) {
+  if constexpr (std::is_same_v<S, __half>) {
+    __half2 pair;
+    memcpy(&pair, &bits, sizeof(bits));
+    first = __low2float(pair);
+    second = __high2float(pair);
+  } else {
+    const unsigned words[2] = {bits << 16, bits & 0xffff0000u};
+    memcpy(&first, &words[0], sizeof(first));
+    memcpy(&second, &words[1], sizeof(second));
+  }
+}
+
+template <class S>
+__device__ __forceinline__ unsigned pack_pair(float first, float second) {
+  unsigned bits;
+  if constexpr (std::is_same_v<S, __half>) {
+    const __half2 pair = __floats2half2_rn(first, second);
+    memcpy(&bits, &pair, sizeof(bits));
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    memcpy(&bits, &pair, sizeof(bits));
+  }
+  return bits;
+}
 
 }  // namespace ce_ext::cuda

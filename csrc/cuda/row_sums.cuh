@@ -1,51 +1,59 @@
-// Goes over the logits of one row, with a block for the row (by class) or a thread (by row), and adds them up.
+// Goes over the logits of a row, by a team whose threads share the classes, or over several rows, by a thread for
+// itself, and adds them up.
 #pragma once
 
-#include "cuda/block_reduce.cuh"
-#include "cuda/packs.cuh"
-#include "cuda/policy.cuh"
+#include "cuda/row_parts.cuh"
+#include "cuda/thread_rows.cuh"
 #include "host/softmax_loss_problem.h"
 
 namespace ce_ext::cuda {
 
-template <class S, int kCount>
-__device__ __forceinline__ void load_strided(const S* p, int64_t stride, opmath_t<S> (&values)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) values[i] = load(p + i * stride);
-}
-
-// add(sums, values, c) takes in the logits from class c on. All threads of the block call this; the result is valid in
-// thread 0 only.
-template <class Sums, class S, class Add>
-__device__ __forceinline__ Sums sum_row_by_class(const RowSplit<S>& split, const S* x, int64_t classes,
-                                                 const Add& add) {
+// add(sums, values, c) takes in the values from class c on. The result is that of this thread; `held` then has what it
+// loaded last, which of a row of one chunk is all.
+template <class Sums, int kPacks, class S, class T, class Held, class Add>
+__device__ __forceinline__ Sums sum_row(const Team& team, const RowSplit<S>& split, const T* x, Held& held,
+                                        const Add& add) {
   Sums sums;
-  for_each_pack<kThreadsByClass>(split, classes, [&](int64_t c, auto n) {
-    opmath_t<S> values[n.value];
-    load_pack(x + c, values);
-    add(sums, values, c);
-  });
-  return block_reduce<kThreadsByClass>(sums);
-}
-
-template <class Sums, class S, class Add>
-__device__ __forceinline__ Sums sum_row_by_row(const S* x, int64_t stride, int64_t classes, const Add& add) {
-  Sums sums;
-  for (int64_t c = 0; c < classes;) {
-    const int64_t end = classes - c < kClassesPerSum ? classes : c + kClassesPerSum;
-    Sums part;
-    for (; c + kClassesInFlight <= end; c += kClassesInFlight) {
-      opmath_t<S> values[kClassesInFlight];
-      load_strided(x + c * stride, stride, values);
-      add(part, values, c);
-    }
-    for (; c < end; ++c) {
-      opmath_t<S> value[1] = {load(x + c * stride)};
-      add(part, value, c);
-    }
-    sums.merge(part);
+  const int64_t chunks = chunks_of_row<kPacks, S>(split.size, team.size());
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const RowPart<S, kPacks> part(split, team, chunk);
+    part.load(x, held);
+    part.for_each([&](int i, int64_t c, auto n) {
+      opmath_t<T> values[n.value];
+      convert(held.at(i, n), values);
+      add(sums, values, c);
+    });
   }
   return sums;
+}
+
+// The same of kRows rows at once, each by itself: rows.load(c, values) gives the values of class c of each, which are
+// numbers, or pairs of them.
+template <class A, int kRows, class Sums, class Rows, class Add>
+__device__ __forceinline__ void sum_rows(const Rows& rows, int64_t classes, Sums (&sums)[kRows], const Add& add) {
+  static_assert(kMostClasses<Rows> <= kClassesPerSum, "rows with a bound are added up at once");
+  for (int64_t begin = 0; begin < classes; begin += kClassesPerSum) {
+    const int64_t end = classes - begin < kClassesPerSum ? classes : begin + kClassesPerSum;
+    Sums parts[kRows];
+    for_each_classes<A, kRows>(rows, begin, end, [&](int64_t c, const auto& values) {
+      constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(values)>>;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        A of_row[kCount];
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) of_row[i] = values[i][r];
+        add(parts[r], of_row, c);
+      }
+    });
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (begin == 0) {
+        sums[r] = parts[r];
+      } else {
+        sums[r].merge(parts[r]);
+      }
+    }
+  }
 }
 
 // What the losses gather of a row.
@@ -72,15 +80,35 @@ struct RowSums {
   }
 };
 
-template <class A, class Form>
-__device__ __forceinline__ RowSums<A, Form> shuffle_down(const RowSums<A, Form>& x, int offset) {
-  RowSums<A, Form> result{shuffle_down(x.softmax, offset), {}};
-  if constexpr (Form::kReport) result.top = shuffle_down(x.top, offset);
+template <class A, class Form, class F>
+__device__ __forceinline__ RowSums<A, Form> transform(const RowSums<A, Form>& x, const F& f) {
+  RowSums<A, Form> result{transform(x.softmax, f), {}};
+  if constexpr (Form::kReport) result.top = transform(x.top, f);
   return result;
 }
 
+template <class A, class Form, class F>
+__device__ __forceinline__ void agree(RowSums<A, Form>& sums, const F& max_of) {
+  agree(sums.softmax, max_of);
+}
+
+template <class A, class Form>
+__device__ __forceinline__ void add_agreed(RowSums<A, Form>& sums, const RowSums<A, Form>& other) {
+  add_agreed(sums.softmax, other.softmax);
+  if constexpr (Form::kReport) sums.top.merge(other.top);
+}
+
+// What a form takes of registers: whether it is much for a team; for threads with rows of their own how many, and how
+// many of such rows a thread has.
 template <class S, class Form>
 constexpr bool kManyRegisters = sizeof(S) == 8 || Form::kReport;
+template <class S, class Form>
+constexpr int kRowRegisters = sizeof(S) == 8               ? 168
+                              : Form::kReport              ? 128
+                              : Form::kGaps != Gaps::kNone ? 96
+                                                           : 64;
+template <class S, class Form>
+constexpr int kRowPack = kManyRegisters<S, Form> ? 1 : kRowsPerThread;
 
 // What is reported of a row, if anything is.
 template <class A, class Form>

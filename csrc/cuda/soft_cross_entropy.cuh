@@ -1,178 +1,209 @@
-// The kernels of soft cross entropy, each direction in two forms: a block for every row, whose threads share the
-// classes (by class), and a thread for every row (by row).
+// The kernels of soft cross entropy: teams of threads share rows whose classes lie side by side (by class), or threads
+// have rows of their own, several neighbours whose classes lie apart (by row) or short ones (in tiles).
 #pragma once
 
-#include "cuda/row_sums.cuh"
+#include "cuda/row_launch.cuh"
 #include "cuda/soft_cross_entropy_rows.cuh"
 
 namespace ce_ext::cuda {
 
-// u_j of kCount classes from class c on, in place of their probabilities.
-template <class A, int kCount>
-__device__ __forceinline__ void weigh(const SoftCrossEntropyProblem& p, const SoftCrossEntropy<A>& loss, int64_t c,
-                                      A (&q)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) q[i] = loss.mass(q[i], class_weight<A>(p, c + i));
+// The dynamic shared memory of tiles of logits and of probabilities, in bytes.
+template <class S, class Q>
+constexpr int64_t tiles_bytes(int64_t classes) {
+  return Tile<S>::bytes(kThreadsByTwoTiles<S>, classes) + Tile<Q>::bytes(kThreadsByTwoTiles<S>, classes);
 }
 
-// sum_j q_j log p_j over kCount classes.
-template <class A, bool kLogitsChange, int kCount>
-__device__ __forceinline__ A target_log_prob(const RowStats<A>& stats, const Logits<A, kLogitsChange>& logits,
-                                             const A (&x)[kCount], const A (&q)[kCount]) {
-  A sum(0);
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) sum -= product(q[i], negative_log_likelihood(stats, logits(x[i])));
-  return sum;
-}
-
-// Ends a row: what is kept and what is reported of it, and its loss.
-template <class S, class Form>
-__device__ __forceinline__ void finish_row(const SoftCrossEntropyForward& p, const SoftCrossEntropy<opmath_t<S>>& loss,
-                                           int64_t row, const RowSums<opmath_t<S>, Form>& sums,
-                                           opmath_t<S> target_log_prob, opmath_t<S>* row_loss) {
-  using A = opmath_t<S>;
-  const SavedSoftRow<A> saved{sums.softmax.finish(), sums.softmax.weight_sum, sums.softmax.tie_weight};
-  if (p.saved) static_cast<SavedSoftRow<A>*>(p.saved)[row] = saved;
-  store_report(p, row, saved.stats, sums, target_log_prob);
-  const A row_loss_value = product(sample_weight<A>(p, row), loss.loss(saved, sums.softmax.gap_sum));
-  store_row_loss<S>(p, row, row_loss_value, row_loss);
-}
-
-template <class S, class Q, class Form>
-__global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, kManyRegisters<S, Form>))
-    soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> device_loss,
-                                        opmath_t<S>* row_loss) {
-  using A = opmath_t<S>;
-  using Sums = RowSums<A, Form>;
-  const int64_t row = blockIdx.x;
-  const S* x = logits_row<S>(p, row);
-  const Q* q = target_row<Q>(p, row);
-  const auto logits = logits_of<Form::kLogitsChange>(device_loss.logits);
-  RowSplit<S> split(x, p.classes);
-  split.share(q, p.classes);
-  const auto add = [&](Sums& sums, auto& values, int64_t c) {
-    std::remove_reference_t<decltype(values)> masses;
-    load_pack(q + c, masses);
-    weigh(p, device_loss.loss, c, masses);
-    sums.add(logits, values, masses, c);
-  };
-  const Sums sums = sum_row_by_class<Sums>(split, x, p.classes, add);
-  Sum<A> log_prob;
-  if constexpr (Form::kReport) {
-    if (p.report) {
-      const RowStats<A> stats = block_broadcast(sums.softmax.finish());
-      for_each_pack<kThreadsByClass>(split, p.classes, [&](int64_t c, auto n) {
-        A values[n.value], probabilities[n.value];
-        load_pack(x + c, values);
-        load_pack(q + c, probabilities);
-        log_prob.value += target_log_prob(stats, logits, values, probabilities);
-      });
-      log_prob = block_reduce<kThreadsByClass>(log_prob);
-    }
-  }
-  if (threadIdx.x == 0) finish_row<S>(p, device_loss.loss, row, sums, log_prob.value, row_loss);
-}
-
-template <class S, class Q, class Form>
-__global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, /*many_registers=*/true))
-    soft_cross_entropy_forward_by_row(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> device_loss,
-                                      opmath_t<S>* row_loss) {
-  using A = opmath_t<S>;
-  using Sums = RowSums<A, Form>;
-  const int64_t row = int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x;
-  if (row >= p.rows) return;
-  const S* x = logits_row<S>(p, row);
-  const Q* q = target_row<Q>(p, row);
-  const auto logits = logits_of<Form::kLogitsChange>(device_loss.logits);
-  const auto add = [&](Sums& sums, auto& values, int64_t c) {
-    std::remove_reference_t<decltype(values)> masses;
-    load_strided(q + c * p.target_class_stride, p.target_class_stride, masses);
-    weigh(p, device_loss.loss, c, masses);
-    sums.add(logits, values, masses, c);
-  };
-  const Sums sums = sum_row_by_row<Sums>(x, p.input_class_stride, p.classes, add);
-  A log_prob(0);
-  if constexpr (Form::kReport) {
-    if (p.report) {
-      const RowStats<A> stats = sums.softmax.finish();
-      for (int64_t c = 0; c < p.classes; ++c) {
-        const A value[1] = {load(x + c * p.input_class_stride)};
-        const A probability[1] = {load(q + c * p.target_class_stride)};
-        log_prob += target_log_prob(stats, logits, value, probability);
-      }
-    }
-  }
-  finish_row<S>(p, device_loss.loss, row, sums, log_prob, row_loss);
-}
-
-// The gradients of one row, in the logits and in the targets; null where one is not wanted.
-template <class S, class Q, bool kLogitsChange>
-struct SoftRowGradients {
-  using A = opmath_t<S>;
-
-  const SoftCrossEntropyBackward& p;
-  SoftCrossEntropy<A> loss;
-  SoftCrossEntropyGradient<A, kLogitsChange> gradient;
-  S* grad_x = nullptr;
-  Q* grad_q = nullptr;
-
-  __device__ SoftRowGradients(const SoftCrossEntropyBackward& p_, const SoftDeviceLoss<A>& device_loss, int64_t row)
-      : p(p_), loss(device_loss.loss) {
-    const auto saved = static_cast<const SavedSoftRow<A>*>(p.saved)[row];
-    const auto logits = logits_of<kLogitsChange>(device_loss.logits);
-    gradient = loss.gradient(saved, loss.gradient_at_max(saved), row_scale<S>(p, A(1), row), logits);
-    if (p.grad_input) grad_x = static_cast<S*>(p.grad_input) + p.grad_input_rows.offset(p.row_dims, row);
-    if (p.grad_target) grad_q = static_cast<Q*>(p.grad_target) + p.grad_target_rows.offset(p.row_dims, row);
-  }
-
-  // The logits and probabilities of kCount classes from class c on become their gradients.
-  template <int kCount>
-  __device__ __forceinline__ void at(int64_t c, A (&x)[kCount], A (&q)[kCount]) const {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const Logit<A> z = gradient.logits.with_slope(x[i]);
-      const A weight = class_weight<A>(p, c + i);
-      if (grad_x) x[i] = gradient.in_logit(z, loss.mass(q[i], weight));
-      if (grad_q) q[i] = gradient.in_target(z, weight);
-    }
-  }
-};
-
-template <class S, class Q, bool kLogitsChange>
-__global__ void __launch_bounds__(kThreadsByClass, min_blocks(kThreadsByClass, sizeof(S) == 8))
-    soft_cross_entropy_backward_by_class(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
-  const SoftRowGradients<S, Q, kLogitsChange> row(p, loss, blockIdx.x);
-  const S* x = logits_row<S>(p, blockIdx.x);
-  const Q* q = target_row<Q>(p, blockIdx.x);
-  RowSplit<S> split(x, p.classes);
-  split.share(q, p.classes);
-  if (row.grad_x) split.share(row.grad_x, p.classes);
-  if (row.grad_q) split.share(row.grad_q, p.classes);
-  for_each_pack<kThreadsByClass>(split, p.classes, [&](int64_t c, auto n) {
-    opmath_t<S> values[n.value], probabilities[n.value];
-    load_pack(x + c, values);
-    load_pack(q + c, probabilities);
-    row.at(c, values, probabilities);
-    if (row.grad_x) store_pack(row.grad_x + c, values);
-    if (row.grad_q) store_pack(row.grad_q + c, probabilities);
+// Calls f(c, x, q) with the logits and probabilities from class c on, of all classes of the part.
+template <int kPacks, class S, class Q, class F>
+__device__ __forceinline__ void for_each_class(const RowPart<S, kPacks>& part, const S* x, const Q* q, const F& f) {
+  typename RowPart<S, kPacks>::template Held<S> held_x;
+  typename RowPart<S, kPacks>::template Held<Q> held_q;
+  part.load(x, held_x);
+  part.load(q, held_q);
+  part.for_each([&](int i, int64_t c, auto n) {
+    opmath_t<S> logits[n.value], probabilities[n.value];
+    convert(held_x.at(i, n), logits);
+    convert(held_q.at(i, n), probabilities);
+    f(c, logits, probabilities);
   });
 }
 
-template <class S, class Q, bool kLogitsChange>
-__global__ void __launch_bounds__(kThreadsByRow, min_blocks(kThreadsByRow, sizeof(S) == 8))
-    soft_cross_entropy_backward_by_row(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
-  const int64_t index = int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x;
-  if (index >= p.rows) return;
-  const SoftRowGradients<S, Q, kLogitsChange> row(p, loss, index);
-  const S* x = logits_row<S>(p, index);
-  const Q* q = target_row<Q>(p, index);
-  for (int64_t c = 0; c < p.classes; ++c) {
-    opmath_t<S> value[1] = {load(x + c * p.input_class_stride)};
-    opmath_t<S> probability[1] = {load(q + c * p.target_class_stride)};
-    row.at(c, value, probability);
-    if (row.grad_x) store(row.grad_x + c * p.grad_input_class_stride, value[0]);
-    if (row.grad_q) store(row.grad_q + c * p.grad_target_class_stride, probability[0]);
+template <class S, class Q, class Form>
+__global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
+    soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
+                                        Shares shares, Scratch scratch) {
+  using A = opmath_t<S>;
+  using Part = RowPart<S, kPacksOfTwo>;
+  const Team team(shape);
+  const int64_t share = blockIdx.x / shape.cluster;
+  const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(p.classes, team.size());
+  const AddClasses<A, Form> add{p, loss};
+  RowTotals totals;
+  for (int64_t row = shares.begin(share) + team.index(); row < shares.end(share); row += team.count()) {
+    const S* x = logits_row<S>(p, row);
+    const Q* q = target_row<Q>(p, row);
+    const RowSplit<S> split(x, p.classes);
+    RowSums<A, Form> sums;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      for_each_class(Part(split, team, chunk), x, q,
+                     [&](int64_t c, auto& logits, auto& probabilities) { add(sums, logits, probabilities, c); });
+    }
+    sums = team.reduce(sums);
+    Sum<A> log_prob;
+    if constexpr (Form::kReport) {
+      if (p.report) {
+        const RowStats<A> stats = team.share(sums.softmax.finish());
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+          for_each_class(Part(split, team, chunk), x, q, [&](int64_t, auto& logits, auto& probabilities) {
+            log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logits, probabilities);
+          });
+        }
+        log_prob = team.reduce(log_prob);
+      }
+    }
+    if (team.leads()) totals.merge(store_row<S>(p, loss, row, sums, log_prob.value));
   }
+  if (team.ends_share()) finish_share<S>(p, shares, share, totals, scratch);
+}
+
+// A block, or team, for a chunk of a row.
+template <class S, class Q, bool kLogitsChange>
+__global__ void __launch_bounds__(kMaxBackwardThreads,
+                                  resident_blocks(kMaxBackwardThreads,
+                                                  sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 64))
+    soft_cross_entropy_backward_by_class(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
+                                         unsigned chunks) {
+  const Team team(shape);
+  const int64_t row = int64_t(blockIdx.x / chunks) * team.count() + team.index();
+  if (row >= p.rows) return;
+  const auto gradient = row_gradient<S, kLogitsChange>(p, loss, row);
+  const S* x = logits_row<S>(p, row);
+  S* grad_x = grad_row<S>(p, p.grad_input, p.grad_input_rows, row);
+  Q* grad_q = grad_row<Q>(p, p.grad_target, p.grad_target_rows, row);
+  const RowSplit<S> split(x, p.classes);
+  const RowPart<S, kBackwardPacksOfTwo> part(split, team, blockIdx.x % chunks);
+  for_each_class(part, x, target_row<Q>(p, row), [&](int64_t c, auto& logits, auto& probabilities) {
+    differentiate(p, loss.loss, gradient, c, logits, probabilities);
+    if (grad_x) store_pack(grad_x + c, logits);
+    if (grad_q) store_pack(grad_q + c, probabilities);
+  });
+}
+
+// The loss of a thread's rows, of which `row` is the first; returns what they add to their group.
+template <class S, class Form, int kRows, class Rows, class Targets>
+__device__ __forceinline__ RowTotals rows_forward(const SoftCrossEntropyForward& p,
+                                                  const SoftDeviceLoss<opmath_t<S>>& loss, int64_t row, const Rows& x,
+                                                  const Targets& q) {
+  using A = opmath_t<S>;
+  RowSums<A, Form> sums[kRows];
+  sum_rows<Pair<A>>(RowPairs<Rows, Targets>{x, q}, p.classes, sums, AddClasses<A, Form>{p, loss});
+  RowTotals totals;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    A log_prob(0);
+    if constexpr (Form::kReport) {
+      if (p.report) {
+        const RowStats<A> stats = sums[r].softmax.finish();
+        for (int64_t c = 0; c < p.classes; ++c) {
+          const A logit[1] = {x.at(r, c)}, probability[1] = {q.at(r, c)};
+          log_prob += target_log_prob(stats, logits_of<true>(loss.logits), logit, probability);
+        }
+      }
+    }
+    totals.merge(store_row<S>(p, loss, row + r, sums[r], log_prob));
+  }
+  return totals;
+}
+
+// Their gradients. grad_x and grad_q may be where x and q are; of those that are not wanted, nothing is stored.
+template <class S, bool kLogitsChange, int kRows, class Rows, class Targets, class GradRows, class GradTargets>
+__device__ __forceinline__ void rows_backward(const SoftCrossEntropyBackward& p,
+                                              const SoftDeviceLoss<opmath_t<S>>& loss, int64_t row, const Rows& x,
+                                              const Targets& q, const GradRows& grad_x, const GradTargets& grad_q) {
+  using A = opmath_t<S>;
+  SoftCrossEntropyGradient<A, kLogitsChange> gradients[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) gradients[r] = row_gradient<S, kLogitsChange>(p, loss, row + r);
+  const RowPairs<Rows, Targets> pairs{x, q};
+  for_each_class<Pair<A>, kRows>(pairs, p.classes, [&](int64_t c, const Pair<A>(&values)[kRows]) {
+    A logits[kRows], probabilities[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      A logit[1] = {values[r].first}, probability[1] = {values[r].second};
+      differentiate(p, loss.loss, gradients[r], c, logit, probability);
+      logits[r] = logit[0];
+      probabilities[r] = probability[0];
+    }
+    if (p.grad_input) grad_x.store(c, logits);
+    if (p.grad_target) grad_q.store(c, probabilities);
+  });
+}
+
+// kRows neighbours a thread.
+template <class S, class Q, class Form, int kRows>
+__global__ void __launch_bounds__(kThreadsByRow,
+                                  resident_blocks(kThreadsByRow, kRows > 1 ? 128 : kRowRegisters<S, Form>))
+    soft_cross_entropy_forward_by_row(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
+                                      Scratch scratch) {
+  RowTotals totals;
+  const int64_t end = shares.end(blockIdx.x);
+  for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x * kRows; row < end; row += kThreadsByRow * kRows) {
+    const StridedRows<const S, kRows> x{logits_row<S>(p, row), p.input_class_stride};
+    const StridedRows<const Q, kRows> q{target_row<Q>(p, row), p.target_class_stride};
+    totals.merge(rows_forward<S, Form, kRows>(p, loss, row, x, q));
+  }
+  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+}
+
+template <class S, class Q, bool kLogitsChange, int kRows>
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 || kRows > 1 ? 128 : 64))
+    soft_cross_entropy_backward_by_row(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
+  const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
+  if (row >= p.rows) return;
+  const StridedRows<const S, kRows> x{logits_row<S>(p, row), p.input_class_stride};
+  const StridedRows<const Q, kRows> q{target_row<Q>(p, row), p.target_class_stride};
+  const StridedRows<S, kRows> grad_x{grad_row<S>(p, p.grad_input, p.grad_input_rows, row), p.grad_input_class_stride};
+  const StridedRows<Q, kRows> grad_q{grad_row<Q>(p, p.grad_target, p.grad_target_rows, row),
+                                     p.grad_target_class_stride};
+  rows_backward<S, kLogitsChange, kRows>(p, loss, row, x, q, grad_x, grad_q);
+}
+
+// A thread a row, of those that are in shared memory.
+template <class S, class Q, class Form>
+__global__ void __launch_bounds__(kThreadsByTwoTiles<S>,
+                                  resident_blocks(kThreadsByTwoTiles<S>, sizeof(S) == 8 ? 255 : 128))
+    soft_cross_entropy_forward_in_tiles(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
+                                        Scratch scratch) {
+  constexpr int kThreads = kThreadsByTwoTiles<S>;
+  RowTotals totals;
+  const int64_t end = shares.end(blockIdx.x);
+  for (int64_t first = shares.begin(blockIdx.x); first < end; first += kThreads) {
+    const Tile<S> x(logits_row<S>(p, first), p.classes, end - first);
+    const Tile<Q> q(target_row<Q>(p, first), p.classes, end - first, Tile<S>::bytes(kThreads, p.classes));
+    x.load();
+    q.load();
+    __syncthreads();
+    if (x.has_row()) totals.merge(rows_forward<S, Form, 1>(p, loss, first + threadIdx.x, x, q));
+    __syncthreads();
+  }
+  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+}
+
+template <class S, class Q, bool kLogitsChange>
+__global__ void __launch_bounds__(kThreadsByTwoTiles<S>,
+                                  resident_blocks(kThreadsByTwoTiles<S>, sizeof(S) == 8 ? 168 : 96))
+    soft_cross_entropy_backward_in_tiles(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
+  constexpr int kThreads = kThreadsByTwoTiles<S>;
+  const int64_t first = int64_t(blockIdx.x) * kThreads;
+  const Tile<S> x(logits_row<S>(p, first), p.classes, p.rows - first);
+  const Tile<Q> q(target_row<Q>(p, first), p.classes, p.rows - first, Tile<S>::bytes(kThreads, p.classes));
+  x.load();
+  q.load();
+  __syncthreads();
+  if (x.has_row()) rows_backward<S, kLogitsChange, 1>(p, loss, first + threadIdx.x, x, q, x, q);
+  __syncthreads();
+  if (p.grad_input) x.store(grad_row<S>(p, p.grad_input, p.grad_input_rows, first));
+  if (p.grad_target) q.store(grad_row<Q>(p, p.grad_target, p.grad_target_rows, first));
 }
 
 }  // namespace ce_ext::cuda

@@ -1,7 +1,7 @@
 // What the CUDA kernels of all losses of softmax know of a row: its logits, its weights and its place in memory.
 #pragma once
 
-#include "cuda/group_totals.cuh"
+#include "cuda/shares.cuh"
 #include "host/softmax_loss_problem.h"
 
 namespace ce_ext::cuda {
@@ -32,14 +32,13 @@ __device__ __forceinline__ A sample_weight(const SoftmaxLossProblem& p, int64_t 
   return p.sample_weight ? static_cast<const A*>(p.sample_weight)[row] : A(1);
 }
 
-// The loss of a row goes to the result for kNone and else to `row_loss`.
+// The loss of a row is a result for kNone. Else it is returned as what adds up to results, with its weight in the mean.
 template <class S, class Problem>
-__device__ __forceinline__ void store_row_loss(const Problem& p, int64_t row, opmath_t<S> loss, opmath_t<S>* row_loss) {
-  if (p.reduction == Reduction::kNone) {
-    store_loss<S>(p, row, loss);
-  } else {
-    row_loss[row] = loss;
-  }
+__device__ __forceinline__ RowTotals store_row_loss(const Problem& p, int64_t row, opmath_t<S> loss,
+                                                    opmath_t<S> weight) {
+  if (p.reduction != Reduction::kNone) return {double(loss), double(weight)};
+  store_loss<S>(p, row, loss);
+  return {};
 }
 
 // What the gradient of the loss of a row is multiplied by.

@@ -211,7 +211,8 @@ struct Arguments {
     classes = input.size(class_dim());
     TORCH_CHECK_VALUE(classes != 1, "target must have the shape of input, ", input.sizes(), ", but got shape ",
                       tensor.sizes(), ": as indices of one class its zeros would be that class, its ones background");
-    target = tensor.unsqueeze(class_dim()).expand(input.sizes());
+    // Contiguous, so that where a class is in memory says of which row it is.
+    target = tensor.contiguous().unsqueeze(class_dim()).expand(input.sizes());
     at::DimVector strides(input.dim(), 0);
     strides[class_dim()] = 1;
     class_numbers = at::empty_strided(input.sizes(), strides, input.options().device(at::kMeta));

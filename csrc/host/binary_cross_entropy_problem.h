@@ -44,7 +44,8 @@ struct BinaryCrossEntropyProblem {
   Operand grad_output;
   Operand divisor;
 
-  // The target is the class of a row: that element is 1, others are 0, all of them for the target `classes`.
+  // The target is the class of a row: that element is 1, others are 0, all of them for the target `classes`. Its offset
+  // is the number of the row.
   bool target_is_class;
   int64_t classes;
   RowStrides class_numbers;  // the offset of an element is the number of its class

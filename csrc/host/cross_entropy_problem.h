@@ -20,6 +20,9 @@ struct CrossEntropyWithGrad {
   CrossEntropyBackward backward;  // `saved` and `grad_output` are null
 };
 
+HOST_DEVICE const CrossEntropyForward& forward_of(const CrossEntropyForward& p) { return p; }
+HOST_DEVICE const CrossEntropyForward& forward_of(const CrossEntropyWithGrad& p) { return p.forward; }
+
 // Calls f with a value of the form that the problem needs.
 template <class F>
 auto dispatch_form(const CrossEntropyForward& p, F f) {

@@ -4,6 +4,7 @@
 #include "host/binary_cross_entropy.h"
 #include "host/cross_entropy.h"
 #include "host/log_softmax.h"
+#include "host/scale_gradient.h"
 #include "host/soft_cross_entropy.h"
 
 namespace ce_ext {
@@ -12,6 +13,7 @@ namespace ce_ext {
 template <class Backend>
 void register_ops(torch::Library& m) {
   register_cross_entropy<Backend>(m);
+  register_scale_gradient<Backend>(m);
   register_soft_cross_entropy<Backend>(m);
   register_log_softmax<Backend>(m);
   register_binary_cross_entropy<Backend>(m);

@@ -16,6 +16,14 @@ struct RowDims {
   int64_t sizes[kMaxRowDims] = {};
 };
 
+// Of numbers that are not negative. A GPU takes several times as long for 64 bits as for 32.
+HOST_DEVICE int64_t divide(int64_t a, int64_t b) {
+#if defined(__CUDA_ARCH__)
+  if ((a | b) >> 32 == 0) return uint32_t(a) / uint32_t(b);
+#endif
+  return a / b;
+}
+
 // Where each row of one tensor starts, in elements from its data pointer.
 struct RowStrides {
   int64_t strides[kMaxRowDims] = {};
@@ -23,7 +31,7 @@ struct RowStrides {
   HOST_DEVICE int64_t offset(const RowDims& dims, int64_t row) const {
     int64_t result = 0;
     for (int d = dims.ndim - 1; d > 0; --d) {
-      const int64_t outer = row / dims.sizes[d];
+      const int64_t outer = divide(row, dims.sizes[d]);
       result += (row - outer * dims.sizes[d]) * strides[d];
       row = outer;
     }

@@ -30,6 +30,10 @@ struct BinaryCrossEntropyOptions {
   double neg_weight = 1;  // of miss_neg: with 0, and P = 1, the loss is its derivative in P
 };
 
+HOST_DEVICE bool has_whole_power(const BinaryCrossEntropyOptions& options) {
+  return options.gamma == 0 || options.gamma == 1 || options.gamma == 2;
+}
+
 // A value for each of the two classes.
 template <class T>
 struct Sides {
@@ -43,12 +47,16 @@ class LogitPrediction {
   HOST_DEVICE explicit LogitPrediction(T x) : x_(x), distance_(abs(x)), e_(exp(-distance_)) {}
 
   HOST_DEVICE Sides<T> probabilities() const {
-    const T likely = T(1) / (T(1) + e_);
+    const T likely = reciprocal(T(1) + e_);
     return sides(likely, e_ * likely);
   }
   HOST_DEVICE Sides<T> misses() const {
     const T miss = log1p_unit(e_);
     return sides(miss, distance_ + miss);
+  }
+  // The sum of the misses times these.
+  HOST_DEVICE T cross_entropy(T pos_part, T neg_part) const {
+    return (pos_part + neg_part) * log1p_unit(e_) + product(where(T(0) < x_, neg_part, pos_part), distance_);
   }
 
  private:
@@ -66,6 +74,10 @@ struct ProbabilityPrediction {
   T p;
 
   HOST_DEVICE Sides<T> misses() const { return {-maximum(log_unit(p), T(-100)), -maximum(log1m_unit(p), T(-100))}; }
+  HOST_DEVICE T cross_entropy(T pos_part, T neg_part) const {
+    const Sides<T> miss = misses();
+    return pos_part * miss.pos + neg_part * miss.neg;
+  }
 };
 
 // What an element has besides its prediction.
@@ -82,14 +94,16 @@ HOST_DEVICE auto is_probability(T x) {
   return minimum(maximum(x, T(0)), T(1)) == x;
 }
 
-template <class T, BinaryInput kInput>
+// Without kPower gamma is known to be 0, 1 or 2.
+template <class T, BinaryInput kInput, bool kPower = true>
 class BinaryCrossEntropy {
-  static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
   static constexpr bool kProbability = kInput == BinaryInput::kProbability;
   using Prediction = std::conditional_t<kProbability, ProbabilityPrediction<T>, LogitPrediction<T>>;
   using Target = BinaryTarget<T>;
 
  public:
+  static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
+
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
   static HOST_DEVICE BinaryCrossEntropy make(const BinaryCrossEntropyOptions& options) {
@@ -97,33 +111,34 @@ class BinaryCrossEntropy {
     loss.confidence_ = T(Scalar(1 - options.label_smoothing));
     loss.smoothing_ = T(Scalar(options.label_smoothing / 2));
     loss.neg_weight_ = T(Scalar(options.neg_weight));
+    loss.neg_of_zero_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing / 2)));
+    loss.neg_slope_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing)));
     loss.gamma_ = T(Scalar(options.gamma));
+    loss.alpha_ = T(Scalar(options.alpha));
     loss.least_lack_ = T(sizeof(Scalar) == sizeof(double) ? Scalar(DBL_MIN) : Scalar(FLT_MIN));
-    loss.focus_ = options.gamma == 0   ? Focus::kNone
-                  : options.gamma == 1 ? Focus::kLinear
-                  : options.gamma == 2 ? Focus::kSquare
-                                       : Focus::kPower;
+    for (int power = 0; power < 3; ++power) loss.focus_[power] = T(Scalar(options.gamma == power));
+    loss.is_power_ = !has_whole_power(options);
     return loss;
   }
 
-  HOST_DEVICE T loss(T x, Target target) const {
-    target = smooth(target);
+  // Of the elements that have none of their own.
+  HOST_DEVICE T alpha() const { return alpha_; }
+
+  HOST_DEVICE T loss(T x, const Target& target) const {
     const Prediction prediction{x};
-    const T ce = cross_entropy(target, prediction.misses());
     if constexpr (kProbability) {
-      return where(is_probability(x), ce, T(NAN));
+      return where(is_probability(x), cross_entropy(target, prediction), T(NAN));
     } else if constexpr (kFocal) {
-      return product(balance(target) * focus(lack(target, prediction.probabilities())).value, ce);
+      return cross_entropy(target, prediction, balance(target) * focus(lack(target, prediction.probabilities())).value);
     } else {
-      return ce;
+      return cross_entropy(target, prediction);
     }
   }
 
   // dloss/dx
-  HOST_DEVICE T in_input(T x, Target target) const {
-    target = smooth(target);
+  HOST_DEVICE T in_input(T x, const Target& target) const {
     if constexpr (kProbability) {
-      const T grad = (x - target.value) / maximum(x * (T(1) - x), T(1e-12));
+      const T grad = (x - smooth(target)) / maximum(x * (T(1) - x), T(1e-12));
       return where(is_probability(x), grad, T(NAN));
     } else {
       const Prediction prediction{x};
@@ -131,15 +146,14 @@ class BinaryCrossEntropy {
       const T slope = neg_part(target) * p.pos - pos_part(target) * p.neg;
       if constexpr (!kFocal) return slope;
       const Focused f = focus(lack(target, p));
-      const T lack_slope = p.pos * p.neg * (T(1) - T(2) * target.value);
-      const T fading = f.slope * product(lack_slope, cross_entropy(target, prediction.misses()));
+      const T lack_slope = p.pos * p.neg * (T(1) - T(2) * smooth(target));
+      const T fading = f.slope * cross_entropy(target, prediction, lack_slope);
       return balance(target) * (f.value * slope + fading);
     }
   }
 
   // dloss/dt
-  HOST_DEVICE T in_target(T x, Target target) const {
-    target = smooth(target);
+  HOST_DEVICE T in_target(T x, const Target& target) const {
     const Prediction prediction{x};
     const Sides<T> miss = prediction.misses();
     const T slope = product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
@@ -148,7 +162,7 @@ class BinaryCrossEntropy {
     } else if constexpr (kFocal) {
       const Sides<T> p = prediction.probabilities();
       const Focused f = focus(lack(target, p));
-      const T ce = cross_entropy(target, miss);
+      const T ce = cross_entropy(target, prediction);
       const T fading = f.slope * product(p.neg - p.pos, ce) + product(f.value, slope);
       return confidence_ * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
     } else {
@@ -157,53 +171,55 @@ class BinaryCrossEntropy {
   }
 
  private:
-  enum class Focus { kNone, kLinear, kSquare, kPower };
-
   // q^gamma and its derivative in q
   struct Focused {
     T value, slope;
   };
 
-  HOST_DEVICE Target smooth(Target target) const {
-    target.value = confidence_ * target.value + smoothing_;
-    return target;
-  }
+  HOST_DEVICE T smooth(const Target& target) const { return confidence_ * target.value + smoothing_; }
 
-  static HOST_DEVICE T pos_part(const Target& target) { return target.pos_weight * target.value; }
-  HOST_DEVICE T neg_part(const Target& target) const { return neg_weight_ * (T(1) - target.value); }
+  // P t and 1 - t of the smoothed t, the latter in one multiplication and addition.
+  HOST_DEVICE T pos_part(const Target& target) const { return target.pos_weight * smooth(target); }
+  HOST_DEVICE T neg_part(const Target& target) const { return neg_of_zero_ - neg_slope_ * target.value; }
 
-  HOST_DEVICE T cross_entropy(const Target& target, const Sides<T>& miss) const {
-    return product(pos_part(target), miss.pos) + product(neg_part(target), miss.neg);
+  HOST_DEVICE T cross_entropy(const Target& target, const Prediction& prediction, T weight = T(1)) const {
+    return prediction.cross_entropy(weight * pos_part(target), weight * neg_part(target));
   }
 
   // q
-  static HOST_DEVICE T lack(const Target& target, const Sides<T>& p) {
-    return p.pos * (T(1) - target.value) + p.neg * target.value;
+  HOST_DEVICE T lack(const Target& target, const Sides<T>& p) const {
+    const T t = smooth(target);
+    return p.pos * (T(1) - t) + p.neg * t;
   }
 
-  static HOST_DEVICE T balance(const Target& target) {
-    const T balanced = target.alpha * target.value + (T(1) - target.alpha) * (T(1) - target.value);
-    return where(target.alpha < T(0), T(1), balanced);
+  HOST_DEVICE T balance(const Target& target) const {
+    const auto is_none = target.alpha < T(0);
+    const T of_pos = where(is_none, T(1), target.alpha), of_neg = where(is_none, T(1), T(1) - target.alpha);
+    const T t = smooth(target);
+    return of_pos * t + of_neg * (T(1) - t);
   }
   static HOST_DEVICE T balance_slope(const Target& target) {
     return where(target.alpha < T(0), T(0), T(2) * target.alpha - T(1));
   }
 
   HOST_DEVICE Focused focus(T q) const {
-    if (focus_ == Focus::kNone) return {T(1), T(0)};
-    if (focus_ == Focus::kLinear) return {q, T(1)};
-    if (focus_ == Focus::kSquare) return {q * q, T(2) * q};
-    const T power = exp(gamma_ * log_unit(q));
-    // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.
-    return {power, gamma_ * power / maximum(q, least_lack_)};
+    if (kPower && is_power_) {
+      const T power = exp(gamma_ * log_unit(q));
+      // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.
+      return {power, gamma_ * power / maximum(q, least_lack_)};
+    }
+    return {focus_[0] + q * (focus_[1] + q * focus_[2]), focus_[1] + T(2) * focus_[2] * q};
   }
 
   T confidence_;  // 1 - s
   T smoothing_;   // s / 2
   T neg_weight_;
+  T neg_of_zero_, neg_slope_;  // of its part: neg_weight (1 - s / 2), neg_weight (1 - s)
   T gamma_;
+  T alpha_;
   T least_lack_;
-  Focus focus_;
+  T focus_[3];  // the coefficients of q^gamma where gamma is 0, 1 or 2
+  bool is_power_;
 };
 
 }  // namespace ce_ext

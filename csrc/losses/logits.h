@@ -23,7 +23,7 @@ struct Logit {
 
 template <class T, bool kChanged>
 struct Logits {
-  bool capped = false;
+  int capped = 0;  // whether they are, in as many bytes as scale: GPUs that pass this on would pass padding by the byte
   T scale = T(1);  // divided by the cap, if there is one
   T cap = T(0);
 

@@ -83,7 +83,7 @@ struct SoftmaxSums {
   // Takes in a class that is not above the maximum.
   HOST_DEVICE void add_below(T x) {
     const auto is_max = x == max;
-    const T e = exp(x - pivot());  // NaN for an infinite maximum, which makes the row NaN
+    const T e = exp_term(x - pivot());  // NaN for an infinite maximum, which makes the row NaN
     exp_sum = add_where(!is_max, exp_sum, e);
     ties = add_where(is_max, ties, e);
     if constexpr (kEntropy) entropy_sum = entropy_sum + product(e, pivot() - x);

@@ -1,0 +1,34 @@
+// Whether the GPU takes clusters of blocks.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "cuda/policy.cuh"
+#include "cuda/portability.cuh"
+
+namespace ce_ext::cuda {
+
+// Whether the device, which may be a part of a GPU, has room for a cluster of such blocks of the kernel.
+template <class... Parameters>
+bool has_room(void (*kernel)(Parameters...), const RowShape& shape) {
+  if (shape.cluster == 1) return true;
+  static std::mutex mutex;
+  static std::map<std::tuple<int, const void*, int, int>, bool> known;  // the runtime takes microseconds to tell
+  int device = 0;
+  cudaGetDevice(&device);
+  const std::lock_guard lock(mutex);
+  const auto [place, is_new] =
+      known.try_emplace({device, reinterpret_cast<const void*>(kernel), shape.threads, shape.cluster});
+  if (is_new) {
+    const ClusterConfig config(shape.cluster, shape.threads, shape.cluster, /*stream=*/nullptr);
+    int clusters = 0;
+    cudaFuncAttributes code{};  // that of older GPUs, which a newer one may run, knows nothing of clusters
+    place->second = cudaFuncGetAttributes(&code, kernel) == cudaSuccess && code.ptxVersion >= 90 &&
+                    cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters > 0;
+  }
+  return place->second;
+}
+
+}  // namespace ce_ext::cuda

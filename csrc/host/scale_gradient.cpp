@@ -1,0 +1,45 @@
+#include "host/scale_gradient.h"
+
+#include "host/checks.h"
+#include "host/row_layout.h"
+
+namespace ce_ext {
+
+void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale, int64_t class_dim,
+                    Driver<ScaleGradient> run) {
+  ScaleGradient problem{};
+  problem.dtype = check_input_dtype(grad_input);
+  const at::ScalarType opmath = opmath_dtype(grad_input);
+  TORCH_CHECK(grad_output.scalar_type() == grad_input.scalar_type() || grad_output.scalar_type() == opmath,
+              "grad_output must have the dtype of grad_input, ", grad_input.scalar_type(),
+              opmath == grad_input.scalar_type() ? "" : ", or Float", ", but got ", grad_output.scalar_type());
+  check_same_device(grad_input, "grad_output", grad_output);
+  TORCH_CHECK(class_dim >= 0 && class_dim < grad_input.dim(), "class_dim must be one of the ", grad_input.dim(),
+              " dimensions of grad_input, but got ", class_dim);
+  auto row_shape = grad_input.sizes().vec();
+  row_shape.erase(row_shape.begin() + class_dim);
+  TORCH_CHECK(grad_output.dim() == 0 || grad_output.sizes() == at::IntArrayRef(row_shape),
+              "grad_output must be a scalar or have shape ", at::IntArrayRef(row_shape), ", but got shape ",
+              grad_output.sizes());
+
+  problem.grad_output_is_opmath = grad_output.scalar_type() == opmath;
+  problem.grad_output = grad_output.const_data_ptr();
+  problem.loss_scale = loss_scale;
+  problem.grad_input = grad_input.mutable_data_ptr();
+  if (grad_output.dim() == 0 && grad_input.is_non_overlapping_and_dense()) {  // the same for all that is in memory
+    problem.rows = 1;
+    problem.classes = grad_input.numel();
+    problem.row_dims.sizes[problem.row_dims.ndim++] = 1;
+    problem.class_stride = 1;
+  } else {
+    problem.classes = grad_input.size(class_dim);
+    problem.rows = problem.classes > 0 ? grad_input.numel() / problem.classes : 0;
+    problem.class_stride = grad_input.stride(class_dim);
+    problem.row_dims = lay_out_rows(
+        {{grad_input, class_dim, problem.grad_input_rows}, {grad_output, kNoClassDim, problem.grad_output_rows}});
+  }
+  run(problem);
+  if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace ce_ext
