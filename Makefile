@@ -22,13 +22,13 @@ INPUTS      += $(filter-out ce_ext/_built_with.py,$(wildcard ce_ext/*.py))
 endif
 NVCC        := $(shell command -v nvcc)
 
-GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench)
+GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench sweep)
 
 .PHONY: help demo demo-imbalanced test bench bench-instructions gpu $(GPU_STAGES) lint check-cuda check-cuda-build \
         test-cuda-build clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 20
-	@echo "$(GPU_STAGES) are the stages of gpu"
+	@echo "$(GPU_STAGES) are the stages of gpu, which leaves out the last"
 	@echo "ARGS is passed on, as in: make test ARGS='-k focal'"
 
 demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and with torch

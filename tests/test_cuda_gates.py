@@ -87,8 +87,8 @@ __device__ void store_scalars(const float4* x, int packs, float* grad) {
 __global__ void scalar_stores_backward_by_class(const float4* x, int packs, float* grad) {
   store_scalars(x, packs, grad);
 }
-__global__ void scalar_stores_with_grad_in_tiles(const float4* x, int packs, float* grad) {
-  *(float4*)grad = *x;
+__global__ void scalar_stores_with_grad_in_tiles(const float4* x, int packs, float* grad, float4* before_the_loop) {
+  *before_the_loop = *x;
   store_scalars(x, packs, grad);
 }
 template <class T>

@@ -59,6 +59,7 @@ class Stage:
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     findings: Sequence[str] = ()  # patterns, whose last matches in the log tell the summary how it went
+    is_usual: bool = True  # else it is run where it is asked for
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Outcome:
 
 
 def stages(folder: Path) -> list[Stage]:
-    """Together they may take just under nine minutes."""
+    """Together the usual ones may take just under nine minutes, and so may each of the others."""
     python = sys.executable
     pytest = (python, "-m", "pytest", "-q", "--device", "cuda")
     tests = r"(\d+ (?:failed|passed|skipped|deselected|error).*) in [\d.]+s"
@@ -115,6 +116,13 @@ def stages(folder: Path) -> list[Stage]:
             195,
             (python, "-m", "benchmarks", "--device", "cuda", "--budget", "2", "--json", str(folder / "benchmark.json")),
             findings=(r"^not timed: (.*)",),
+        ),
+        Stage(
+            "sweep",
+            530,
+            (python, "-m", "benchmarks.sweep", "--budget", "440", "--json", str(folder / "sweep.json")),
+            findings=(r"^(\d+ of \d+ entries change)", r"^(out of time: .*)", r"^not timed: (.*)"),
+            is_usual=False,
         ),
     ]
 
@@ -184,7 +192,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu", description=__doc__)
     parser.add_argument("folder", type=Path, help="where logs, benchmark.json and summary.txt go")
     names = [stage.name for stage in stages(Path())]
-    parser.add_argument("--stages", nargs="+", choices=names, default=names, metavar="STAGE", help=f"of {names}")
+    usual = [stage.name for stage in stages(Path()) if stage.is_usual]
+    help = f"of {names}; usually {usual}"
+    parser.add_argument("--stages", nargs="+", choices=names, default=usual, metavar="STAGE", help=help)
     options = parser.parse_args()
     if options.stages != ["build"] and not torch.cuda.is_available():
         sys.exit(f"gpu: torch {torch.__version__} sees no GPU on this machine")
