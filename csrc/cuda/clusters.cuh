@@ -31,4 +31,11 @@ bool has_room(void (*kernel)(Parameters...), const RowShape& shape) {
   return place->second;
 }
 
+// The shape, with a block for a row where there is no room for its cluster.
+template <class... Parameters>
+RowShape with_room(void (*kernel)(Parameters...), RowShape shape) {
+  if (!has_room(kernel, shape)) shape.cluster = 1;
+  return shape;
+}
+
 }  // namespace ce_ext::cuda

@@ -28,10 +28,10 @@ void launch_by_class(const CrossEntropyWithGrad& p, const DeviceLoss<opmath_t<S>
     launch_parts<S, Form>(p, parts, loss, context, gradients);
     return launch_backward_by_class<S, Form::kLogitsChange>(p.backward, loss, gradients, context.stream);
   }
-  RowShape shape = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(shape, [&](auto packs) {
+  const RowShape wanted = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
+  dispatch_packs<kMany>(wanted, [&](auto packs) {
     const auto kernel = cross_entropy_with_grad_by_class<S, Form, packs.value>;
-    if (!has_room(kernel, shape)) shape.cluster = 1;
+    const RowShape shape = with_room(kernel, wanted);
     const Shares shares(forward.rows, forward.groups, teams_of(shape));
     launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, Workspace(context).scratch());
   });

@@ -7,8 +7,8 @@ namespace ce_ext::cuda {
 namespace {
 
 template <class Problem>
-void launch_by_class(void (*kernel)(Problem, RowShape), const Problem& p, RowShape shape, cudaStream_t stream) {
-  if (!has_room(kernel, shape)) shape.cluster = 1;
+void launch_by_class(void (*kernel)(Problem, RowShape), const Problem& p, const RowShape& wanted, cudaStream_t stream) {
+  const RowShape shape = with_room(kernel, wanted);
   launch_teams(kernel, divide_up(p.rows, teams_of(shape)), shape, stream, p, shape);
 }
 

@@ -1,3 +1,4 @@
+#include "cuda/clusters.cuh"
 #include "cuda/launch.h"
 #include "cuda/soft_cross_entropy.cuh"
 
@@ -25,11 +26,11 @@ void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& conte
       break;
     }
     case RowWay::kByClass: {
-      const RowShape shape =
-          shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_row_threads(/*many_registers=*/true));
+      const auto kernel = soft_cross_entropy_forward_by_class<S, Q, Form>;
+      const RowShape shape = with_room(
+          kernel, shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_row_threads(/*many_registers=*/true)));
       const Shares shares(p.rows, p.groups, teams_of(shape));
-      launch_teams(soft_cross_entropy_forward_by_class<S, Q, Form>, shares.count, shape, context.stream, p, loss, shape,
-                   shares, scratch);
+      launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, scratch);
       break;
     }
     case RowWay::kByRowPack:
