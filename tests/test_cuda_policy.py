@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.policy import Shape, parse
-from ce_ext.functional import cross_entropy
+from ce_ext.functional import cross_entropy, log_softmax
 from tests import oracles
 from tests.comparison import assert_all_rounded, loss_and_gradients
 from tests.cuda_emu import ROOT, Emulator
@@ -63,6 +63,15 @@ def _check(function: Callable[..., Tensor], input: Tensor, target: Tensor, **opt
     assert_all_rounded(actual, exact)
 
 
+def _check_other_losses(input: Tensor) -> None:
+    """Those whose teams are of the same table."""
+    target = input.flip(1).softmax(1)
+    exact = loss_and_gradients(oracles.soft_cross_entropy, input.double(), target.double())
+    assert_all_rounded(loss_and_gradients(cross_entropy, input, target), exact, scale=1)
+    exact = loss_and_gradients(lambda x: x.log_softmax(1), input.double())
+    assert_all_rounded(loss_and_gradients(lambda x: log_softmax(x, 1), input), exact, scale=1)
+
+
 def _in_place(input: Tensor, target: Tensor, **options: Any) -> Tensor:
     activation = input.new_empty(input.numel() + 1)[1:].view_as(input).copy_(input)  # as misaligned as the input
     return cross_entropy(activation, target, inplace=True, loss_scale=1.0, **options)
@@ -82,6 +91,7 @@ def test_team(pass_name: str, team: str, dtype: torch.dtype, override: Override,
     override(_everywhere(pass_name, team))
     for function in FUNCTIONS[pass_name]:
         _check(function, *_inputs(5, 1003, dtype, device))
+    _check_other_losses(_inputs(5, 1003, dtype, device)[0])
 
 
 @pytest.mark.parametrize(("pass_name", "team"), TEAMS)
@@ -125,6 +135,7 @@ def test_gpu_without_clusters(emulator: Emulator) -> None:
                 torch.ops.ce_ext.override_cuda_policy(_everywhere(pass_name, "160,160,4,2"))
                 for function in FUNCTIONS[pass_name]:
                     _check(function, *_inputs(3, 1003, torch.float32, "cpu"))
+                _check_other_losses(_inputs(3, 1003, torch.float32, "cpu")[0])
         finally:
             capability.value = 90
             torch.ops.ce_ext.override_cuda_policy("")
