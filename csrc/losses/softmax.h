@@ -114,11 +114,12 @@ struct SoftmaxSums {
     add_sums(sums);
   }
 
-  HOST_DEVICE void merge(SoftmaxSums other) {
+  HOST_DEVICE void merge(const SoftmaxSums& other) {
+    SoftmaxSums raised = other;
     const T new_max = maximum(max, other.max);
     raise_max(new_max);
-    other.raise_max(new_max);
-    add_sums(other);
+    raised.raise_max(new_max);
+    add_sums(raised);
   }
 
   // Those of other classes, from the same maximum.
