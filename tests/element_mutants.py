@@ -6,6 +6,7 @@ BINARY = in_cuda("binary_cross_entropy")
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
 ELEMENTS = in_cuda("elements")
 PACKS = in_cuda("packs")
+PLAIN_ELEMENTS = in_cuda("plain_elements")
 SHARES = in_cuda("shares")
 BINARY_LAUNCH = "binary_cross_entropy"
 
@@ -81,7 +82,7 @@ ELEMENT_MUTANTS = (
     ),
     Mutant(
         "a pack more than there is",
-        ELEMENTS,
+        PLAIN_ELEMENTS,
         "if (i < packs_end) visit(i, runs[j]);",
         "visit(i, runs[j]);",
         "tests/test_binary_values.py -k 33x100",
@@ -91,7 +92,7 @@ ELEMENT_MUTANTS = (
     ),
     Mutant(
         "elements behind the packs left out",
-        ELEMENTS,
+        PLAIN_ELEMENTS,
         "if (single < size)",
         "if (single < head)",
         "tests/test_binary_values.py -k 2x1031",
@@ -100,14 +101,14 @@ ELEMENT_MUTANTS = (
     Mutant(
         "ignored elements counted",
         BINARY,
-        "count += !e.is_ignored;",
-        "++count;",
+        "count += run.count();",
+        "count += n.value;",
         "tests/test_binary_values.py -k ignored",
         BINARY_LAUNCH,
     ),
     Mutant(
         "packs where the target is aligned otherwise",
-        ELEMENTS,
+        PLAIN_ELEMENTS,
         "targets_are_aligned = is_aligned(targets + head, Numbers<N, kPack>::kAlignment);",
         "targets_are_aligned = true;",
         "tests/test_binary_layouts.py -k misaligned",
@@ -136,6 +137,38 @@ ELEMENT_MUTANTS = (
         sanitizer="address",
     ),
     Mutant(
+        "a run that goes on in the next row",
+        ELEMENTS,
+        "at.neighbors >= kRun && end - i >= kRun",
+        "end - i >= kRun",
+        "tests/test_binary_values.py -k 33x100",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "a run that goes on in the next group",
+        ELEMENTS,
+        "at.neighbors >= kRun && end - i >= kRun",
+        "at.neighbors >= kRun",
+        "tests/test_binary_edges.py -k groups_of_several_shares",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "numbers that lie apart taken for neighbours",
+        ELEMENTS,
+        "stride == 1 && is_aligned(",
+        "is_aligned(",
+        "tests/test_binary_layouts.py",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "integers in pairs",
+        PACKS,
+        "sizeof(T) == 2 && !std::is_integral_v<T> && kCount > 1",
+        "sizeof(T) == 2 && kCount > 1",
+        "tests/test_binary_values.py -k integer_targets",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
         "place of an element in 32 bits",
         ELEMENTS,
         "input += place * p.input.strides.strides[d];",
@@ -155,8 +188,8 @@ ELEMENT_MUTANTS = (
     Mutant(
         "a class out of bounds taken for a negative one",
         ELEMENTS,
-        "is_class ? A(c == at.class_number) : A(NAN)",
-        "A(c == at.class_number)",
+        "is_class ? A(c == class_number) : A(NAN)",
+        "A(c == class_number)",
         "tests/test_binary_edges.py -k out_of_bounds",
         BINARY_LAUNCH,
     ),

@@ -62,8 +62,10 @@ def test_groups_of_several_shares(loss: Loss, device: str) -> None:
     input, target = loss.make_inputs((3, 5001), torch.float32, device)
     for reduction in ("mean", "sum"):
         function, oracle = (partial(f, reduction=reduction) for f in (loss.function, loss.oracle))
-        losses = torch.func.vmap(function)(input, target)
-        assert_rounded(losses, torch.stack([oracle(x, t) for x, t in zip(*to_double(input, target), strict=True)]))
+        for targets in (target, target.round().long()):
+            losses = torch.func.vmap(function)(input, targets)
+            exact = [oracle(x, t) for x, t in zip(*to_double(input, targets), strict=True)]
+            assert_rounded(losses, torch.stack(exact))
     weight = torch.rand(3, 1, device=device)
     for x in (input, input.t().contiguous().t()):
         actual = loss_and_gradients(lambda x, w: loss.function(x, target, weight=w), x, weight)

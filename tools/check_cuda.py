@@ -2,7 +2,8 @@
 
 No kernel may spill registers or keep anything else in local memory. What more is asked of one follows from its name:
 
-    *_by_class, *_in_packs, *_in_tiles  it walks contiguous memory, in a loop that loads 128 bits at a time
+    *_by_class, *_in_packs, *_in_tiles  it walks contiguous memory, in a loop that loads 128 bits at a time; so does
+                                        *_in_runs, unless of single elements
     *_backward_*, *_with_grad_*         and if it does, it stores 128 bits at a time, too (*_in_tiles in another loop,
                                         *_backward_by_class in none)
     *_by_*, *_in_*                      it computes in float64 only if double is among its template arguments; but what
@@ -51,7 +52,8 @@ def faults(kernel: Kernel) -> Iterator[str]:
     elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
     is_backward = "_backward_" in name
-    if name.endswith(("_by_class", "_in_packs", "_in_tiles")):
+    takes_single = name.endswith("_in_runs") and arguments.endswith(SINGLE)
+    if name.endswith(("_by_class", "_in_packs", "_in_tiles", "_in_runs")) and not takes_single:
         wanted = {"loads": WIDE_LOAD}
         if is_backward or "_with_grad_" in name:
             wanted["stores"] = WIDE_STORE
@@ -62,7 +64,7 @@ def faults(kernel: Kernel) -> Iterator[str]:
         if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
             yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"
     float64: set[str] = set()
-    if name.endswith(("_by_class", "_by_row", "_in_tiles", "_in_packs", "_by_element")):
+    if name.endswith(("_by_class", "_by_row", "_in_tiles", "_in_packs", "_in_runs")):
         float64 = _opcodes(kernel.code if is_backward else itertools.chain(*kernel.loops()), FLOAT64)
         if not is_backward:
             float64 -= {opcode for opcode in float64 if re.match(ADDING_UP, opcode)}

@@ -22,10 +22,23 @@ bool is_plain(const Problem& p, const RowStrides& result1, const RowStrides& res
 bool is_plain(const BinaryCrossEntropyForward& p) { return is_plain(p, p.loss_strides, p.loss_strides); }
 bool is_plain(const BinaryCrossEntropyBackward& p) { return is_plain(p, p.grad_input_strides, p.grad_target_strides); }
 
+// Elements that a thread takes at a time where the problem is not plain: one where longer runs would seldom be whole.
+template <class S>
+int run_length(const BinaryCrossEntropyProblem& p) {
+  return p.dims.sizes[p.dims.ndim - 1] >= kMinRuns * kPackSize<S> ? kPackSize<S> : 1;
+}
+
 template <class S, class Problem>
 Shares shares_of(const Problem& p, int64_t groups) {
   constexpr int64_t kTileInPacks = kThreadsByElement * kPacksInFlight * kPackSize<S>;
-  return Shares(p.elements, groups, is_plain(p) ? kTileInPacks : kTileByElement);
+  return Shares(p.elements, groups, is_plain(p) ? kTileInPacks : kTileInRuns * run_length<S>(p));
+}
+
+// Calls f with a constant, the length of runs.
+template <class S, class F>
+void dispatch_run(const BinaryCrossEntropyProblem& p, const F& f) {
+  if (run_length<S>(p) > 1) return f(std::integral_constant<int, kPackSize<S>>());
+  f(std::integral_constant<int, 1>());
 }
 
 // Calls f with a value of the type of the targets of a plain problem.
@@ -59,8 +72,10 @@ void launch_forward(const BinaryCrossEntropyForward& p, const Loss& loss, const 
              loss, shares, scratch);
     });
   } else {
-    LAUNCH((binary_cross_entropy_forward_by_element<S, Loss>), shares.count, kThreadsByElement, context.stream, p, loss,
-           shares, scratch, context.bad_target);
+    dispatch_run<S>(p, [&](auto run) {
+      LAUNCH((binary_cross_entropy_forward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
+             context.stream, p, loss, shares, scratch, context.bad_target);
+    });
   }
 }
 
@@ -74,8 +89,10 @@ void launch_backward(const BinaryCrossEntropyBackward& p, const Loss& loss, cons
              loss, shares);
     });
   } else {
-    LAUNCH((binary_cross_entropy_backward_by_element<S, Loss>), shares.count, kThreadsByElement, context.stream, p,
-           loss, shares, context.bad_target);
+    dispatch_run<S>(p, [&](auto run) {
+      LAUNCH((binary_cross_entropy_backward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
+             context.stream, p, loss, shares, context.bad_target);
+    });
   }
 }
 

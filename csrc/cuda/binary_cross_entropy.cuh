@@ -1,8 +1,8 @@
-// The kernels of binary cross entropy, each in two forms: of plain problems, in packs, and of any problem, element by
-// element. A block takes a share of the elements.
+// The kernels of binary cross entropy, each in two forms: of plain problems, in packs, and of any problem, in runs. A
+// block takes a share of the elements.
 #pragma once
 
-#include "cuda/elements.cuh"
+#include "cuda/plain_elements.cuh"
 #include "cuda/shares.cuh"
 
 namespace ce_ext::cuda {
@@ -30,6 +30,14 @@ class LongSum {
   int terms_ = 0;
 };
 
+template <class A, int kCount>
+__device__ __forceinline__ A sum_of(const A (&terms)[kCount]) {
+  A sum(0);
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) sum += terms[k];
+  return sum;
+}
+
 // The losses of the elements for kNone, or those of the groups. N is the type of the targets.
 template <class S, class N, class Loss>
 __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
@@ -46,34 +54,33 @@ __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
     for (int k = 0; k < kCount; ++k) x[k] = loss.loss(x[k], elements.with_options(targets[k]));
     elements.scale(i, x);
     if (is_none) {
-      store_result<S>(p.loss, p.loss_is_opmath, i, x);
+      store_result<S>(p.loss, p.loss_is_opmath, i, /*stride=*/1, x);
     } else {
-      A of_run(0);
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) of_run += x[k];
-      sum.add(of_run);
+      sum.add(sum_of(x));
     }
   });
   finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), threadIdx.x == 0 ? double(size) : 0.0}, scratch);
 }
 
-template <class S, class Loss>
+template <class S, class Loss, int kRun>
 __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
-    binary_cross_entropy_forward_by_element(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
-                                            BadTarget* bad_target) {
+    binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
+                                         BadTarget* bad_target) {
   using A = opmath_t<S>;
-  const int64_t end = shares.end(blockIdx.x);
   const bool is_none = p.reduction == Reduction::kNone;
   LongSum<A> sum;
   int count = 0;
-  for (int64_t i = shares.begin(blockIdx.x) + threadIdx.x; i < end; i += kThreadsByElement) {
-    const ElementOffsets at = locate(p, i);
-    const Element<A> e = load_element<S>(p, at, loss.alpha(), bad_target);
-    const A value = e.is_ignored ? A(0) : product(e.factor, loss.loss(e.x, e.target));
-    sum.add(value);
-    count += !e.is_ignored;
-    if (is_none) store_loss<S>(p, at.results[0], value);
-  }
+  for_each_run<kRun>(p, shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const ElementOffsets& at, auto n) {
+    const ElementRun<S, n.value> run(p, at, loss.alpha(), bad_target);
+    A losses[n.value];
+    run.compute([&](A x, const BinaryTarget<A>& target) { return loss.loss(x, target); }, losses);
+    if (is_none) {
+      store_result<S>(p.loss, p.loss_is_opmath, at.results[0], run.stride(p.loss_strides), losses);
+    } else {
+      sum.add(sum_of(losses));
+      count += run.count();
+    }
+  });
   finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), double(count)}, scratch);
 }
 
@@ -103,24 +110,23 @@ __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
   }
 }
 
-template <class S, class Loss>
+template <class S, class Loss, int kRun>
 __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
-    binary_cross_entropy_backward_by_element(BinaryCrossEntropyBackward p, Loss loss, Shares shares,
-                                             BadTarget* bad_target) {
+    binary_cross_entropy_backward_in_runs(BinaryCrossEntropyBackward p, Loss loss, Shares shares,
+                                          BadTarget* bad_target) {
   using A = opmath_t<S>;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t i = shares.begin(blockIdx.x) + threadIdx.x; i < end; i += kThreadsByElement) {
-    const ElementOffsets at = locate(p, i);
-    const Element<A> e = load_element<S>(p, at, loss.alpha(), bad_target);
+  for_each_run<kRun>(p, shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const ElementOffsets& at, auto n) {
+    const ElementRun<S, n.value> run(p, at, loss.alpha(), bad_target);
+    A grads[n.value];
     if (p.grad_input) {
-      const A grad[1] = {e.is_ignored ? A(0) : product(e.factor, loss.in_input(e.x, e.target))};
-      store_result<S>(p.grad_input, false, at.results[0], grad);
+      run.compute([&](A x, const BinaryTarget<A>& target) { return loss.in_input(x, target); }, grads);
+      store_result<S>(p.grad_input, false, at.results[0], run.stride(p.grad_input_strides), grads);
     }
     if (p.grad_target) {
-      const A grad[1] = {e.is_ignored ? A(0) : product(e.factor, loss.in_target(e.x, e.target))};
-      store_result<S>(p.grad_target, p.grad_target_is_opmath, at.results[1], grad);
+      run.compute([&](A x, const BinaryTarget<A>& target) { return loss.in_target(x, target); }, grads);
+      store_result<S>(p.grad_target, p.grad_target_is_opmath, at.results[1], run.stride(p.grad_target_strides), grads);
     }
-  }
+  });
 }
 
 }  // namespace ce_ext::cuda

@@ -1,4 +1,5 @@
-// The elements of a binary cross entropy problem as its kernels load them.
+// The elements of a binary cross entropy problem of any layout, as its kernels load them: in runs, which are neighbours
+// in the innermost dimension.
 #pragma once
 
 #include <type_traits>
@@ -11,11 +12,12 @@
 
 namespace ce_ext::cuda {
 
-// Where the numbers of one element are.
+// Where the numbers of an element are.
 struct ElementOffsets {
   int64_t input = 0, target = 0, weight = 0, pos_weight = 0, class_alpha = 0, grad_output = 0, divisor = 0;
   int64_t class_number = 0;
   int64_t results[2] = {};
+  int64_t neighbors = 0;  // from it to the end of the innermost dimension
 
   __device__ __forceinline__ void step(const BinaryCrossEntropyForward& p, int d, int64_t place) {
     step_operands(p, d, place);
@@ -43,13 +45,38 @@ struct ElementOffsets {
 template <class Problem>
 __device__ __forceinline__ ElementOffsets locate(const Problem& p, int64_t element) {
   ElementOffsets offsets;
-  for (int d = p.dims.ndim - 1; d > 0; --d) {
-    const int64_t outer = divide(element, p.dims.sizes[d]);
-    offsets.step(p, d, element - outer * p.dims.sizes[d]);
+  const int innermost = p.dims.ndim - 1;
+  for (int d = innermost; d >= 0; --d) {
+    const int64_t outer = d > 0 ? divide(element, p.dims.sizes[d]) : 0;
+    const int64_t place = element - outer * p.dims.sizes[d];
+    if (d == innermost) offsets.neighbors = p.dims.sizes[d] - place;
+    offsets.step(p, d, place);
     element = outer;
   }
-  offsets.step(p, 0, element);
   return offsets;
+}
+
+// Numbers as they are computed with. Targets may be integers.
+template <class T, class N, int kCount>
+__device__ __forceinline__ void convert_numbers(const Numbers<N, kCount>& numbers, T (&values)[kCount]) {
+  if constexpr (std::is_integral_v<N>) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) values[k] = static_cast<T>(numbers.stored[k]);
+  } else {
+    convert(numbers, values);
+  }
+}
+
+// The numbers of a run in one operand, which are `stride` apart.
+template <class N, int kCount>
+__device__ __forceinline__ void copy_run(const N* first, int64_t stride, Numbers<N, kCount>& numbers) {
+  copy_in(first, stride == 1 && is_aligned(first, numbers.kAlignment), numbers, stride);
+}
+template <class T, class N, int kCount>
+__device__ __forceinline__ void load_run(const N* first, int64_t stride, T (&values)[kCount]) {
+  Numbers<N, kCount> numbers;
+  copy_run(first, stride, numbers);
+  convert_numbers(numbers, values);
 }
 
 // Calls f with a pointer of the type that floating numbers have, S or opmath.
@@ -64,170 +91,135 @@ __device__ __forceinline__ void with_floats(Data* data, bool is_opmath, const F&
   }
 }
 
-// The number of a floating operand; 1 if there is none.
-template <class S>
-__device__ __forceinline__ opmath_t<S> load_factor(const Operand& operand, int64_t offset) {
-  using A = opmath_t<S>;
-  if (!operand.data) return A(1);
-  A value;
-  with_floats<S>(operand.data, operand.type == NumberType::kOpMath,
-                 [&](const auto* numbers) { value = load(numbers + offset); });
-  return value;
-}
-
-template <class A>
-struct Element {
-  A x;
-  BinaryTarget<A> target;
-  A factor;
-  bool is_ignored;
-};
-
-// One element, wherever its numbers are.
-template <class S>
-__device__ __forceinline__ Element<opmath_t<S>> load_element(const BinaryCrossEntropyProblem& p,
-                                                             const ElementOffsets& at, opmath_t<S> alpha,
-                                                             BadTarget* bad_target) {
-  using A = opmath_t<S>;
-  Element<A> e{load(static_cast<const S*>(p.input.data) + at.input), {}, A(1), false};
-  dispatch<S>(p.target.type, [&](auto number) {
-    const auto* target = static_cast<const decltype(number)*>(p.target.data) + at.target;
-    if constexpr (!std::is_integral_v<decltype(number)>) {
-      e.target.value = load(target);
-    } else if (p.target_is_class) {
-      const int64_t c = *target;
-      e.is_ignored = p.has_ignored && c == p.ignore_index;
-      const bool is_class = c >= 0 && c <= p.classes;
-      e.target.value = is_class ? A(c == at.class_number) : A(NAN);
-      const bool is_first_of_row = at.class_number == 0;
-      if (is_first_of_row && !is_class && !e.is_ignored) report_bad_target(bad_target, at.target, c, p.classes);
-      return;
-    } else {
-      e.target.value = static_cast<A>(*target);
-    }
-    e.is_ignored = p.has_ignored && e.target.value == A(p.ignore_index);
-  });
-  e.target.pos_weight = load_factor<S>(p.pos_weight, at.pos_weight);
-  e.target.alpha = p.class_alpha.data ? load_factor<S>(p.class_alpha, at.class_alpha) : alpha;
-  e.factor = product(load_factor<S>(p.grad_output, at.grad_output), load_factor<S>(p.weight, at.weight)) /
-             load_factor<S>(p.divisor, at.divisor);
-  return e;
-}
-
-// Targets may be integers, too.
-template <class A, class N, int kCount>
-__device__ __forceinline__ void convert_targets(const Numbers<N, kCount>& numbers, A (&values)[kCount]) {
-  if constexpr (std::is_integral_v<N>) {
+// Those of a floating operand; 1 if there is none.
+template <class S, int kCount>
+__device__ __forceinline__ void load_factors(const Operand& operand, int64_t offset, int64_t stride,
+                                             opmath_t<S> (&values)[kCount]) {
+  if (!operand.data) {
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) values[k] = static_cast<A>(numbers.stored[k]);
-  } else {
-    convert(numbers, values);
+    for (int k = 0; k < kCount; ++k) values[k] = opmath_t<S>(1);
+    return;
   }
+  with_floats<S>(operand.data, operand.type == NumberType::kOpMath,
+                 [&](const auto* numbers) { load_run(numbers + offset, stride, values); });
+}
+
+// The only one of an operand.
+template <class S>
+__device__ __forceinline__ opmath_t<S> load_factor(const Operand& operand) {
+  opmath_t<S> value[1];
+  load_factors<S>(operand, 0, 0, value);
+  return value[0];
 }
 
 // Several numbers of a result that is S or opmath.
 template <class S, int kCount>
-__device__ __forceinline__ void store_result(void* result, bool is_opmath, int64_t offset,
+__device__ __forceinline__ void store_result(void* result, bool is_opmath, int64_t offset, int64_t stride,
                                              const opmath_t<S> (&values)[kCount]) {
-  with_floats<S>(result, is_opmath, [&](auto* memory) { store_pack(memory + offset, values); });
+  with_floats<S>(result, is_opmath, [&](auto* memory) {
+    if (kCount == 1 || stride == 1) return store_pack(memory + offset, values);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) store(memory + offset + k * stride, values[k]);
+  });
 }
 
-// Elements of a plain problem: its tensors are contiguous or have one number for all elements, those that for_each
-// does not know have one number, and none is ignored. N is the type of the targets.
-template <class S, class N>
-class PlainElements {
+// A run of kCount elements.
+template <class S, int kCount>
+class ElementRun {
   using A = opmath_t<S>;
-  static constexpr int kPack = kPackSize<S>;
-
-  // As loaded: what is done with them has to wait for memory.
-  template <int kCount>
-  struct Run {
-    Numbers<S, kCount> inputs;
-    Numbers<N, kCount> targets;
-  };
 
  public:
-  __device__ __forceinline__ PlainElements(const BinaryCrossEntropyProblem& p, A alpha)
-      : p_(p),
-        weights_vary_(varies(p.weight)),
-        grad_outputs_vary_(varies(p.grad_output)),
-        pos_weight_(load_factor<S>(p.pos_weight, 0)),
-        alpha_(alpha) {
-    const A weight = weights_vary_ ? A(1) : load_factor<S>(p.weight, 0);
-    const A grad_output = grad_outputs_vary_ ? A(1) : load_factor<S>(p.grad_output, 0);
-    factor_ = product(grad_output, weight) / load_factor<S>(p.divisor, 0);
-    has_factors_ = factor_ != A(1) || weights_vary_ || grad_outputs_vary_;
-  }
-
-  // Calls f(i, inputs, targets) with those of the elements from i on, until the threads of the block have had the
-  // `size` from `begin` on.
-  template <class F>
-  __device__ __forceinline__ void for_each(int64_t begin, int size, const F& f) const {
-    constexpr int kStep = kThreadsByElement * kPack;
-    const S* const inputs = static_cast<const S*>(p_.input.data) + begin;
-    const N* const targets = static_cast<const N*>(p_.target.data) + begin;
-    const RowSplit<S> split(inputs, size);
-    const int head = int(split.head), packs_end = int(split.packs_end);
-    const bool targets_are_aligned = is_aligned(targets + head, Numbers<N, kPack>::kAlignment);
-    for (int first = head + threadIdx.x * kPack; first < packs_end; first += kPacksInFlight * kStep) {
-      Run<kPack> runs[kPacksInFlight];
-      const auto for_each_run = [&](const auto& visit) {
+  // `alpha` is that of all elements that have none of their own.
+  __device__ __forceinline__ ElementRun(const BinaryCrossEntropyProblem& p, const ElementOffsets& at, A alpha,
+                                        BadTarget* bad_target)
+      : p_(p), at_(at) {
+    // What is done with the inputs waits for memory: the targets are under way before.
+    Numbers<S, kCount> inputs;
+    copy_run(static_cast<const S*>(p.input.data) + at.input, stride(p.input.strides), inputs);
+    dispatch<S>(p.target.type, [&](auto number) { load_targets<decltype(number)>(bad_target); });
+    load_factors<S>(p.pos_weight, at.pos_weight, stride(p.pos_weight.strides), pos_weights_);
+    if (p.class_alpha.data) {
+      load_factors<S>(p.class_alpha, at.class_alpha, stride(p.class_alpha.strides), alphas_);
+    } else {
 #pragma unroll
-        for (int j = 0; j < kPacksInFlight; ++j) {
-          const int i = first + j * kStep;
-          if (i < packs_end) visit(i, runs[j]);
-        }
-      };
-      // All loads come before the first use.
-      for_each_run([&](int i, auto& run) { copy_in(inputs + i, /*aligned=*/true, run.inputs); });
-      for_each_run([&](int i, auto& run) { copy_in(targets + i, targets_are_aligned, run.targets); });
-      for_each_run([&](int i, const auto& run) { use(begin + i, run, f); });
+      for (int k = 0; k < kCount; ++k) alphas_[k] = alpha;
     }
-    const int single = int(threadIdx.x) < head ? threadIdx.x : packs_end + threadIdx.x - head;
-    if (single < size) use(begin + single, Run<1>{{inputs[single]}, {targets[single]}}, f);
+    convert(inputs, x_);
   }
 
-  __device__ __forceinline__ BinaryTarget<A> with_options(A target) const { return {target, pos_weight_, alpha_}; }
+  __device__ __forceinline__ int64_t stride(const RowStrides& strides) const {
+    return strides.strides[p_.dims.ndim - 1];
+  }
+  __device__ __forceinline__ int count() const { return kCount - __popc(ignored_); }
 
-  // Multiplies losses or gradients of the elements from i on by their factors. Those that vary are loaded only now:
-  // seldom there are any, and they would take the registers of all.
-  template <int kCount>
-  __device__ __forceinline__ void scale(int64_t i, A (&values)[kCount]) const {
-    if (!has_factors_) return;
+  // What f(input, target) makes of each element, a loss or a gradient, times its factors; 0 where it is ignored.
+  template <class F>
+  __device__ __forceinline__ void compute(const F& f, A (&values)[kCount]) const {
+    A grad_outputs[kCount], weights[kCount], divisors[kCount];
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) values[k] = product(factor_, values[k]);
-    if (grad_outputs_vary_) scale(p_.grad_output, i, values);
-    if (weights_vary_) scale(p_.weight, i, values);
+    for (int k = 0; k < kCount; ++k) values[k] = f(x_[k], BinaryTarget<A>{targets_[k], pos_weights_[k], alphas_[k]});
+    load_factors<S>(p_.grad_output, at_.grad_output, stride(p_.grad_output.strides), grad_outputs);
+    load_factors<S>(p_.weight, at_.weight, stride(p_.weight.strides), weights);
+    load_factors<S>(p_.divisor, at_.divisor, stride(p_.divisor.strides), divisors);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const A factor = product(grad_outputs[k], weights[k]) / divisors[k];
+      values[k] = ignored_ >> k & 1 ? A(0) : product(factor, values[k]);
+    }
   }
 
  private:
-  template <int kCount, class F>
-  static __device__ __forceinline__ void use(int64_t i, const Run<kCount>& run, const F& f) {
-    A inputs[kCount], targets[kCount];
-    convert(run.inputs, inputs);
-    convert_targets(run.targets, targets);
-    f(i, inputs, targets);
-  }
-
-  static __device__ __forceinline__ bool varies(const Operand& operand) {
-    return operand.data && operand.strides.strides[0] != 0;
-  }
-
-  template <int kCount>
-  static __device__ __forceinline__ void scale(const Operand& operand, int64_t i, A (&values)[kCount]) {
-    with_floats<S>(operand.data, operand.type == NumberType::kOpMath, [&](const auto* numbers) {
-      A factors[kCount];
-      load_pack(numbers + i, factors);
+  template <class N>
+  __device__ __forceinline__ void load_targets(BadTarget* bad_target) {
+    const N* numbers = static_cast<const N*>(p_.target.data) + at_.target;
+    if constexpr (std::is_integral_v<N>) {
+      if (p_.target_is_class) return load_classes(numbers, bad_target);
+    }
+    load_run(numbers, stride(p_.target.strides), targets_);
+    if (!p_.has_ignored) return;
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) values[k] = product(factors[k], values[k]);
-    });
+    for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(targets_[k] == A(p_.ignore_index)) << k;
+  }
+
+  // Of every element whether it is that of its row's class.
+  template <class N>
+  __device__ __forceinline__ void load_classes(const N* numbers, BadTarget* bad_target) {
+    int64_t classes[kCount];
+    load_run(numbers, stride(p_.target.strides), classes);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const int64_t class_number = at_.class_number + k * stride(p_.class_numbers);
+      const int64_t c = classes[k];
+      const bool is_class = c >= 0 && c <= p_.classes, is_ignored = p_.has_ignored && c == p_.ignore_index;
+      targets_[k] = is_class ? A(c == class_number) : A(NAN);
+      ignored_ |= unsigned(is_ignored) << k;
+      const bool is_first_of_row = class_number == 0;
+      if (is_first_of_row && !is_class && !is_ignored) {
+        report_bad_target(bad_target, at_.target + k * stride(p_.target.strides), c, p_.classes);
+      }
+    }
   }
 
   const BinaryCrossEntropyProblem& p_;
-  const bool weights_vary_, grad_outputs_vary_;
-  const A pos_weight_, alpha_;
-  A factor_;  // of those that do not vary
-  bool has_factors_;
+  const ElementOffsets& at_;
+  A x_[kCount], targets_[kCount], pos_weights_[kCount], alphas_[kCount];
+  unsigned ignored_ = 0;  // one bit each
 };
+
+// Calls f(at, n) for runs of n elements, n being kRun or, where the innermost dimension or the share ends before, 1,
+// until the threads of the block have had those of its share.
+template <int kRun, class Problem, class F>
+__device__ __forceinline__ void for_each_run(const Problem& p, int64_t begin, int64_t end, const F& f) {
+  constexpr std::integral_constant<int, kRun> kWhole{};
+  constexpr std::integral_constant<int, 1> kSingle{};
+  for (int64_t i = begin + threadIdx.x * kRun; i < end; i += kThreadsByElement * kRun) {
+    const ElementOffsets at = locate(p, i);
+    if (kRun == 1 || (at.neighbors >= kRun && end - i >= kRun)) {
+      f(at, kWhole);
+    } else {
+      for (int64_t single = i; single < end && single < i + kRun; ++single) f(locate(p, single), kSingle);
+    }
+  }
+}
 
 }  // namespace ce_ext::cuda

@@ -10,13 +10,13 @@
 
 namespace ce_ext::cuda {
 
-// Numbers as they lie in memory: one, or a pack of 16 bytes, or several, or a part of one. Halves are kept in pairs,
-// for each of which the compiler would take a register.
+// Numbers as they lie in memory: one, or a pack of 16 bytes, or several, or a part of one. Halves are kept in pairs:
+// for each of them the compiler would take a register.
 template <class T, int kCount>
 struct Numbers {
   static constexpr int kBytes = kCount * sizeof(T);
   static constexpr int kAlignment = kBytes < 16 ? kBytes : 16;
-  static constexpr bool kPaired = sizeof(T) == 2 && kCount > 1;
+  static constexpr bool kPaired = sizeof(T) == 2 && !std::is_integral_v<T> && kCount > 1;
   using Stored = std::conditional_t<kPaired, unsigned, T>;
 
   alignas(kAlignment) Stored stored[kBytes / sizeof(Stored)];
@@ -44,14 +44,15 @@ struct RowSplit {
   }
 };
 
+// At once where they are aligned, which those that lie `stride` apart are not.
 template <class T, int kCount>
-__device__ __forceinline__ void copy_in(const T* p, bool aligned, Numbers<T, kCount>& numbers) {
+__device__ __forceinline__ void copy_in(const T* p, bool aligned, Numbers<T, kCount>& numbers, int64_t stride = 1) {
   if (kCount == 1 || aligned) {
     numbers = *reinterpret_cast<const Numbers<T, kCount>*>(p);
   } else {
     T values[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) values[i] = p[i];
+    for (int i = 0; i < kCount; ++i) values[i] = p[i * stride];
     memcpy(&numbers, values, sizeof(numbers));
   }
 }

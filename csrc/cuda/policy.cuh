@@ -129,7 +129,8 @@ constexpr int kThreadsToSum = 1024;
 constexpr int kThreadsByElement = 256;
 constexpr int kPacksInFlight = 2;
 
-// Elements that a block takes at a time where it takes them one by one.
-constexpr int64_t kTileByElement = 4 * kThreadsByElement;
+// Where elements are taken in runs: how many the innermost dimension has at least, and how many a block has in a row.
+constexpr int64_t kMinRuns = 4;
+constexpr int64_t kTileInRuns = 4 * kThreadsByElement;
 
 }  // namespace ce_ext::cuda

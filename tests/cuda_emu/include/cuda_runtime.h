@@ -168,6 +168,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_EM
                                    [=](int self) { return self ^ lane_mask; });
 }
 
+inline int __popc(unsigned x) { return std::popcount(x); }
+
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
   const unsigned vote = unsigned(predicate != 0) << cuda_emu::lane();
   return cuda_emu::reduce_warp<cuda_emu::either>("__ballot_sync", mask, vote, at);
