@@ -4,6 +4,7 @@ from tests.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, i
 
 BY_CLASS = in_cuda("cross_entropy_by_class")
 BY_ROW = in_cuda("cross_entropy_by_row")
+FEW_ROWS = in_cuda("few_rows")
 LOG_SOFTMAX = in_cuda("log_softmax")
 LOSS_ROWS = in_cuda("softmax_loss_rows")
 PACKS = in_cuda("packs")
@@ -184,11 +185,28 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "a block finishes a row whose parts are still to come",
-        BY_CLASS,
-        "if (!comes_last(scratch.counters + kRowCounters + row, parts.per_row)) return;",
-        "if (blockIdx.x % parts.per_row != 0) return;",
+        FEW_ROWS,
+        "if (!comes_last(scratch.counters + kRowCounters + row(), per_row)) return false;",
+        "if (begin() != 0) return false;",
         "tests/test_long_rows.py -k test_losses",
         CROSS_ENTROPY,
+    ),
+    Mutant(
+        "rows that count their parts together",
+        FEW_ROWS,
+        "kRowCounters + row(),",
+        "kRowCounters,",
+        "tests/test_long_rows.py -k class_probabilities",
+        "soft_cross_entropy_forward",
+        schedule="random:1",
+    ),
+    Mutant(
+        "every part with the weights of the first classes",
+        SOFT,
+        "add(sums, logits, probabilities, begin + c)",
+        "add(sums, logits, probabilities, c)",
+        "tests/test_long_rows.py -k class_probabilities",
+        "soft_cross_entropy_forward",
     ),
     Mutant(
         "no fence between what a block has written and its being counted",

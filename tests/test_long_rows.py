@@ -59,9 +59,10 @@ def test_losses(loss: Loss, classes: int, device: str) -> None:
 def test_class_probabilities(classes: int, device: str) -> None:
     input = _logits(classes, device).clamp(min=-20)
     probabilities = _logits(classes, device).roll(1, 1).softmax(1)
+    weight = torch.rand(classes, device=device)
     _check(
-        lambda x: cross_entropy(x, probabilities, reduction="none"),
-        lambda x: oracles.soft_cross_entropy(x, probabilities.double(), reduction="none"),
+        lambda x: cross_entropy(x, probabilities, weight, reduction="none"),
+        lambda x: oracles.soft_cross_entropy(x, probabilities.double(), weight.double(), reduction="none"),
         input,
     )
 

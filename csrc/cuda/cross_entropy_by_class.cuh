@@ -120,24 +120,18 @@ __global__ void __launch_bounds__(max_row_threads(kManyRegisters<S, Form>), 1)
   using Sums = RowSums<A, Form>;
   const CrossEntropyForward& p = forward_of(problem);
   const Team team(shape);
-  const int64_t row = blockIdx.x / parts.per_row;
-  const int64_t begin = blockIdx.x % parts.per_row * parts.classes;
-  const int64_t size = p.classes - begin < parts.classes ? p.classes - begin : parts.classes;
+  const int64_t row = parts.row(), begin = parts.begin();
   const S* x = logits_row<S>(p, row);
   const RowTarget<A> target = load_target(p, row, x);
   Sums sums;
   if (is_wanted<Form>(target)) {
     typename RowPart<S, kPacks>::template Held<S> held;
-    const RowSplit<S> split(x + begin, size);
+    const RowSplit<S> split(x + begin, parts.size(p.classes));
     const AddLogits<S, Form> add(p, loss);
     sums = team.reduce(sum_row<Sums, kPacks>(
         team, split, x + begin, held, [&](Sums& of_row, auto& values, int64_t c) { add(of_row, values, begin + c); }));
   }
-  if (threadIdx.x == 0) part_sums[blockIdx.x] = sums;
-  if (!comes_last(scratch.counters + kRowCounters + row, parts.per_row)) return;
-  sums = {};
-  for (unsigned i = threadIdx.x; i < parts.per_row; i += blockDim.x) sums.merge(part_sums[row * parts.per_row + i]);
-  sums = block_reduce(sums);
+  if (!parts.add_up(sums, part_sums, scratch)) return;
   RowTotals totals;
   if (threadIdx.x == 0) {
     const FinishedRow<A> finished = finish_row<S>(p, loss, row, target, sums);

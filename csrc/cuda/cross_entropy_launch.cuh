@@ -46,9 +46,7 @@ void launch_parts(const Problem& problem, const RowParts& parts, const DeviceLos
                   const LaunchContext& context, RowGradient<opmath_t<S>, Form::kLogitsChange>* gradients) {
   constexpr bool kMany = kManyRegisters<S, Form>;
   const CrossEntropyForward& p = forward_of(problem);
-  RowShape shape = shape_of(Pass::kForward, parts.classes * sizeof(S), max_row_threads(kMany));
-  shape.lanes = shape.threads;
-  shape.cluster = 1;
+  const RowShape shape = block_of(shape_of(Pass::kForward, parts.classes * sizeof(S), max_row_threads(kMany)));
   const Workspace workspace(context);
   auto* part_sums = reinterpret_cast<RowSums<opmath_t<S>, Form>*>(workspace.parts());
   dispatch_packs<kMany>(shape, [&](auto packs) {

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "cuda/few_rows.cuh"
 #include "cuda/launch.h"
 #include "cuda/policy.cuh"
 #include "cuda/shares.cuh"
@@ -64,6 +65,13 @@ inline RowShape shape_of(Pass pass, int64_t row_bytes, int max_threads) {
   return shape;
 }
 
+// Its block, as the only team.
+inline RowShape block_of(RowShape shape) {
+  shape.lanes = shape.threads;
+  shape.cluster = 1;
+  return shape;
+}
+
 // Teams of a block.
 inline int teams_of(const RowShape& shape) { return shape.threads / shape.lanes; }
 
@@ -81,22 +89,6 @@ void launch_teams(void (*kernel)(Parameters...), int64_t blocks, const RowShape&
 inline int64_t size_of(DType dtype) {
   return dispatch<__half, __nv_bfloat16>(dtype, [](auto s) { return int64_t(sizeof(s)); });
 }
-
-// How blocks share rows that are few and long; one a row where they do not.
-struct RowParts {
-  unsigned per_row;
-  int64_t classes;  // of a part; the last may have fewer
-
-  RowParts(int64_t rows, int64_t classes_, int64_t element_bytes) : per_row(1), classes(classes_) {
-    if (rows == 0) return;
-    const int64_t most = std::min(kBlocksToFill / rows, classes_ * element_bytes / kMinPartBytes);
-    if (most < 2) return;
-    constexpr int64_t kLineBytes = 128;
-    const int64_t of_line = kLineBytes / element_bytes;
-    classes = divide_up(divide_up(classes_, most), of_line) * of_line;
-    per_row = unsigned(divide_up(classes_, classes));
-  }
-};
 
 // The workspace of a launch: a sum of class weights, totals of shares, and what the parts of rows add up to.
 class Workspace {

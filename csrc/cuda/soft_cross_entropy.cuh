@@ -28,6 +28,23 @@ __device__ __forceinline__ void for_each_class(const RowPart<S, kPacks>& part, c
   });
 }
 
+// What a team adds up of a row, or of the part of one that begins with class `begin`.
+template <class Form, class S, class Q>
+__device__ __forceinline__ RowSums<opmath_t<S>, Form> add_classes(const SoftCrossEntropyForward& p,
+                                                                  const SoftDeviceLoss<opmath_t<S>>& loss,
+                                                                  const Team& team, const RowSplit<S>& split,
+                                                                  const S* x, const Q* q, int64_t begin) {
+  using A = opmath_t<S>;
+  const AddClasses<A, Form> add{p, loss};
+  const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(split.size, team.size());
+  RowSums<A, Form> sums;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for_each_class(RowPart<S, kPacksOfTwo>(split, team, chunk), x, q,
+                   [&](int64_t c, auto& logits, auto& probabilities) { add(sums, logits, probabilities, begin + c); });
+  }
+  return team.reduce(sums);
+}
+
 template <class S, class Q, class Form>
 __global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
     soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
@@ -36,23 +53,17 @@ __global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
   using Part = RowPart<S, kPacksOfTwo>;
   const Team team(shape);
   const int64_t share = blockIdx.x / shape.cluster;
-  const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(p.classes, team.size());
-  const AddClasses<A, Form> add{p, loss};
   RowTotals totals;
   for (int64_t row = shares.begin(share) + team.index(); row < shares.end(share); row += team.count()) {
     const S* x = logits_row<S>(p, row);
     const Q* q = target_row<Q>(p, row);
     const RowSplit<S> split(x, p.classes);
-    RowSums<A, Form> sums;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      for_each_class(Part(split, team, chunk), x, q,
-                     [&](int64_t c, auto& logits, auto& probabilities) { add(sums, logits, probabilities, c); });
-    }
-    sums = team.reduce(sums);
+    const RowSums<A, Form> sums = add_classes<Form>(p, loss, team, split, x, q, /*begin=*/0);
     Sum<A> log_prob;
     if constexpr (Form::kReport) {
       if (p.report) {
         const RowStats<A> stats = team.share(sums.softmax.finish());
+        const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(p.classes, team.size());
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
           for_each_class(Part(split, team, chunk), x, q, [&](int64_t, auto& logits, auto& probabilities) {
             log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logits, probabilities);
@@ -64,6 +75,24 @@ __global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
     if (team.leads()) totals.merge(store_row<S>(p, loss, row, sums, log_prob.value));
   }
   if (team.ends_share()) finish_share<S>(p, shares, share, totals, scratch);
+}
+
+// Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
+template <class S, class Q, class Form>
+__global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
+    soft_cross_entropy_parts_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
+                                      RowParts parts, Shares shares, Scratch scratch,
+                                      RowSums<opmath_t<S>, Form>* part_sums) {
+  using A = opmath_t<S>;
+  const Team team(shape);
+  const int64_t row = parts.row(), begin = parts.begin();
+  const S* x = logits_row<S>(p, row) + begin;
+  const RowSplit<S> split(x, parts.size(p.classes));
+  RowSums<A, Form> sums = add_classes<Form>(p, loss, team, split, x, target_row<Q>(p, row) + begin, begin);
+  if (!parts.add_up(sums, part_sums, scratch)) return;
+  RowTotals totals;
+  if (threadIdx.x == 0) totals = store_row<S>(p, loss, row, sums, /*target_log_prob=*/A(0));
+  finish_share<S>(p, shares, row, totals, scratch);
 }
 
 // A block, or team, for a chunk of a row.

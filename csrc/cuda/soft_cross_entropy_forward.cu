@@ -5,6 +5,27 @@
 namespace ce_ext::cuda {
 namespace {
 
+RowParts parts_of(const SoftCrossEntropyForward& p) { return RowParts(p.rows, p.classes, 2 * size_of(p.dtype)); }
+
+template <class S, class Q, class Form>
+void launch_by_class(const SoftCrossEntropyForward& p, const LaunchContext& context) {
+  const SoftDeviceLoss<opmath_t<S>> loss(p);
+  const Workspace workspace(context);
+  const int max_threads = max_row_threads(/*many_registers=*/true);
+  const RowParts parts = parts_of(p);
+  if (parts.per_row > 1 && !p.report) {  // a report takes two passes over the row
+    const RowShape shape = block_of(shape_of(Pass::kForward, 2 * parts.classes * sizeof(S), max_threads));
+    LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), p.rows * parts.per_row, shape.threads, context.stream, p,
+           loss, shape, parts, Shares(p.rows, p.groups, 1), workspace.scratch(),
+           reinterpret_cast<RowSums<opmath_t<S>, Form>*>(workspace.parts()));
+    return;
+  }
+  const auto kernel = soft_cross_entropy_forward_by_class<S, Q, Form>;
+  const RowShape shape = with_room(kernel, shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_threads));
+  const Shares shares(p.rows, p.groups, teams_of(shape));
+  launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, workspace.scratch());
+}
+
 template <class S, class Q, class Form, int kRows>
 void launch_by_row(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
@@ -25,14 +46,9 @@ void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& conte
                          (tiles_bytes<S, Q>(p.classes)), context.stream, p, loss, shares, scratch);
       break;
     }
-    case RowWay::kByClass: {
-      const auto kernel = soft_cross_entropy_forward_by_class<S, Q, Form>;
-      const RowShape shape = with_room(
-          kernel, shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_row_threads(/*many_registers=*/true)));
-      const Shares shares(p.rows, p.groups, teams_of(shape));
-      launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, scratch);
+    case RowWay::kByClass:
+      launch_by_class<S, Q, Form>(p, context);
       break;
-    }
     case RowWay::kByRowPack:
       launch_by_row<S, Q, Form, kRowPack<S, Form>>(p, context);
       break;
@@ -45,7 +61,10 @@ void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& conte
 }  // namespace
 
 int64_t workspace_size(const SoftCrossEntropyForward& problem) {
-  return Workspace::bytes(problem.reduction, problem.rows, /*parts_bytes=*/0);
+  const int64_t blocks = problem.rows * parts_of(problem).per_row;
+  const bool has_parts = blocks > problem.rows;
+  return Workspace::bytes(problem.reduction, problem.rows,
+                          has_parts ? blocks * sizeof(RowSums<double, FullForm<Gaps::kSumAndWeights>>) : 0);
 }
 
 void launch(const SoftCrossEntropyForward& problem, const LaunchContext& context) {
