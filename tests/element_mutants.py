@@ -8,7 +8,7 @@ ELEMENTS = in_cuda("elements")
 PACKS = in_cuda("packs")
 PLAIN_ELEMENTS = in_cuda("plain_elements")
 SHARES = in_cuda("shares")
-BINARY_LAUNCH = "binary_cross_entropy"
+BINARY_LAUNCH = "binary_cross_entropy_forward binary_cross_entropy_backward"
 
 ELEMENT_MUTANTS = (
     Mutant(

@@ -20,6 +20,7 @@ TEAMS = in_cuda("teams")
 
 # The sources that have their kernels.
 CROSS_ENTROPY = "cross_entropy_forward cross_entropy_backward"
+WITH_GRAD = "cross_entropy_with_grad_by_class"
 SOFT_LAUNCH = "soft_cross_entropy_forward soft_cross_entropy_backward"
 
 # What reaches the kernels of which it is the name.
@@ -100,7 +101,7 @@ ROW_MUTANTS = (
         "      __syncwarp(mask());\n",
         "",
         "tests/test_options.py -k inplace-3x257",
-        "cross_entropy_with_grad",
+        WITH_GRAD,
         RACE,
         sanitizer="thread",
     ),
@@ -110,7 +111,7 @@ ROW_MUTANTS = (
         "block_sums[0] = sums;\n  cluster.sync();",
         "block_sums[0] = sums;",
         BY_CLUSTER,
-        "cross_entropy_with_grad",
+        WITH_GRAD,
         RACE,
         schedule="reverse",
         sanitizer="thread",
@@ -121,7 +122,7 @@ ROW_MUTANTS = (
         "b < cluster.num_blocks()",
         "b < 1",
         BY_CLUSTER,
-        "cross_entropy_with_grad",
+        WITH_GRAD,
     ),
     Mutant(
         "count of packs rounded up",
@@ -147,7 +148,7 @@ ROW_MUTANTS = (
         "const RowPart<S, kPacks> part(split, team, chunk);\n      if (chunk < chunks - 1 && gradient.reads_logits())",
         "const RowPart<S, kPacks> part(split, team, 0);\n      if (chunk < chunks - 1 && gradient.reads_logits())",
         CHUNKS,
-        "cross_entropy_with_grad",
+        WITH_GRAD,
     ),
     Mutant(
         "gradients of all chunks from the logits of the last",
@@ -155,7 +156,7 @@ ROW_MUTANTS = (
         "if (chunk < chunks - 1 && gradient.reads_logits()) part.load(x, held);",
         "",
         CHUNKS,
-        "cross_entropy_with_grad",
+        WITH_GRAD,
     ),
     Mutant(
         "elements behind the packs left out",

@@ -54,6 +54,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.heavy
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("who", ["input", "target", "both"])

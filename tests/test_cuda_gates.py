@@ -44,6 +44,11 @@ __global__ void mean_by_row(const float* x, int rows, float* mean) {
   for (int i = 0; i < rows; ++i) sum += x[i];
   *mean = sum / rows;
 }
+template <class T, int kRun>
+__global__ void scalar_in_runs(const T* x, int count, T* sum) {
+  for (int i = 0; i < count; ++i) *sum += x[i];
+}
+template __global__ void scalar_in_runs<float, 1>(const float*, int, float*);
 """
 
 # Every kernel, and why it is refused.
@@ -52,6 +57,7 @@ REASONS = {
     "local_array": "uses local memory, a stack frame of 64 bytes",
     "scalar_by_class": "has no loop with 128-bit global loads",
     "before_the_loop_by_class": "has no loop with 128-bit global loads",
+    "scalar_in_runs<float, 4>": "has no loop with 128-bit global loads",
     "scalar_stores_backward_by_class": "has no 128-bit global loads and stores",
     "scalar_stores_with_grad_in_tiles": "has no loop with 128-bit global loads and stores",
     "float64_by_class<float>": "computes in float64: DFMA",
@@ -104,6 +110,11 @@ __global__ void float64_backward_by_row(const float* x, double smoothing, float*
 __global__ void sum_backward_by_row(const float* x, int classes, double* sum) {
   for (int i = 0; i < classes; ++i) *sum += x[i];
 }
+template <class T, int kRun>
+__global__ void scalar_in_runs(const T* x, int count, T* sum) {
+  for (int i = 0; i < count; ++i) *sum += x[i];
+}
+template __global__ void scalar_in_runs<float, 4>(const float*, int, float*);
 """
 
 
@@ -132,6 +143,7 @@ def test_good_kernels_pass(tmp_path: Path) -> None:
     run = _check(tmp_path / "good.cu", GOOD)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "refused" not in run.stdout
+    assert "scalar_in_runs<float, 1>" in run.stdout
     rows = {line.split()[0]: line.split()[1:] for line in run.stdout.splitlines() if "by_" in line}
     assert rows.keys() == {
         "sum_by_class<float>",
@@ -191,7 +203,9 @@ def test_answers_that_do_not_fit_together(ptx: str, report: str, sass: list, mes
 
 
 def test_loops_are_cycles_of_the_control_flow() -> None:
-    """One at 0x20, one at 0x50. The code at 0x90 only returns to where it came from; where 0xb0 goes is unknown."""
+    """One at 0x20, one at 0x50, and one at 0xb0, to whose end only the branch at 0xc0 leads, which goes by a table. The
+    code at 0x90 only returns to where it came from.
+    """
     code = [
         Instruction("BRA", "0x90", "@P0"),
         Instruction("LDG.E.128", "R0,[R2.64]"),
@@ -209,7 +223,7 @@ def test_loops_are_cycles_of_the_control_flow() -> None:
         Instruction("BRA", "0xb0"),
     ]
     loops = [[instruction.opcode for instruction in loop] for loop in replace(KERNEL, code=code).loops()]
-    assert sorted(loops) == [["LDG.E", "BSYNC", "BRA"], ["STG.E", "BRA.U", "BRA"]]
+    assert sorted(loops) == [["LDG.E", "BSYNC", "BRA"], ["LDG.E.64", "BRX", "BRA"], ["STG.E", "BRA.U", "BRA"]]
 
 
 @pytest.mark.parametrize(

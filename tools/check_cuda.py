@@ -31,6 +31,7 @@ WIDE_STORE = r"STG\..*\b(128|256)\b"
 FLOAT64 = r"D(ADD|FMA|MMA|MNMX|MUL|SETP)\b|.*(\.F64|64H)\b"
 ADDING_UP = r"DADD\b|F2F\.F64\.F32\b"
 LOCAL_MEMORY = r"LDL|STL"
+SINGLE = ", 1>"  # how the template arguments end of a kernel that takes runs of one element
 
 # What a multiprocessor holds, from the technical specifications per compute capability in NVIDIA's CUDA programming
 # guide. These three differ in shared memory alone.

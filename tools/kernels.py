@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,15 +66,21 @@ class Kernel:
         A branch backwards is not enough, since code that seldom runs lies behind all other and returns from there.
         """
         flow = networkx.DiGraph()
+        jumps = []  # indirect ones, as of a switch: where they go is in a table
         for place, instruction in enumerate(self.code):
             operation = instruction.opcode.split(".")[0]
             *conditions, target = instruction.operands.split(",")
+            flow.add_node(place)
             if operation == "BRA":
                 flow.add_edge(place, int(target, 16) // INSTRUCTION_BYTES)
-            # Where an indirect branch goes is not known: rather overlook a loop than see one that is not there.
+            if operation in ("BRX", "JMX"):
+                jumps.append(place)
             leaves = operation in ("BRA", "BRX", "EXIT", "JMX", "RET")
             if not leaves or instruction.predicate or (operation == "BRA" and conditions):
                 flow.add_edge(place, place + 1)
+        # To what nothing else leads.
+        only_jumped_to = [place for place, count in flow.in_degree() if place > 0 and count == 0]
+        flow.add_edges_from(product(jumps, only_jumped_to))
         cycles = networkx.strongly_connected_components(flow)
         return [[self.code[place] for place in sorted(cycle)] for cycle in cycles if len(cycle) > 1]
 

@@ -32,6 +32,14 @@ DeviceLoss<A> make_loss(const CrossEntropyProblem& p, double loss_scale, const L
   return loss;
 }
 
+template <class A>
+DeviceLoss<A> make_loss(const CrossEntropyWithGrad& p, const LaunchContext& context) {
+  return make_loss<A>(p.forward, p.backward.loss_scale, context);
+}
+
+// Of rows whose classes lie side by side. Its kernels take as long to compile as all others with the gradient.
+void launch_by_class(const CrossEntropyWithGrad& p, const LaunchContext& context);
+
 // The workspace of rows that several blocks share, with room for their gradients or not.
 inline int64_t parts_bytes(const CrossEntropyForward& p, bool with_grad) {
   const RowParts parts(p.rows, p.classes, size_of(p.dtype));

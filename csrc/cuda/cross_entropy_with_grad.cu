@@ -1,4 +1,3 @@
-#include "cuda/clusters.cuh"
 #include "cuda/cross_entropy_launch.cuh"
 
 namespace ce_ext::cuda {
@@ -17,71 +16,53 @@ __global__ void __launch_bounds__(kThreadsByRow)
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, class Form>
-void launch_by_class(const CrossEntropyWithGrad& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
-  constexpr bool kMany = kManyRegisters<S, Form>;
-  const CrossEntropyForward& forward = p.forward;
-  const RowParts parts(forward.rows, forward.classes, sizeof(S));
-  if (parts.per_row > 1) {
-    char* behind_sums = Workspace(context).parts() + forward.rows * parts.per_row * sizeof(RowSums<opmath_t<S>, Form>);
-    auto* gradients = reinterpret_cast<RowGradient<opmath_t<S>, Form::kLogitsChange>*>(behind_sums);
-    launch_parts<S, Form>(p, parts, loss, context, gradients);
-    return launch_backward_by_class<S, Form::kLogitsChange>(p.backward, loss, gradients, context.stream);
-  }
-  const RowShape wanted = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(wanted, [&](auto packs) {
-    const auto kernel = cross_entropy_with_grad_by_class<S, Form, packs.value>;
-    const RowShape shape = with_room(kernel, wanted);
-    const Shares shares(forward.rows, forward.groups, teams_of(shape));
-    launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, Workspace(context).scratch());
-  });
-}
-
 template <class S, class Form, int kRows, int kMost>
-void launch_by_row(const CrossEntropyWithGrad& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
+void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
+  const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
   LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows, kMost>), shares.count, kThreadsByRow, context.stream, p, loss,
          shares, Workspace(context).scratch());
 }
 
 template <class S, class Form>
-void launch_by_row_pack(const CrossEntropyWithGrad& p, const DeviceLoss<opmath_t<S>>& loss,
-                        const LaunchContext& context) {
+void launch_by_row_pack(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   constexpr int kRows = kRowPack<S, Form>;
   if constexpr (kRows > 1 && sizeof(S) == 2 && Form::kGaps == Gaps::kNone) {  // what registers suffice for
-    if (p.forward.classes <= kMaxHeldClasses) return launch_by_row<S, Form, kRows, kMaxHeldClasses>(p, loss, context);
+    if (p.forward.classes <= kMaxHeldClasses) return launch_by_row<S, Form, kRows, kMaxHeldClasses>(p, context);
   }
-  launch_by_row<S, Form, kRows, 0>(p, loss, context);
+  launch_by_row<S, Form, kRows, 0>(p, context);
+}
+
+template <class S, class Form>
+void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context) {
+  const CrossEntropyForward& forward = p.forward;
+  const auto loss = make_loss<opmath_t<S>>(p, context);
+  const Shares shares(forward.rows, forward.groups, kThreadsByRow);
+  LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form>), shares.count, kThreadsByRow,
+                     Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares,
+                     Workspace(context).scratch());
 }
 
 template <class S, class Form>
 void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const CrossEntropyBackward& backward = p.backward;
-  const Scratch scratch = Workspace(context).scratch();
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);
+    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares,
+           Workspace(context).scratch());
   }
-  const auto loss = make_loss<opmath_t<S>>(forward, backward.loss_scale, context);
   switch (way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
                      {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
                     backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>)) {
-    case RowWay::kInTiles: {
-      const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-      LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                         Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares, scratch);
-      break;
-    }
+    case RowWay::kInTiles:
+      return launch_in_tiles<S, Form>(p, context);
     case RowWay::kByClass:
-      launch_by_class<S, Form>(p, loss, context);
-      break;
+      return launch_by_class(p, context);
     case RowWay::kByRowPack:
-      launch_by_row_pack<S, Form>(p, loss, context);
-      break;
+      return launch_by_row_pack<S, Form>(p, context);
     case RowWay::kByRow:
-      launch_by_row<S, Form, 1, 0>(p, loss, context);
-      break;
+      return launch_by_row<S, Form, 1, 0>(p, context);
   }
 }
 

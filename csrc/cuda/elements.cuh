@@ -117,9 +117,12 @@ template <class S, int kCount>
 __device__ __forceinline__ void store_result(void* result, bool is_opmath, int64_t offset, int64_t stride,
                                              const opmath_t<S> (&values)[kCount]) {
   with_floats<S>(result, is_opmath, [&](auto* memory) {
-    if (kCount == 1 || stride == 1) return store_pack(memory + offset, values);
+    if (kCount == 1 || stride == 1) {
+      store_pack(memory + offset, values);
+    } else {
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) store(memory + offset + k * stride, values[k]);
+      for (int k = 0; k < kCount; ++k) store(memory + offset + k * stride, values[k]);
+    }
   });
 }
 

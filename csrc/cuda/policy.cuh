@@ -129,7 +129,8 @@ constexpr int kThreadsToSum = 1024;
 constexpr int kThreadsByElement = 256;
 constexpr int kPacksInFlight = 2;
 
-// Where elements are taken in runs: how many the innermost dimension has at least, and how many a block has in a row.
+// Where elements are taken in runs: how many of them the innermost dimension has room for, at least, and how many a
+// block takes at a time.
 constexpr int64_t kMinRuns = 4;
 constexpr int64_t kTileInRuns = 4 * kThreadsByElement;
 
