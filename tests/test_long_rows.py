@@ -67,6 +67,7 @@ def test_class_probabilities(classes: int, device: str) -> None:
     )
 
 
+@pytest.mark.heavy  # two tensors count, and rows of all of these lengths take such clusters
 @pytest.mark.parametrize("classes", CLASSES)
 def test_log_softmax(classes: int, device: str) -> None:
     input = _logits(classes, device).clamp(min=-20)
