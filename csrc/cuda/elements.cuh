@@ -158,17 +158,22 @@ class ElementRun {
   // What f(input, target) makes of each element, a loss or a gradient, times its factors; 0 where it is ignored.
   template <class F>
   __device__ __forceinline__ void compute(const F& f, A (&values)[kCount]) const {
-    A grad_outputs[kCount], weights[kCount], divisors[kCount];
+    A factors[kCount], others[kCount];
 #pragma unroll
     for (int k = 0; k < kCount; ++k) values[k] = f(x_[k], BinaryTarget<A>{targets_[k], pos_weights_[k], alphas_[k]});
-    load_factors<S>(p_.grad_output, at_.grad_output, stride(p_.grad_output.strides), grad_outputs);
-    load_factors<S>(p_.weight, at_.weight, stride(p_.weight.strides), weights);
-    load_factors<S>(p_.divisor, at_.divisor, stride(p_.divisor.strides), divisors);
+    load_factors<S>(p_.grad_output, at_.grad_output, stride(p_.grad_output.strides), factors);
+    if (p_.weight.data) {
+      load_factors<S>(p_.weight, at_.weight, stride(p_.weight.strides), others);
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) {
-      const A factor = product(grad_outputs[k], weights[k]) / divisors[k];
-      values[k] = ignored_ >> k & 1 ? A(0) : product(factor, values[k]);
+      for (int k = 0; k < kCount; ++k) factors[k] = product(factors[k], others[k]);
     }
+    if (p_.divisor.data) {
+      load_factors<S>(p_.divisor, at_.divisor, stride(p_.divisor.strides), others);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) factors[k] /= others[k];
+    }
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) values[k] = ignored_ >> k & 1 ? A(0) : product(factors[k], values[k]);
   }
 
  private:
