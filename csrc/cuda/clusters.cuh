@@ -1,12 +1,11 @@
-// Whether the GPU takes clusters of blocks.
+// Launches of teams that may be clusters of blocks, where the GPU takes them.
 #pragma once
 
 #include <map>
 #include <mutex>
 #include <tuple>
 
-#include "cuda/policy.cuh"
-#include "cuda/portability.cuh"
+#include "cuda/row_launch.cuh"
 
 namespace ce_ext::cuda {
 
@@ -36,6 +35,15 @@ template <class... Parameters>
 RowShape with_room(void (*kernel)(Parameters...), RowShape shape) {
   if (!has_room(kernel, shape)) shape.cluster = 1;
   return shape;
+}
+
+// Launches a kernel whose teams go through shares of the rows.
+template <class Problem, class Loss>
+void launch_shares(void (*kernel)(Problem, Loss, RowShape, Shares, Scratch), const RowShape& wanted, int64_t rows,
+                   int64_t groups, const Problem& problem, const Loss& loss, const LaunchContext& context) {
+  const RowShape shape = with_room(kernel, wanted);
+  const Shares shares(rows, groups, teams_of(shape));
+  launch_teams(kernel, shares.count, shape, context.stream, problem, loss, shape, shares, Workspace(context).scratch());
 }
 
 }  // namespace ce_ext::cuda

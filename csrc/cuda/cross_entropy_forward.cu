@@ -10,12 +10,9 @@ void launch_by_class(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>
   const RowParts parts(p.rows, p.classes, sizeof(S));
   if (parts.per_row > 1) return launch_parts<S, Form>(p, parts, loss, context, /*gradients=*/nullptr);
   constexpr bool kMany = kManyRegisters<S, Form>;
-  const RowShape wanted = shape_of(Pass::kForward, p.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(wanted, [&](auto packs) {
-    const auto kernel = cross_entropy_forward_by_class<S, Form, packs.value>;
-    const RowShape shape = with_room(kernel, wanted);
-    const Shares shares(p.rows, p.groups, teams_of(shape));
-    launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, Workspace(context).scratch());
+  const RowShape shape = shape_of(Pass::kForward, p.classes * sizeof(S), max_row_threads(kMany));
+  dispatch_packs<kMany>(shape, [&](auto packs) {
+    launch_shares(cross_entropy_forward_by_class<S, Form, packs.value>, shape, p.rows, p.groups, p, loss, context);
   });
 }
 

@@ -16,12 +16,10 @@ void launch_rows(const CrossEntropyWithGrad& p, const LaunchContext& context) {
     launch_parts<S, Form>(p, parts, loss, context, gradients);
     return launch_backward_by_class<S, Form::kLogitsChange>(p.backward, loss, gradients, context.stream);
   }
-  const RowShape wanted = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(wanted, [&](auto packs) {
-    const auto kernel = cross_entropy_with_grad_by_class<S, Form, packs.value>;
-    const RowShape shape = with_room(kernel, wanted);
-    const Shares shares(forward.rows, forward.groups, teams_of(shape));
-    launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, Workspace(context).scratch());
+  const RowShape shape = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
+  dispatch_packs<kMany>(shape, [&](auto packs) {
+    launch_shares(cross_entropy_with_grad_by_class<S, Form, packs.value>, shape, forward.rows, forward.groups, p, loss,
+                  context);
   });
 }
 

@@ -44,7 +44,7 @@ class PlainElements {
     const bool targets_are_aligned = is_aligned(targets + head, Numbers<N, kPack>::kAlignment);
     for (int first = head + threadIdx.x * kPack; first < packs_end; first += kPacksInFlight * kStep) {
       Run<kPack> runs[kPacksInFlight];
-      const auto for_each_run = [&](const auto& visit) {
+      const auto visit_runs = [&](const auto& visit) {
 #pragma unroll
         for (int j = 0; j < kPacksInFlight; ++j) {
           const int i = first + j * kStep;
@@ -52,9 +52,9 @@ class PlainElements {
         }
       };
       // All loads come before the first use.
-      for_each_run([&](int i, auto& run) { copy_in(inputs + i, /*aligned=*/true, run.inputs); });
-      for_each_run([&](int i, auto& run) { copy_in(targets + i, targets_are_aligned, run.targets); });
-      for_each_run([&](int i, const auto& run) { use(begin + i, run, f); });
+      visit_runs([&](int i, auto& run) { copy_in(inputs + i, /*aligned=*/true, run.inputs); });
+      visit_runs([&](int i, auto& run) { copy_in(targets + i, targets_are_aligned, run.targets); });
+      visit_runs([&](int i, const auto& run) { use(begin + i, run, f); });
     }
     const int single = int(threadIdx.x) < head ? threadIdx.x : packs_end + threadIdx.x - head;
     if (single < size) use(begin + single, Run<1>{{inputs[single]}, {targets[single]}}, f);

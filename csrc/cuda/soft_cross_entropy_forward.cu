@@ -10,20 +10,18 @@ RowParts parts_of(const SoftCrossEntropyForward& p) { return RowParts(p.rows, p.
 template <class S, class Q, class Form>
 void launch_by_class(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const SoftDeviceLoss<opmath_t<S>> loss(p);
-  const Workspace workspace(context);
   const int max_threads = max_row_threads(/*many_registers=*/true);
   const RowParts parts = parts_of(p);
   if (parts.per_row > 1 && !p.report) {  // a report takes two passes over the row
+    const Workspace workspace(context);
     const RowShape shape = block_of(shape_of(Pass::kForward, 2 * parts.classes * sizeof(S), max_threads));
     LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), p.rows * parts.per_row, shape.threads, context.stream, p,
            loss, shape, parts, Shares(p.rows, p.groups, 1), workspace.scratch(),
            reinterpret_cast<RowSums<opmath_t<S>, Form>*>(workspace.parts()));
     return;
   }
-  const auto kernel = soft_cross_entropy_forward_by_class<S, Q, Form>;
-  const RowShape shape = with_room(kernel, shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_threads));
-  const Shares shares(p.rows, p.groups, teams_of(shape));
-  launch_teams(kernel, shares.count, shape, context.stream, p, loss, shape, shares, workspace.scratch());
+  const RowShape shape = shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_threads);
+  launch_shares(soft_cross_entropy_forward_by_class<S, Q, Form>, shape, p.rows, p.groups, p, loss, context);
 }
 
 template <class S, class Q, class Form, int kRows>
