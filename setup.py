@@ -97,11 +97,11 @@ class Build(BuildExtension):
         super(Build, command).build_extension(ext)
 
 
-extensions = [extension("_C", "ops.cpp python/*.cpp")]
+extensions = [extension("_C", "ops.cpp host/*.cpp python/*.cpp")]
 for isa, flags in ISA_FLAGS.items():
     macros = f"-DCPU_CAPABILITY={isa.upper()} -DCPU_CAPABILITY_{isa.upper()} "
-    extensions.append(extension(f"_cpu_{isa}", "cpu/*.cpp host/*.cpp", macros + flags))
+    extensions.append(extension(f"_cpu_{isa}", "cpu/*.cpp", macros + flags))
 if CUDA_ARCHS:
-    extensions.append(extension("_cuda", "cuda/*.cu cuda/*.cpp host/*.cpp"))
+    extensions.append(extension("_cuda", "cuda/*.cu cuda/*.cpp"))
 
 setup(ext_modules=extensions, cmdclass={"build_ext": Build})

@@ -15,11 +15,11 @@ _ISAS_FOR_CAPABILITY = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2"
 def load_libraries() -> None:
     """Registers the ops, their kernels for this CPU and, if they were built, those for CUDA."""
     _check_torch_version()
-    importlib.import_module("ce_ext._C")
-    torch.ops.load_library(cpu_library()[1])
+    load_backend = importlib.import_module("ce_ext._C").load_backend
+    load_backend("cpu", str(cpu_library()[1]))
     cuda_library = _path("_cuda")
     if cuda_library.exists():
-        torch.ops.load_library(cuda_library)
+        load_backend("cuda", str(cuda_library))
 
 
 def cpu_library() -> tuple[str, Path]:

@@ -1,5 +1,5 @@
 // The ops of ce_ext, all of them, and the Python module that holds them. Kernels are in libraries of their own,
-// one for each instruction set of the CPU and one for CUDA, which register themselves when they are loaded.
+// one for each instruction set of the CPU and one for CUDA, which `load_backend` loads.
 #include <pybind11/pybind11.h>
 #include <torch/library.h>
 #include <torch/version.h>
@@ -8,8 +8,9 @@
 #include <omp.h>
 #endif
 
+#include "host/backends.h"
 #include "python/autograd.h"
-#include "python/quick_call.h"
+#include "python/calls.h"
 
 // What the three ops of cross entropy have in common. reduction: 0 none, 1 mean, 2 sum. The first `batch_dims`
 // dimensions of input and target are a batch of samples, each reduced to a loss of its own; a sample is (C) or (N, C,
@@ -82,6 +83,7 @@ TORCH_LIBRARY(ce_ext, m) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "How this build of ce_ext was made, and what Python needs to make its ops differentiable.";
+  m.def("load_backend", &ce_ext::load_backend, pybind11::arg("device_type"), pybind11::arg("path"));
   ce_ext::bind_autograd(m);
   ce_ext::bind_quick_call(m);
   m.attr("version") = CE_EXT_VERSION;

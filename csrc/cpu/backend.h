@@ -1,21 +1,11 @@
-// What the ops of csrc/host need of the CPU: a driver for each kind of problem.
+// A driver for each kind of problem, compiled for one instruction set.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include "host/binary_cross_entropy_problem.h"
-#include "host/cross_entropy_problem.h"
-#include "host/driver.h"
-#include "host/log_softmax_problem.h"
-#include "host/scale_gradient_problem.h"
-#include "host/soft_cross_entropy_problem.h"
+#include "host/drivers.h"
 
 namespace ce_ext::cpu {
 
 struct Backend {
-  struct DeviceGuard {
-    explicit DeviceGuard(const at::Tensor&) {}
-  };
   static int64_t run(const CrossEntropyForward& problem);
   static int64_t run(const CrossEntropyBackward& problem);
   static int64_t run(const CrossEntropyWithGrad& problem);

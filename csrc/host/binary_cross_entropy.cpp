@@ -1,5 +1,4 @@
-#include "host/binary_cross_entropy.h"
-
+// The ops of binary cross entropy and the sigmoid focal loss.
 #include <ATen/DimVector.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
@@ -8,15 +7,39 @@
 #include <ATen/ops/logical_and.h>
 #include <ATen/ops/logical_or.h>
 #include <ATen/ops/nonzero.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
+#include <tuple>
 
+#include "host/backends.h"
 #include "host/checks.h"
+#include "host/ops.h"
 #include "host/row_layout.h"
 
 namespace ce_ext {
 namespace {
+
+struct BinaryCrossEntropyTensors {
+  const at::Tensor& input;
+  const at::Tensor& target;
+  const std::optional<at::Tensor>& weight;
+  const std::optional<at::Tensor>& pos_weight;
+  const std::optional<at::Tensor>& class_alpha;
+};
+struct BinaryCrossEntropySettings {
+  int64_t reduction;
+  BinaryCrossEntropyOptions options;
+  std::optional<int64_t> ignore_index;
+  bool zero_if_empty;
+  std::optional<at::ScalarType> out_dtype;
+  int64_t batch_dims;
+};
+struct BinaryCrossEntropyNeeds {
+  bool input, target, weight, pos_weight;
+};
 
 using MaybeTensor = std::optional<at::Tensor>;
 
@@ -236,7 +259,7 @@ struct Arguments {
 // The gradient in a factor that all losses are multiplied by, or miss_pos is: a sum of losses for each of its numbers.
 at::Tensor gradient_in_factor(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings,
                               const char* name, const at::Tensor& factor, const at::Tensor& grad_output,
-                              const at::Tensor& divisor, Driver<BinaryCrossEntropyForward> run) {
+                              const at::Tensor& divisor) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
   const at::DimVector sizes = aligned_sizes(name, factor, input, settings.batch_dims);
@@ -256,15 +279,13 @@ at::Tensor gradient_in_factor(const BinaryCrossEntropyTensors& tensors, const Bi
   problem.groups = is_sum ? result.numel() : 1;
   problem.loss = result.mutable_data_ptr();
   problem.loss_is_opmath = dtype == arguments.opmath;
-  run(problem);
+  run(input, problem);
   return result.to(factor.scalar_type());
 }
 
-}  // namespace
-
+// loss, denominator
 std::tuple<at::Tensor, at::Tensor> binary_cross_entropy_forward(const BinaryCrossEntropyTensors& tensors,
-                                                                const BinaryCrossEntropySettings& settings,
-                                                                Driver<BinaryCrossEntropyForward> run) {
+                                                                const BinaryCrossEntropySettings& settings) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
   const bool is_mean = arguments.reduction == Reduction::kMean, is_none = arguments.reduction == Reduction::kNone;
@@ -282,14 +303,14 @@ std::tuple<at::Tensor, at::Tensor> binary_cross_entropy_forward(const BinaryCros
   problem.loss = loss.mutable_data_ptr();
   problem.loss_is_opmath = arguments.loss_dtype == arguments.opmath;
   problem.denominator = is_mean ? denominator.mutable_data_ptr() : nullptr;
-  if (run(problem) != kNoBadRow) arguments.throw_bad_element();
+  if (run(input, problem) != kNoBadRow) arguments.throw_bad_element();
   return {loss, denominator};
 }
 
+// The gradients in input, target, weight and pos_weight; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_backward(
     const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors, const at::Tensor& denominator,
-    const BinaryCrossEntropySettings& settings, const BinaryCrossEntropyNeeds& needs,
-    const BinaryCrossEntropyDrivers& drivers) {
+    const BinaryCrossEntropySettings& settings, const BinaryCrossEntropyNeeds& needs) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_output", grad_output, arguments.loss_shape(), arguments.loss_dtype, input);
@@ -306,23 +327,60 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_
     problem.grad_input = needs.input ? grad_input.mutable_data_ptr() : nullptr;
     problem.grad_target = needs.target ? grad_target.mutable_data_ptr() : nullptr;
     problem.grad_target_is_opmath = needs.target && grad_target.scalar_type() == arguments.opmath;
-    if (drivers.backward(problem) != kNoBadRow) arguments.throw_bad_element();
+    if (run(input, problem) != kNoBadRow) arguments.throw_bad_element();
     if (needs.target) grad_target = grad_target.to(tensors.target.scalar_type());
   }
   static const MaybeTensor kNone;
   if (needs.weight) {
     const BinaryCrossEntropyTensors unweighted{input, tensors.target, kNone, tensors.pos_weight, tensors.class_alpha};
-    grad_weight =
-        gradient_in_factor(unweighted, settings, "weight", *tensors.weight, grad_output, divisor, drivers.forward);
+    grad_weight = gradient_in_factor(unweighted, settings, "weight", *tensors.weight, grad_output, divisor);
   }
   if (needs.pos_weight) {
     const BinaryCrossEntropyTensors of_pos{input, tensors.target, tensors.weight, kNone, tensors.class_alpha};
     BinaryCrossEntropySettings of_pos_settings = settings;
     of_pos_settings.options.neg_weight = 0;
-    grad_pos_weight = gradient_in_factor(of_pos, of_pos_settings, "pos_weight", *tensors.pos_weight, grad_output,
-                                         divisor, drivers.forward);
+    grad_pos_weight =
+        gradient_in_factor(of_pos, of_pos_settings, "pos_weight", *tensors.pos_weight, grad_output, divisor);
   }
   return {grad_input, grad_target, grad_weight, grad_pos_weight};
+}
+
+BinaryCrossEntropyOptions make_options(bool input_is_probability, double label_smoothing, double gamma, double alpha,
+                                       bool has_class_alpha) {
+  const bool is_focal = gamma != 0 || alpha >= 0 || has_class_alpha;
+  const BinaryInput logit = is_focal ? BinaryInput::kFocalLogit : BinaryInput::kLogit;
+  return {input_is_probability ? BinaryInput::kProbability : logit, label_smoothing, gamma, alpha};
+}
+
+}  // namespace
+
+void register_binary_cross_entropy(torch::Library& m) {
+  using at::Tensor;
+  using MaybeTensor = std::optional<Tensor>;
+  using MaybeDtype = std::optional<at::ScalarType>;
+
+  m.impl(
+      "binary_cross_entropy_forward",
+      [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& pos_weight,
+         const MaybeTensor& class_alpha, int64_t reduction, bool input_is_probability, double gamma, double alpha,
+         double label_smoothing, std::optional<int64_t> ignore_index, bool zero_if_empty, MaybeDtype out_dtype, bool,
+         bool, bool, bool, int64_t batch_dims) {
+        const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, class_alpha.has_value());
+        return binary_cross_entropy_forward({input, target, weight, pos_weight, class_alpha},
+                                            {reduction, options, ignore_index, zero_if_empty, out_dtype, batch_dims});
+      });
+  m.impl(
+      "binary_cross_entropy_backward",
+      [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+         const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const Tensor& denominator, int64_t reduction,
+         bool input_is_probability, double gamma, double alpha, double label_smoothing,
+         std::optional<int64_t> ignore_index, bool zero_if_empty, MaybeDtype out_dtype, bool needs_input,
+         bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
+        const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, class_alpha.has_value());
+        return binary_cross_entropy_backward(grad_output, {input, target, weight, pos_weight, class_alpha}, denominator,
+                                             {reduction, options, ignore_index, zero_if_empty, out_dtype, batch_dims},
+                                             {needs_input, needs_target, needs_weight, needs_pos_weight});
+      });
 }
 
 }  // namespace ce_ext

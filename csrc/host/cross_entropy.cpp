@@ -1,14 +1,24 @@
-#include "host/cross_entropy.h"
-
+// The ops of cross entropy with class indices.
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <torch/library.h>
 
+#include <tuple>
+
+#include "host/backends.h"
 #include "host/checks.h"
+#include "host/ops.h"
 #include "host/row_layout.h"
+#include "host/softmax_loss.h"
 
 namespace ce_ext {
 namespace {
+
+struct CrossEntropySettings : SoftmaxLossSettings {
+  int64_t ignore_index;
+  bool input_is_log_prob;
+};
 
 struct Arguments : SoftmaxLossArguments {
   int64_t ignore_index;
@@ -44,8 +54,8 @@ struct Arguments : SoftmaxLossArguments {
   }
 
   template <class Problem>
-  void run(Driver<Problem> driver, const Problem& problem) const {
-    const int64_t bad_row = driver(problem);
+  void run(const Problem& problem) const {
+    const int64_t bad_row = ce_ext::run(input, problem);
     if (bad_row != kNoBadRow) throw_bad_target(target, bad_row, classes, ignore_index);
   }
 };
@@ -63,21 +73,19 @@ void describe_gradient(const Arguments& arguments, const at::Tensor& grad_output
   problem.grad_input_class_stride = grad_input.stride(arguments.class_dim);
 }
 
-}  // namespace
-
 ForwardResults::All cross_entropy_forward(const SoftmaxLossTensors& tensors, const CrossEntropySettings& settings,
-                                          bool keep_stats, bool report, Driver<CrossEntropyForward> driver) {
+                                          bool keep_stats, bool report) {
   CrossEntropyForward problem{};
   const Arguments arguments(tensors, settings, /*needs_logits=*/report);
   arguments.describe(problem);
   ForwardResults results(arguments, keep_stats, report, problem);
-  arguments.run(driver, problem);
+  arguments.run(problem);
   return std::move(results).all();
 }
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLossTensors& tensors,
                                   const at::Tensor& stats, const at::Tensor& denominator,
-                                  const CrossEntropySettings& settings, Driver<CrossEntropyBackward> driver) {
+                                  const CrossEntropySettings& settings) {
   CrossEntropyBackward problem{};
   const Arguments arguments(tensors, settings);
   check_from_forward(arguments, grad_output, stats, denominator);
@@ -88,15 +96,15 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLo
   describe_gradient(arguments, grad_output, mean ? denominator : grad_output, grad_input, problem);
   problem.saved = row_stats.defined() ? row_stats.const_data_ptr() : nullptr;
   problem.grad_output = grad_output.const_data_ptr();
-  arguments.run(driver, problem);
+  arguments.run(problem);
   return grad_input;
 }
 
+// Loss and gradient at once, the latter into `grad_input`, which may be the input: loss, report, argmax.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
                                                                        const SoftmaxLossTensors& tensors,
                                                                        const CrossEntropySettings& settings,
-                                                                       bool report, double loss_scale,
-                                                                       Driver<CrossEntropyWithGrad> driver) {
+                                                                       bool report, double loss_scale) {
   CrossEntropyWithGrad problem{};
   const Arguments arguments(tensors, settings, /*needs_logits=*/true);
   const at::Tensor& input = arguments.input;
@@ -107,12 +115,53 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   const at::Tensor& of_rows = arguments.reduction == Reduction::kMean ? results.denominator : results.loss;
   describe_gradient(arguments, of_rows, of_rows, grad_input, problem.backward);
   problem.backward.loss_scale = loss_scale;
-  arguments.run(driver, problem);
+  arguments.run(problem);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
   const auto or_empty = [&](const std::optional<at::Tensor>& result, at::ScalarType dtype) {
     return result ? *result : at::empty({0}, input.options().dtype(dtype));
   };
   return {results.loss, or_empty(results.report, arguments.opmath), or_empty(results.argmax, at::kLong)};
+}
+
+}  // namespace
+
+void register_cross_entropy(torch::Library& m) {
+  using at::Tensor;
+  using MaybeTensor = std::optional<Tensor>;
+  using MaybeDtype = std::optional<at::ScalarType>;
+
+  m.impl("cross_entropy_forward",
+         [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& sample_weight,
+            int64_t reduction, int64_t ignore_index, double label_smoothing, double gamma, double z_loss,
+            double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype,
+            int64_t batch_dims, bool keep_stats, bool report) {
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_forward(
+               {input, target, weight, sample_weight},
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob},
+               keep_stats, report);
+         });
+  m.impl("cross_entropy_backward",
+         [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& sample_weight, const MaybeTensor& stats, const Tensor& denominator, int64_t reduction,
+            int64_t ignore_index, double label_smoothing, double gamma, double z_loss, double logit_scale,
+            double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype, int64_t batch_dims) {
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_backward(
+               grad_output, {input, target, weight, sample_weight}, stats.value_or(Tensor()), denominator,
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob});
+         });
+  m.impl("cross_entropy_with_grad",
+         [](const Tensor& grad_input, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& sample_weight, int64_t reduction, int64_t ignore_index, double label_smoothing,
+            double gamma, double z_loss, double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
+            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale) {
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+           return cross_entropy_with_grad(
+               grad_input, {input, target, weight, sample_weight},
+               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, report,
+               loss_scale);
+         });
 }
 
 }  // namespace ce_ext

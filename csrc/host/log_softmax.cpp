@@ -1,9 +1,13 @@
-#include "host/log_softmax.h"
-
+// The log-softmax ops.
 #include <ATen/ops/empty_like.h>
 #include <c10/core/WrapDimMinimal.h>
+#include <torch/library.h>
 
+#include <optional>
+
+#include "host/backends.h"
 #include "host/checks.h"
+#include "host/ops.h"
 #include "host/row_layout.h"
 
 namespace ce_ext {
@@ -23,16 +27,13 @@ void describe(LogSoftmaxProblem& problem, const at::Tensor& tensor, int64_t dim)
   problem.rows = problem.classes > 0 ? tensor.numel() / problem.classes : 0;
 }
 
-}  // namespace
-
-at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::optional<at::ScalarType> dtype,
-                               Driver<LogSoftmaxForward> run) {
+at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::optional<at::ScalarType> dtype) {
   LogSoftmaxForward problem{};
   problem.dtype = check_input_dtype(input);
   const at::ScalarType output_dtype = dtype.value_or(input.scalar_type());
   problem.widens = check_widens("dtype", input.scalar_type(), output_dtype);
   dim = c10::maybe_wrap_dim(dim, input.dim());
-  if (input.dim() == 0) return log_softmax_forward(input.unsqueeze(0), dim, dtype, run).squeeze(0);
+  if (input.dim() == 0) return log_softmax_forward(input.unsqueeze(0), dim, dtype).squeeze(0);
 
   at::Tensor output = at::empty_like(input, input.options().dtype(output_dtype));
   describe(problem, input, dim);
@@ -41,16 +42,16 @@ at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::option
   problem.input_class_stride = input.stride(dim);
   problem.output = output.mutable_data_ptr();
   problem.output_class_stride = output.stride(dim);
-  run(problem);
+  run(input, problem);
   return output;
 }
 
 at::Tensor log_softmax_backward(const at::Tensor& grad_output, const at::Tensor& output, int64_t dim,
-                                at::ScalarType input_dtype, Driver<LogSoftmaxBackward> run) {
+                                at::ScalarType input_dtype) {
   check_from_forward("grad_output", grad_output, output.sizes(), output.scalar_type(), output);
   dim = c10::maybe_wrap_dim(dim, output.dim());
   if (output.dim() == 0) {
-    return log_softmax_backward(grad_output.unsqueeze(0), output.unsqueeze(0), dim, input_dtype, run).squeeze(0);
+    return log_softmax_backward(grad_output.unsqueeze(0), output.unsqueeze(0), dim, input_dtype).squeeze(0);
   }
 
   LogSoftmaxBackward problem{};
@@ -67,8 +68,20 @@ at::Tensor log_softmax_backward(const at::Tensor& grad_output, const at::Tensor&
   problem.output_class_stride = output.stride(dim);
   problem.grad_input = grad_input.mutable_data_ptr();
   problem.grad_input_class_stride = grad_input.stride(dim);
-  run(problem);
+  run(output, problem);
   return grad_input;
+}
+
+}  // namespace
+
+void register_log_softmax(torch::Library& m) {
+  m.impl("log_softmax_forward", [](const at::Tensor& input, int64_t dim, std::optional<at::ScalarType> dtype) {
+    return log_softmax_forward(input, dim, dtype);
+  });
+  m.impl("log_softmax_backward",
+         [](const at::Tensor& grad_output, const at::Tensor& output, int64_t dim, at::ScalarType input_dtype) {
+           return log_softmax_backward(grad_output, output, dim, input_dtype);
+         });
 }
 
 }  // namespace ce_ext

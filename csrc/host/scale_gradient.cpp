@@ -1,12 +1,15 @@
-#include "host/scale_gradient.h"
+// The op that multiplies a gradient of the forward pass by the one from upstream.
+#include <torch/library.h>
 
+#include "host/backends.h"
 #include "host/checks.h"
+#include "host/ops.h"
 #include "host/row_layout.h"
 
 namespace ce_ext {
+namespace {
 
-void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale, int64_t class_dim,
-                    Driver<ScaleGradient> run) {
+void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale, int64_t class_dim) {
   ScaleGradient problem{};
   problem.dtype = check_input_dtype(grad_input);
   const at::ScalarType opmath = opmath_dtype(grad_input);
@@ -38,8 +41,15 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
     problem.row_dims = lay_out_rows(
         {{grad_input, class_dim, problem.grad_input_rows}, {grad_output, kNoClassDim, problem.grad_output_rows}});
   }
-  run(problem);
+  run(grad_input, problem);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace
+
+void register_scale_gradient(torch::Library& m) {
+  m.impl("scale_gradient", [](const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale,
+                              int64_t class_dim) { scale_gradient(grad_input, grad_output, loss_scale, class_dim); });
 }
 
 }  // namespace ce_ext

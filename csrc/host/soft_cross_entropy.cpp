@@ -1,9 +1,14 @@
-#include "host/soft_cross_entropy.h"
-
+// The ops of cross entropy with class probabilities.
 #include <ATen/ops/empty_like.h>
+#include <torch/library.h>
 
+#include <tuple>
+
+#include "host/backends.h"
 #include "host/checks.h"
+#include "host/ops.h"
 #include "host/row_layout.h"
+#include "host/softmax_loss.h"
 
 namespace ce_ext {
 namespace {
@@ -35,26 +40,24 @@ struct Gradient {
   void* data() const { return result.defined() ? result.mutable_data_ptr() : nullptr; }
 };
 
-}  // namespace
-
 ForwardResults::All soft_cross_entropy_forward(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings,
-                                               bool keep_stats, bool report, Driver<SoftCrossEntropyForward> run) {
+                                               bool keep_stats, bool report) {
   SoftCrossEntropyForward problem{};
   const Arguments arguments(tensors, settings);
   arguments.describe(problem);
   problem.row_dims = lay_out_rows({{arguments.input, arguments.class_dim, problem.input_rows},
                                    {arguments.target, arguments.class_dim, problem.target_rows}});
   ForwardResults results(arguments, keep_stats, report, problem);
-  run(problem);
+  run(arguments.input, problem);
   return std::move(results).all();
 }
 
+// The gradients in input and target; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,
                                                                const SoftmaxLossTensors& tensors,
                                                                const at::Tensor& stats, const at::Tensor& denominator,
                                                                const SoftmaxLossSettings& settings, bool needs_input,
-                                                               bool needs_target,
-                                                               Driver<SoftCrossEntropyBackward> run) {
+                                                               bool needs_target) {
   SoftCrossEntropyBackward problem{};
   const Arguments arguments(tensors, settings);
   check_from_forward(arguments, grad_output, stats, denominator);
@@ -77,8 +80,36 @@ std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor&
   problem.grad_input_class_stride = grad_input.layout().stride(class_dim);
   problem.grad_target = grad_target.data();
   problem.grad_target_class_stride = grad_target.layout().stride(class_dim);
-  run(problem);
+  run(arguments.input, problem);
   return {grad_input.result, grad_target.result};
+}
+
+}  // namespace
+
+void register_soft_cross_entropy(torch::Library& m) {
+  using at::Tensor;
+  using MaybeTensor = std::optional<Tensor>;
+  using MaybeDtype = std::optional<at::ScalarType>;
+
+  m.impl("soft_cross_entropy_forward",
+         [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& sample_weight,
+            int64_t reduction, double label_smoothing, double z_loss, double logit_scale, double softcap,
+            bool zero_if_empty, MaybeDtype out_dtype, bool, bool, int64_t batch_dims, bool keep_stats, bool report) {
+           const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
+           return soft_cross_entropy_forward({input, target, weight, sample_weight},
+                                             {reduction, options, zero_if_empty, out_dtype, batch_dims}, keep_stats,
+                                             report);
+         });
+  m.impl("soft_cross_entropy_backward",
+         [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& sample_weight, const Tensor& stats, const Tensor& denominator, int64_t reduction,
+            double label_smoothing, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
+            MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
+           const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
+           return soft_cross_entropy_backward(grad_output, {input, target, weight, sample_weight}, stats, denominator,
+                                              {reduction, options, zero_if_empty, out_dtype, batch_dims}, needs_input,
+                                              needs_target);
+         });
 }
 
 }  // namespace ce_ext

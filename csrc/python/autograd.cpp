@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "python/conversions.h"
+#include "python/calls.h"
 #include "python/differentiable_op.h"
 
 namespace ce_ext {

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import get_cxx_compiler, include_paths, library_paths
 
+from ce_ext import _C, _load
+
 ROOT = Path(__file__).parent.parent.parent
 # What is compiled, below the root.
 CSRC, EMULATOR = Path("csrc"), Path("tests", "cuda_emu")
@@ -56,8 +58,7 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
 def _compile_binding() -> Path:
     csrc, emulator = ROOT / CSRC, ROOT / EMULATOR
     flags = ("-O1", f"-I{csrc}", *(f"-isystem{path}" for path in include_paths()))
-    files = (emulator / "binding.cpp", csrc / "cuda" / "bad_target.cpp", *sorted(csrc.glob("host/*.cpp")))
-    sources = [(file, flags) for file in files]
+    sources = [(emulator / "binding.cpp", flags), (csrc / "cuda" / "bad_target.cpp", flags)]
     link = (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
     return _library("binding", ROOT, [CSRC, EMULATOR], sources, link)
 
@@ -111,13 +112,16 @@ class Emulator:
 
     def __init__(self, kernels: Path) -> None:
         self.kernels = ctypes.CDLL(str(kernels), mode=ctypes.RTLD_GLOBAL)  # the binding calls what is in it
-        self._binding = ctypes.CDLL(str(_compile_binding()))
+        self._backend = _compile_binding()
+        self._binding = ctypes.CDLL(str(self._backend))
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within it, the ops of ce_ext run the emulated CUDA kernels on CPU tensors."""
-        self._binding.start_emulation()
+        _C.load_backend("cpu", str(self._backend))
+        self._binding.register_ops_of_cuda()
         try:
             yield
         finally:
-            self._binding.stop_emulation()
+            self._binding.unregister_ops_of_cuda()
+            _C.load_backend("cpu", str(_load.cpu_library()[1]))

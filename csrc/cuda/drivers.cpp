@@ -1,4 +1,6 @@
-// The ops as the dispatcher finds them for CUDA tensors. Host code only: nvcc never sees torch.
+// What this library shows of itself: drivers, and ops of CUDA alone. Host code only: nvcc never sees torch.
+#include "host/drivers.h"
+
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -9,19 +11,11 @@
 #include "cuda/device_state.h"
 #include "cuda/launch.h"
 #include "cuda/policy.cuh"
-#include "host/register_ops.h"
 
 namespace ce_ext::cuda {
 namespace {
 
 struct Backend {
-  // A tensor of another device is left for the checks to find.
-  struct DeviceGuard : c10::cuda::OptionalCUDAGuard {
-    explicit DeviceGuard(const at::Tensor& tensor) {
-      if (tensor.is_cuda()) set_device(tensor.device());
-    }
-  };
-
   // On the current stream, without waiting for it: what the kernels find is raised by a later call.
   template <class Problem>
   static int64_t run(const Problem& problem) {
@@ -33,7 +27,7 @@ struct Backend {
     launch(problem,
            {stream, workspace.mutable_data_ptr(), static_cast<unsigned*>(counters.mutable_data_ptr()), &bad_target});
     C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return -1;
+    return kNoBadRow;
   }
 };
 
@@ -48,7 +42,10 @@ void check_targets(std::optional<at::Device> device) {
 }  // namespace
 }  // namespace ce_ext::cuda
 
-TORCH_LIBRARY_IMPL(ce_ext, CUDA, m) { ce_ext::register_ops<ce_ext::cuda::Backend>(m); }
+const ce_ext::Drivers* ce_ext_drivers() {
+  static constexpr auto kDrivers = ce_ext::Drivers::of<ce_ext::cuda::Backend>();
+  return &kDrivers;
+}
 
 // Without a tensor, there is no device whose kernel the dispatcher could choose.
 TORCH_LIBRARY_IMPL(ce_ext, CompositeExplicitAutograd, m) {
