@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <c10/util/FunctionRef.h>
 
 #include <algorithm>
 #include <atomic>
@@ -45,9 +46,9 @@ struct Chunks {
     return {index % groups * group_rows + start, std::min(chunk_rows, group_rows - start)};
   }
 
-  // Calls f(index, chunk) for every chunk, on all threads.
-  template <class F>
-  void parallel(F f) const {
+  // Calls f(index, chunk) for every chunk, on all threads. (By a pointer to f, which costs nothing beside the work on a
+  // chunk, and compilers much less than a parallel loop for each f.)
+  void parallel(c10::function_ref<void(int64_t, const Chunk&)> f) const {
     at::parallel_for(0, count, per_task, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) f(i, (*this)[i]);
     });
@@ -65,10 +66,7 @@ struct Pieces {
   // Calls f(begin, n) for every piece, on all threads.
   template <class F>
   void parallel(F f) const {
-    if (count == 1) return f(0, total);
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) f(i * size, std::min(size, total - i * size));
-    });
+    count == 1 ? f(0, total) : share(f);
   }
 
   // What f(begin, n) gives for every piece, computed on all threads and added in order by add(sum, next).
@@ -80,6 +78,13 @@ struct Pieces {
     T result = parts[0];
     for (int64_t i = 1; i < count; ++i) add(result, parts[i]);
     return result;
+  }
+
+ private:
+  void share(c10::function_ref<void(int64_t, int64_t)> f) const {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i * size, std::min(size, total - i * size));
+    });
   }
 };
 

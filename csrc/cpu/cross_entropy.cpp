@@ -35,6 +35,16 @@ int64_t backward(const CrossEntropyBackward& p) {
   });
 }
 
+// What the rows of every chunk weigh.
+template <class A>
+int64_t sum_weights(const CrossEntropyForward& p, const Chunks& chunks, std::vector<RowTotals>& totals) {
+  return for_each_chunk<A>(p, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      totals[index].weight += double(targets.sample_weight[r] * targets.weight[r]);
+    }
+  });
+}
+
 // The gradient of a chunk follows its loss while its logits are in the cache.
 template <class S, class Form>
 int64_t with_grad(const CrossEntropyWithGrad& p) {
@@ -43,13 +53,8 @@ int64_t with_grad(const CrossEntropyWithGrad& p) {
   const CrossEntropyBackwardRows<S, Form::kLogitsChange> backward(p.backward);
   const Chunks& chunks = forward.chunks();
   std::vector<RowTotals> totals(chunks.count);
-  int64_t bad_row =
-      for_each_chunk<A>(p.forward, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
-        for (int64_t r = 0; r < chunk.rows; ++r) {
-          totals[index].weight += double(targets.sample_weight[r] * targets.weight[r]);
-        }
-      });
-  if (bad_row >= 0) return bad_row;
+  const int64_t bad_row = sum_weights<A>(p.forward, chunks, totals);
+  if (bad_row != kNoBadRow) return bad_row;
   reduce_groups<S>(p.forward, chunks, totals);  // gradients need the divisor first
   for_each_chunk<A>(p.forward, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
     prefetch_next_targets(p.forward, chunk);

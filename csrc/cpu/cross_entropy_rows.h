@@ -103,8 +103,9 @@ void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* t
 }
 
 // Calls f(index, chunk, its targets) for every chunk whose targets are in bounds. Returns the first row that is not.
-template <class A, class F>
-int64_t for_each_chunk(const CrossEntropyProblem& p, const Chunks& chunks, F f) {
+template <class A>
+int64_t for_each_chunk(const CrossEntropyProblem& p, const Chunks& chunks,
+                       c10::function_ref<void(int64_t, const Chunk&, const ChunkTargets<A>&)> f) {
   FirstBadRow bad;
   chunks.parallel([&](int64_t index, const Chunk& chunk) {
     const ChunkTargets<A> targets(p, chunk);

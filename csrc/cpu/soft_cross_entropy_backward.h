@@ -63,7 +63,7 @@ class SoftCrossEntropyBackwardRows {
       rows.mass_at_max[r] = row.mass_at_max;
     }
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) loss_.gradient_at_max(rows.saved(r)).store(rows.at_max + r);
-    alignas(64) A sample_weight[kMaxChunkRows];
+    alignas(64) A sample_weight[kMaxChunkRows] = {};
     read_sample_weights(p_, chunk, sample_weight);
     read_scale<S>(p_, chunk, sample_weight, rows.scale);
   }
