@@ -73,8 +73,8 @@ endif
 # The tests that need no GPU. Neither command has the checkout on its path, hence they import what was installed.
 test-cuda-build: $(BUILD_STAMP)
 	@cd $(VENV) && bin/python -m ce_ext.info
-	@$(VENV)/bin/pytest --import-mode=importlib tests/test_libraries.py::test_every_op_has_its_kernels \
-	    tests/test_transforms.py::test_fakes_for_every_device
+	@$(VENV)/bin/pytest --import-mode=importlib tests/packaging/test_libraries.py::test_every_op_has_its_kernels \
+	    tests/autograd/test_transforms.py::test_fakes_for_every_device
 
 clean:  ## remove all that was built or installed here
 	rm -rf $(VENV) $(CUDA_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png imbalanced.png

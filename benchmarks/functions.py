@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import ce_ext
-from tests.cases import Loss, class_dim, class_index_inputs
-from tests.losses import LOSSES
+from tests.support.cases import Loss, class_dim, class_index_inputs
+from tests.support.losses import LOSSES
 
 
 @dataclass(frozen=True)

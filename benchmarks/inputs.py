@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import Case
-from tests.cases import class_dim
-from tests.layouts import LAYOUTS_BY_DIM
+from tests.support.cases import class_dim
+from tests.support.layouts import LAYOUTS_BY_DIM
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.callgrind import start_instrumentation
 from ce_ext.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
-from tests.binary_cases import logit_inputs
-from tests.cases import class_index_inputs
-from tests.losses import LOSSES
+from tests.support.binary_cases import logit_inputs
+from tests.support.cases import class_index_inputs
+from tests.support.losses import LOSSES
 
 # Small, but large enough that what a call costs by itself is hardly a hundredth. Vectors hold classes of one row in the
 # first, and rows in the others: of few classes, and of classes that lie apart.

@@ -6,7 +6,7 @@ import torch
 
 import ce_ext
 from tests import cuda_emu
-from tests.cases import DEVICES
+from tests.support.cases import DEVICES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,13 +43,13 @@ LISTED_FAILURES = 5  # of the benchmark, in the summary
 # of softmax share those of cross entropy. Those of elements go through several shares, in packs and in runs. A sum
 # takes the kernels of a mean, and float16 those of bfloat16.
 FEW_TESTS = (
-    "((test_values and test_loss_and_gradient and cross_entropy or test_values_and_gradient)"
+    "((softmax and test_values and test_loss_and_gradient and cross_entropy or test_values_and_gradient)"
     " and (9000x3 or 3x257 or 2x9000 or 2x130x5x3)"
     " or test_options and True and mean-all or test_gradient_in_forward and all-mean"
-    " or test_cuda_policy and test_entry or test_bad_targets and test_report"
+    " or test_policy and test_entry or test_bad_targets and test_report"
     " or test_long_rows and 40000 and (cross_entropy or class_probabilities)"
     " or test_layout[ and misaligned and not nll and not focal"
-    " or test_binary_values and bfloat16 and (test_loss_and_gradients and 3x8200 or one_hot and -int64))"
+    " or sigmoid and test_values and bfloat16 and (test_loss_and_gradients and 3x8200 or one_hot and -int64))"
     " and not sum and not -float16"
 )
 

@@ -1,0 +1,1 @@
+"""Derivatives of any order and mode, transforms, compilers and export."""

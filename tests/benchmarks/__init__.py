@@ -1,0 +1,1 @@
+"""The benchmark, the counts of instructions and the sweep, as instruments."""

@@ -1,0 +1,311 @@
+"""The gates of `make check-cuda`: every bad kernel that is planted here is refused by its name, and good ones pass."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tools.check_cuda import faults, resident_blocks
+from tools.kernels import CompileError, Instruction, Kernel, read_kernels
+
+ROOT = Path(__file__).parents[2]
+NEEDS_NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+
+GOOD = """
+template <class T>
+__global__ void __launch_bounds__(256) sum_by_class(const float4* x, int packs, T* sums) {
+  T sum = 0;
+  for (int i = threadIdx.x; i < packs; i += 256) sum += T(x[i].x) + T(x[i].y) + T(x[i].z) + T(x[i].w);
+  sums[threadIdx.x] = sum;
+}
+template __global__ void sum_by_class(const float4*, int, float*);
+template __global__ void sum_by_class(const float4*, int, double*);
+
+namespace {
+__global__ void __launch_bounds__(128) copy_backward_by_class(const float4* x, int packs, float4* grad) {
+  __shared__ float scale[100];
+  scale[threadIdx.x % 100] = x->x;
+  __syncthreads();
+  for (int i = threadIdx.x; i < packs; i += 128) grad[i] = make_float4(x[i].x, x[i].y, scale[i % 100], x[i].w);
+}
+}
+void launch(float4* x) { copy_backward_by_class<<<1, 128>>>(x, 1, x); }
+
+__global__ void copy_backward_by_row(const float* x, int classes, float* grad) {
+  for (int i = 0; i < classes; ++i) grad[i] = x[i];
+}
+
+__global__ void mean_by_row(const float* x, int rows, float* mean) {
+  double sum = 0;
+  for (int i = 0; i < rows; ++i) sum += x[i];
+  *mean = sum / rows;
+}
+template <class T, int kRun>
+__global__ void scalar_in_runs(const T* x, int count, T* sum) {
+  for (int i = 0; i < count; ++i) *sum += x[i];
+}
+template __global__ void scalar_in_runs<float, 1>(const float*, int, float*);
+"""
+
+# Every kernel, and why it is refused.
+REASONS = {
+    "spill": "spills registers",
+    "local_array": "uses local memory, a stack frame of 64 bytes",
+    "scalar_by_class": "has no loop with 128-bit global loads",
+    "before_the_loop_by_class": "has no loop with 128-bit global loads",
+    "scalar_in_runs<float, 4>": "has no loop with 128-bit global loads",
+    "scalar_stores_backward_by_class": "has no 128-bit global loads and stores",
+    "scalar_stores_with_grad_in_tiles": "has no loop with 128-bit global loads and stores",
+    "float64_by_class<float>": "computes in float64: DFMA",
+    "float64_backward_by_row": "computes in float64: DSETP",
+    "sum_backward_by_row": "computes in float64: DADD",
+}
+BAD = """
+__global__ void __launch_bounds__(1024, 2) spill(float* x) {
+  float values[64];
+  for (int i = 0; i < 64; ++i) values[i] = x[1024 * i + threadIdx.x];
+  __syncthreads();
+  for (int i = 0; i < 64; ++i) x[1024 * i + threadIdx.x] = values[i] * values[63 - i];
+}
+__global__ void local_array(const int* x, int size, int* histogram) {
+  int counts[16] = {};
+  for (int i = 0; i < size; ++i) ++counts[x[i]];
+  for (int i = 0; i < 16; ++i) histogram[i] = counts[i];
+}
+__global__ void scalar_by_class(const float* x, int classes, float* sum) {
+  for (int i = 0; i < classes; ++i) *sum += x[i];
+}
+__global__ void before_the_loop_by_class(const float4* x, const float* y, int classes, float* sum) {
+  float4 total = *x;
+  for (int i = 0; i < classes; ++i) total.x += y[i];
+  *sum = total.x + total.y + total.z + total.w;
+}
+__device__ void store_scalars(const float4* x, int packs, float* grad) {
+  for (int i = 0; i < packs; ++i) {
+    float4 pack = x[i];
+    for (int j = 0; j < 4; ++j) grad[4 * i + j] = (&pack.x)[j];
+  }
+}
+__global__ void scalar_stores_backward_by_class(const float4* x, int packs, float* grad) {
+  store_scalars(x, packs, grad);
+}
+__global__ void scalar_stores_with_grad_in_tiles(const float4* x, int packs, float* grad, float4* before_the_loop) {
+  *before_the_loop = *x;
+  store_scalars(x, packs, grad);
+}
+template <class T>
+__global__ void float64_by_class(const float4* x, int packs, T* result) {
+  double sum = 0;
+  for (int i = 0; i < packs; ++i) sum = 0.5 * sum + (x[i].x + x[i].y + x[i].z + x[i].w);
+  *result = sum;
+}
+template __global__ void float64_by_class(const float4*, int, float*);
+__global__ void float64_backward_by_row(const float* x, double smoothing, float* result) {
+  *result = smoothing > 0 ? x[0] : x[1];
+}
+__global__ void sum_backward_by_row(const float* x, int classes, double* sum) {
+  for (int i = 0; i < classes; ++i) *sum += x[i];
+}
+template <class T, int kRun>
+__global__ void scalar_in_runs(const T* x, int count, T* sum) {
+  for (int i = 0; i < count; ++i) *sum += x[i];
+}
+template __global__ void scalar_in_runs<float, 4>(const float*, int, float*);
+"""
+
+
+def _check(source: Path, text: str) -> subprocess.CompletedProcess[str]:
+    source.write_text(text)
+    command = [sys.executable, "-m", "tools.check_cuda", str(source), "--sm", "80"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    run = _check(tmp_path_factory.mktemp("bad") / "bad.cu", BAD)
+    assert run.returncode == 1, run.stdout + run.stderr
+    return [line for line in run.stdout.splitlines() if line.startswith("refused: ")]
+
+
+@NEEDS_NVCC
+@pytest.mark.parametrize("name", REASONS)
+def test_bad_kernel_is_refused(name: str, refusals: list[str]) -> None:
+    [refusal] = [line for line in refusals if line.startswith(f"refused: {name}, sm_80: ")]
+    assert REASONS[name] in refusal
+
+
+@NEEDS_NVCC
+def test_good_kernels_pass(tmp_path: Path) -> None:
+    run = _check(tmp_path / "good.cu", GOOD)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "refused" not in run.stdout
+    assert "scalar_in_runs<float, 1>" in run.stdout
+    rows = {line.split()[0]: line.split()[1:] for line in run.stdout.splitlines() if "by_" in line}
+    assert rows.keys() == {
+        "sum_by_class<float>",
+        "sum_by_class<double>",
+        "copy_backward_by_class",
+        "copy_backward_by_row",
+        "mean_by_row",
+    }
+    threads, _, shared, *_ = rows["copy_backward_by_class"]
+    assert (threads, shared) == ("128", "400")
+    assert rows["copy_backward_by_row"][0] == "1024"
+
+
+@NEEDS_NVCC
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("int nothing;", "other.cu for sm_80: there is no kernel in it"),
+        ("__global__ void f(int* x) { *x = 1; }", "there is no kernel *_by_class"),
+        ("__global__ void f_by_class(int* x) { return x; }", "error: return value type"),
+    ],
+)
+def test_source_that_cannot_be_judged_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    run = _check(tmp_path / "other.cu", text)
+    assert run.returncode == 1
+    assert message in run.stdout + run.stderr
+
+
+KERNEL = Kernel(name="f", sm=80, threads=256, registers=32, shared=0, stack=0, spills=0, code=[])
+PTX = ".visible .entry f(\n\t.param .u64 f_param_0\n)\n.maxntid 256, 1, 1\n.minnctapersm 4\n{\n}"
+REPORT = """
+ptxas info    : Function properties for f
+    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 48 registers, used 1 barriers, 128 bytes smem, 816 bytes cmem[0]
+"""
+SASS = [{}, [{"function-name": "f", "start": 0, "length": 16, "sass-instructions": [{"opcode": "EXIT"}]}]]
+
+
+def test_resources_are_read() -> None:
+    [kernel] = read_kernels(90, PTX, REPORT, json.dumps(SASS))
+    assert kernel == Kernel("f", 90, 256, 48, 128, stack=8, spills=16, code=[Instruction("EXIT")])
+
+
+@pytest.mark.parametrize(
+    ("ptx", "report", "sass", "message"),
+    [
+        ("", REPORT, SASS, "there is no kernel"),
+        (PTX.replace("entry f", "entry g"), REPORT, SASS, "is not in the PTX"),
+        (PTX, "", SASS, "f is not in the report of ptxas"),
+        (PTX, REPORT, [{}, []], "f is not in the SASS"),
+        (PTX, REPORT, [{}, [{**SASS[1][0], "length": 32}]], "addresses in f are not understood"),
+    ],
+)
+def test_answers_that_do_not_fit_together(ptx: str, report: str, sass: list, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        read_kernels(90, ptx, report, json.dumps(sass))
+
+
+def test_loops_are_cycles_of_the_control_flow() -> None:
+    """One at 0x20, one at 0x50, and one at 0xb0, to whose end only the branch at 0xc0 leads, which goes by a table. The
+    code at 0x90 only returns to where it came from.
+    """
+    code = [
+        Instruction("BRA", "0x90", "@P0"),
+        Instruction("LDG.E.128", "R0,[R2.64]"),
+        Instruction("LDG.E", "R0,[R2.64]"),
+        Instruction("BSYNC", "B0"),
+        Instruction("BRA", "P1,0x20", "@P0"),
+        Instruction("STG.E", "[R2.64],R0"),
+        Instruction("BRA.U", "UP0,0x80"),
+        Instruction("BRA", "0x50"),
+        Instruction("EXIT"),
+        Instruction("MUFU.EX2", "R0,R0"),
+        Instruction("BRA", "0x10"),
+        Instruction("LDG.E.64", "R0,[R2.64]"),
+        Instruction("BRX", "R4,-0xc0"),
+        Instruction("BRA", "0xb0"),
+    ]
+    loops = [[instruction.opcode for instruction in loop] for loop in replace(KERNEL, code=code).loops()]
+    assert sorted(loops) == [["LDG.E", "BSYNC", "BRA"], ["LDG.E.64", "BRX", "BRA"], ["STG.E", "BRA.U", "BRA"]]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "reason"),
+    [
+        ("LDL", "local memory"),
+        ("STL.64", "local memory"),
+        *((opcode, "float64") for opcode in ("DFMA", "DMUL.RP", "DSETP.MAX.AND", "MUFU.RCP64H", "F2F.F64.F32")),
+        *((opcode, None) for opcode in ("LDG.E.64", "STG.E.64", "I2F.U64.RP", "F2I.U64.TRUNC", "HFMA2.MMA", "LDS.64")),
+    ],
+)
+def test_opcodes_that_are_refused(opcode: str, reason: str | None) -> None:
+    [*found] = faults(replace(KERNEL, name="f_backward_by_row<float>", code=[Instruction(opcode)]))
+    assert len(found) == (reason is not None) and all(reason in fault for fault in found)
+    code = [Instruction("LDG.E.128"), Instruction(opcode), Instruction("BRA", "0x0", "@P0")]
+    [*found] = faults(replace(KERNEL, name="f_by_class<double, true>", code=code))
+    assert len(found) == (reason == "local memory")
+
+
+@pytest.mark.parametrize(
+    ("sm", "threads", "registers", "shared", "blocks"),
+    [
+        (80, 256, 32, 0, 8),  # all 64 warps
+        (80, 32, 32, 0, 32),  # as many blocks as there may be
+        (80, 256, 64, 0, 4),
+        (80, 256, 65, 0, 3),  # registers come by eight a thread
+        (80, 1024, 255, 0, 0),
+        (80, 256, 32, 48 * 1024, 3),  # of 164 KiB, 49 a block
+        (90, 256, 32, 48 * 1024, 4),  # of 228 KiB
+        (100, 256, 32, 48 * 1024, 4),
+    ],
+)
+def test_resident_blocks(sm: int, threads: int, registers: int, shared: int, blocks: int) -> None:
+    kernel = replace(KERNEL, sm=sm, threads=threads, registers=registers, shared=shared)
+    assert resident_blocks(kernel) == blocks
+
+
+# Prints the blocks that NVIDIA's own calculator finds, which comes with the toolkit and needs no GPU.
+CALCULATOR = """
+#include <cuda_occupancy.h>
+#include <cstdio>
+
+int main() {
+  for (int sm : {80, 90, 100}) {
+    cudaOccDeviceProp device;
+    device.computeMajor = sm / 10;
+    device.maxThreadsPerBlock = 1024;
+    device.maxThreadsPerMultiprocessor = 2048;
+    device.regsPerBlock = device.regsPerMultiprocessor = 65536;
+    device.warpSize = 32;
+    device.numSms = 1;
+    device.sharedMemPerBlock = 48 << 10;
+    device.sharedMemPerMultiprocessor = (sm == 80 ? 164 : 228) << 10;
+    device.sharedMemPerBlockOptin = device.sharedMemPerMultiprocessor - 1024;
+    device.reservedSharedMemPerBlock = 1024;
+    for (int threads : {32, 96, 128, 256, 384, 1024}) {
+      for (int registers = 16; registers < 256; ++registers) {
+        for (int shared : {0, 100, 4000, 16384, 49152}) {
+          cudaOccFuncAttributes kernel;
+          kernel.maxThreadsPerBlock = threads;
+          kernel.numRegs = registers;
+          kernel.sharedSizeBytes = shared;
+          cudaOccDeviceState state;
+          cudaOccResult result;
+          if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, 0)) return 1;
+          std::printf("%d %d %d %d %d\\n", sm, threads, registers, shared, result.activeBlocksPerMultiprocessor);
+        }
+      }
+    }
+  }
+}
+"""
+
+
+@NEEDS_NVCC
+def test_resident_blocks_are_those_of_nvidias_calculator(tmp_path: Path) -> None:
+    source, program = tmp_path / "calculator.cu", tmp_path / "calculator"
+    source.write_text(CALCULATOR)
+    subprocess.run(["nvcc", str(source), "-o", str(program)], check=True)
+    lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == 3 * 6 * 240 * 5
+    for line in lines:
+        sm, threads, registers, shared, blocks = map(int, line.split())
+        kernel = replace(KERNEL, sm=sm, threads=threads, registers=registers, shared=shared)
+        assert resident_blocks(kernel) == blocks, kernel

@@ -1,0 +1,1 @@
+"""Binary cross entropy of probabilities and of logits, and the sigmoid focal loss."""

@@ -1,0 +1,147 @@
+"""Where torch's binary losses lose accuracy, or a naive kernel its footing."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
+from tests.support.cases import DTYPES, Loss
+from tests.support.comparison import assert_rounded, loss_and_gradients, to_double
+from tests.support.marks import ALL_BINARY_LOSSES
+
+pytestmark = pytest.mark.kernel
+
+INF = float("inf")
+SMALLEST = torch.finfo(torch.float32).smallest_normal
+GAMMAS = (0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 5.0)
+ALL_GAMMAS = pytest.mark.parametrize("gamma", GAMMAS)
+
+EDGES = (0.0, 1e-30, 1e-8, 1.0, 15.0, 20.0, 30.0, 60.0, 80.0, 90.0, 104.0, 200.0, 1e4, INF)
+
+
+def _logits(device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.tensor([*EDGES, *(-x for x in EDGES)], device=device).to(dtype)
+
+
+@pytest.mark.parametrize("is_positive", [False, True])
+def test_confident_logits_keep_their_relative_accuracy(is_positive: bool, device: str) -> None:
+    """Of a right prediction torch's float32 gradient is 0 from a logit of 17 on."""
+    input = _logits(device)
+    target = torch.full_like(input, float(is_positive))
+    function = partial(BCE_WITH_LOGITS.function, reduction="none")
+    actual = loss_and_gradients(function, input, target)
+    exact = loss_and_gradients(partial(BCE_WITH_LOGITS.oracle, reduction="none"), *to_double(input, target))
+    for ours, theirs in zip(actual[:2], exact[:2], strict=True):
+        torch.testing.assert_close(ours.double(), theirs.nan_to_num(posinf=INF), rtol=1e-6, atol=SMALLEST)
+    right = (input > 0) == is_positive
+    finite = right & (input.abs() < 80) & (input != 0)
+    assert (actual[1][finite] != 0).all()
+
+
+@ALL_GAMMAS
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_focal_loss_of_any_logit(dtype: torch.dtype, target: float, gamma: float, device: str) -> None:
+    """Other implementations make NaN of (1 - p)^(gamma - 1) where p is 1, and of infinite logits."""
+    input = _logits(device, dtype)
+    function = partial(SIGMOID_FOCAL.function, gamma=gamma, reduction="none", out_dtype=torch.float64)
+    loss, grad, grad_target = loss_and_gradients(function, input, torch.full_like(input, target))
+    finite = input.isfinite()
+    assert loss[finite].isfinite().all() and grad.isfinite().all() and grad_target[finite].isfinite().all()
+    assert not loss.isnan().any()
+    oracle = partial(SIGMOID_FOCAL.oracle, gamma=gamma, reduction="none")
+    exact = loss_and_gradients(oracle, *to_double(input, torch.full_like(input, target)))
+    # What is below the least normal number of float32 is 0, and so may be the power of it.
+    lost = SMALLEST ** min(1.0, gamma or 1.0)
+    rtol = 2e-5 if dtype != torch.float64 else 1e-12
+    torch.testing.assert_close(loss[finite], exact[0][finite], rtol=rtol, atol=lost)
+    scale = exact[1][finite].nan_to_num().abs().max().item()
+    assert_rounded(grad[finite], exact[1][finite].nan_to_num(), roundings=20, scale=scale)
+
+
+@pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL], ids=lambda loss: loss.name)
+def test_infinite_logits(loss: Loss, device: str) -> None:
+    """Right ones cost nothing, wrong ones all; torch has NaN for both."""
+    input = torch.tensor([INF, -INF, INF, -INF], device=device)
+    target = torch.tensor([1.0, 0.0, 0.0, 1.0], device=device)
+    result, grad, _ = loss_and_gradients(partial(loss.function, reduction="none"), input, target)
+    assert result.tolist() == [0, 0, INF, INF]
+    assert grad[:2].tolist() == [0, 0] and grad[2] > 0 > grad[3] and grad.isfinite().all()
+    for weight in ({"weight": torch.zeros(4, device=device)}, {"ignore_index": -1}):
+        ignored = target if "weight" in weight else torch.full_like(target, -1)
+        result, grad, *_ = loss_and_gradients(partial(loss.function, reduction="none", **weight), input, ignored)
+        assert (result == 0).all() and (grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_probabilities_of_0_and_1(dtype: torch.dtype, device: str) -> None:
+    """torch clamps the logarithms at -100, and has a NaN gradient in half types."""
+    input = torch.tensor([0.0, 1.0, 0.0, 1.0], device=device).to(dtype)
+    target = torch.tensor([0.0, 1.0, 1.0, 0.0], device=device).to(dtype)
+    result, grad, grad_target = loss_and_gradients(partial(BCE.function, reduction="none"), input, target)
+    assert result.tolist() == [0, 0, 100, 100]
+    assert grad_target.tolist() == [100, -100, 100, -100]  # the slope of the clamped loss, for which torch has inf
+    assert not grad.isnan().any() and (grad[:2] == 0).all()
+    torch.testing.assert_close(grad[2:], torch.tensor([-1e12, 1e12], device=device).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_probabilities_near_0_and_1(dtype: torch.dtype, device: str) -> None:
+    eps = torch.finfo(dtype).eps
+    input = torch.tensor([1e-30, 1e-7, 1e-4, eps, 0.5, 1 - eps, 1 - eps / 2], device=device).to(dtype).clamp_max(1)
+    for target in (0.0, 0.3, 1.0):
+        actual = loss_and_gradients(partial(BCE.function, reduction="none"), input, torch.full_like(input, target))
+        double = input.double().requires_grad_()
+        exact = BCE.oracle(double, torch.full_like(input, target).double(), reduction="none")
+        assert_rounded(actual[0], exact, roundings=2)
+
+
+@ALL_BINARY_LOSSES
+@pytest.mark.parametrize("value", [0.125, 0.3, 0.7])
+def test_sums_of_equal_elements(loss: Loss, value: float, device: str) -> None:
+    """A long sum in float32 would round all its terms the same way."""
+    input = torch.full((70_001,), value, device=device)
+    target = torch.ones_like(input)
+    exact = loss.oracle(input, target, reduction="sum")
+    for reduction, factor in (("sum", 1), ("mean", 70_001)):
+        result = loss.function(input, target, reduction=reduction)
+        torch.testing.assert_close(result.double() * factor, exact, rtol=5e-7, atol=0)
+
+
+@ALL_BINARY_LOSSES
+def test_float16_mean_of_more_elements_than_it_counts(loss: Loss, device: str) -> None:
+    """torch's composition of the focal loss is fine, but sums of half losses are not: 65504 is the largest."""
+    input, target = loss.make_inputs((70_000,), torch.float16, device)
+    actual = loss_and_gradients(loss.function, input, target, grad_output=torch.tensor(65504.0, device=device))
+    exact = loss_and_gradients(loss.oracle, *to_double(input, target), grad_output=torch.tensor(65504.0, device=device))
+    assert_rounded(actual[0], exact[0], roundings=1)
+    assert_rounded(actual[1], exact[1], roundings=1, scale=exact[1].abs().max().item())
+
+
+@pytest.mark.heavy
+def test_results_do_not_depend_on_threads(device: str) -> None:
+    threads = torch.get_num_threads()
+    for loss in BINARY_LOSSES:
+        input, target = loss.make_inputs((317, 1009), torch.float32, device)
+        weight = torch.rand(1009, device=device)
+        results = []
+        try:
+            for count in (1, 2, 3, 7):
+                torch.set_num_threads(count)
+                results.append(loss_and_gradients(lambda *x: loss.function(*x[:2], weight=x[2]), input, target, weight))  # noqa: B023
+        finally:
+            torch.set_num_threads(threads)
+        for result in results[1:]:
+            torch.testing.assert_close(result, results[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+def test_forward_and_backward_in_float32_are_good_to_a_few_roundings(scale: float, device: str) -> None:
+    input = (torch.randn(30_000, device=device) * scale).clamp(-28, 28)  # or float32 has no square of the result
+    target = torch.randint(0, 2, input.shape, device=device).float()
+    for loss in (BCE_WITH_LOGITS, SIGMOID_FOCAL):
+        actual = loss_and_gradients(partial(loss.function, reduction="none"), input, target)
+        exact = loss_and_gradients(partial(loss.oracle, reduction="none"), *to_double(input, target))
+        for ours, theirs in zip(actual[:2], exact[:2], strict=True):
+            assert_rounded(ours, theirs, roundings=2)

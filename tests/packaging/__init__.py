@@ -1,0 +1,1 @@
+"""The build, the compiled libraries and the import."""

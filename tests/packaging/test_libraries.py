@@ -1,0 +1,127 @@
+"""The compiled libraries: which one is chosen, that each of them is right, and what the import checks."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import ce_ext
+from ce_ext import _C, _load, info
+
+ISAS = _C.cpu_isas.split(";")
+# Every library that this machine can run: a machine runs what it reports and all that is less.
+RUNNABLE = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")}.get(
+    torch.backends.cpu.get_cpu_capability(), ("default",)
+)
+
+# Ops that take no tensor, by which the dispatcher could choose.
+ABOUT_CUDA = ("ce_ext::check_targets", "ce_ext::cuda_policy", "ce_ext::override_cuda_policy")
+
+
+def _python(*arguments: str, capability: str | None = None) -> str:
+    environment = dict(os.environ)
+    if capability:
+        environment["ATEN_CPU_CAPABILITY"] = capability
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in RUNNABLE and isa != RUNNABLE[0]])
+def test_kernels_of_every_instruction_set(isa: str) -> None:
+    """The kernel tests again, in a process that loads another library. The best one is what this process has."""
+    chosen = _python("-c", "from ce_ext import _load; print(_load.cpu_library()[0])", capability=isa)
+    assert chosen.strip() == isa
+    tests = str(Path(__file__).parents[1])
+    options = ("-q", "-p", "no:cacheprovider", "--device", "cpu", "-m", "kernel and not heavy")
+    summary = _python("-m", "pytest", *options, tests, capability=isa)
+    assert " passed" in summary and "failed" not in summary
+
+
+def test_best_library_is_chosen() -> None:
+    if "ATEN_CPU_CAPABILITY" not in os.environ:
+        assert _load.cpu_library()[0] == RUNNABLE[0]
+
+
+def test_every_op_has_its_kernels() -> None:
+    """For the CPU always and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as it does in setup.py."""
+    with_cuda = bool(_C.cuda_architectures) or os.environ.get("CE_EXT_CUDA") == "1"
+    ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ce_ext::")]
+    assert ops
+    for name in ops:
+        if name in ABOUT_CUDA:
+            keys = ["CompositeExplicitAutograd"] if with_cuda else []
+        else:
+            keys = ["CPU", "CUDA"] if with_cuda else ["CPU"]
+        for key in keys:
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(name, key), f"{name} has no kernel for {key}"
+
+
+@pytest.mark.skipif(bool(_C.cuda_architectures), reason="this build has CUDA")
+def test_cuda_check_without_cuda() -> None:
+    with pytest.raises(RuntimeError, match=r"ce_ext was built without CUDA: ."):
+        ce_ext.cuda.check()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="reads the run time of threads there")
+def test_parallel_for_is_parallel() -> None:
+    """A library compiled without OpenMP runs at::parallel_for on one thread, and says nothing."""
+    input, target = torch.randn(4096, 1000), torch.zeros(4096, dtype=torch.int64)
+
+    def worked() -> dict[str, int]:
+        """The nanoseconds that each thread has run, which tell who works however busy the machine is."""
+        tasks = Path("/proc/self/task").iterdir()
+        return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks}
+
+    def workers() -> int:
+        before, start = worked(), time.process_time()
+        while time.process_time() - start < 0.2:
+            ce_ext.functional.cross_entropy(input, target)
+        shares = [after - before.get(task, 0) for task, after in worked().items()]
+        return sum(share > max(shares) / 4 for share in shares)
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert any(workers() == 2 for _ in range(5))
+        torch.set_num_threads(1)
+        assert any(workers() == 1 for _ in range(5))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_info() -> None:
+    facts = info.info()
+    assert facts["ce_ext"] == ce_ext.__version__
+    assert facts["CPU library"].split()[0] in ISAS
+    printed = _python("-W", "error", "-m", "ce_ext.info")
+    for name, value in facts.items():
+        assert name in printed
+        if name != "threads":
+            assert value in printed
+
+
+@pytest.mark.parametrize(("built_with", "fits"), [("2.1.0", False), (torch.__version__, True), ("9.13.0+cu130", False)])
+def test_import_checks_the_torch_it_was_built_with(
+    built_with: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ce_ext import _built_with
+
+    monkeypatch.setattr(_built_with, "TORCH", built_with)
+    if fits:
+        _load._check_torch_version()
+    else:
+        with pytest.raises(ImportError) as error:
+            _load._check_torch_version()
+        message = str(error.value)
+        assert built_with in message and torch.__version__ in message and "pip install" in message
+
+
+def test_import_without_a_build_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ce_ext._built_with", None)
+    with pytest.raises(ImportError, match=r"has not been built .* pip install"):
+        _load._check_torch_version()
