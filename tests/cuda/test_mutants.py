@@ -3,8 +3,6 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from tests import cuda_emu
 from tests.cuda.element_mutants import ELEMENT_MUTANTS
 from tests.cuda.mutant import Mutant
 from tests.cuda.row_mutants import ROW_MUTANTS
-from tests.cuda_emu.suite import Run, concurrently, run_suite
+from tests.cuda_emu.suite import Run, run_suite
 from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = NEEDS_EMULATOR
@@ -39,14 +37,8 @@ def _run(mutant: Mutant) -> Run:
         )
 
 
-@pytest.fixture(scope="module")
-def runs() -> Iterator[dict[Mutant, Future[Run]]]:
-    with concurrently(_run, MUTANTS) as started:
-        yield started
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutant_is_killed(mutant: Mutant, runs: dict[Mutant, Future[Run]]) -> None:
-    run = runs[mutant].result()
+def test_mutant_is_killed(mutant: Mutant) -> None:
+    run = _run(mutant)
     assert run.returncode != 0, f"survives: {run.stdout}"
     assert re.search(mutant.evidence, run.stdout), run.stdout

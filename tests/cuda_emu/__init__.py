@@ -1,6 +1,7 @@
 """The CUDA kernels, compiled by the host compiler and run on the CPU, in the place of the CPU's own kernels."""
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch.utils.cpp_extension import get_cxx_compiler, include_paths, library_paths
 
 from ce_ext import _C, _load
@@ -38,16 +40,17 @@ Source = tuple[Path, tuple[str, ...]]  # a file, and its flags
 def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Sequence[str] | None = None) -> Path:
     """A library with the launchers of `csrc/cuda`, their kernels and those of the emulator's own tests.
 
-    With `changed`, only the sources of these names are the ones in `root`. They come first: of an inline function that
-    several objects have, the linker takes the first.
+    With `changed`, only the sources of these names are the ones in `root`, for a few tests: they are compiled in a
+    hurry. They come first: of an inline function that several objects have, the linker takes the first.
     """
     kernel_flags, engine_flags = _SANITIZERS[sanitizer]
     engine = _library("engine", root, [EMULATOR], [(root / EMULATOR / "engine.cpp", ("-O2", *engine_flags))])
 
     def source(file: Path) -> Source:
-        of = root if changed is None or file.stem in changed else ROOT
+        is_changed = changed is not None and file.stem in changed
+        of = root if is_changed or changed is None else ROOT
         include = (f"-I{of / EMULATOR / 'include'}", f"-I{of / CSRC}")
-        return of / file, ("-O1", *include, *kernel_flags, "-x", "c++")
+        return of / file, ("-O0" if is_changed else "-O1", *include, *kernel_flags, "-x", "c++")
 
     files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/*.cu")] + [EMULATOR / "selftest.cu"]
     sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
@@ -77,27 +80,33 @@ def _library(
         return library
     BUILD.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(lambda source: _object(*source, root), sources))
+        objects = list(
+            pool.map(lambda source: _object(*source, None if source[0].is_relative_to(ROOT) else root), sources)
+        )
     _make(library, get_cxx_compiler(), "-shared", *map(str, objects), *link)
     return library
 
 
-def _object(file: Path, flags: tuple[str, ...], root: Path) -> Path:
+@functools.cache  # nobody changes the sources of this folder while tests run
+def _object(file: Path, flags: tuple[str, ...], elsewhere: Path | None) -> Path:
     """Compiles a file, unless the preprocessor makes the same of it as of one that has been compiled."""
     command = (get_cxx_compiler(), *_FLAGS, *flags)
-    text = _run(*command, "-E", str(file))
-    content = hashlib.sha256((repr(command) + text).replace(str(root), "").replace(str(ROOT), "").encode())
-    compiled = BUILD / f"{file.stem}-{content.hexdigest()[:16]}.o"
-    if not compiled.exists():
-        _make(compiled, *command, "-c", str(file))
+    text = repr(command) + _run(*command, "-E", str(file))
+    for root in (elsewhere, ROOT):
+        text = text.replace(str(root), "")
+    compiled = BUILD / f"{file.stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.o"
+    _make(compiled, *command, "-c", str(file))
     return compiled
 
 
 def _make(output: Path, *command: str) -> None:
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        made = Path(folder, output.name)
-        _run(*command, "-o", str(made))
-        os.replace(made, output)  # at once: somebody else may be doing the same
+    """Once, if several processes ask for it, and all at once."""
+    with FileLock(BUILD / f"{output.name}.lock"):
+        if not output.exists():
+            with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+                made = Path(folder, output.name)
+                _run(*command, "-o", str(made))
+                os.replace(made, output)
 
 
 def _run(*command: str) -> str:

@@ -1,22 +1,16 @@
-"""The tests of kernels on the emulated device, in a process of their own: under a sanitizer, or with other sources."""
+"""The tests of kernels on the emulated device, in a process apart: under a sanitizer, or with other sources."""
 
 import functools
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from torch.utils.cpp_extension import get_cxx_compiler
 
 from tests.cuda_emu import ROOT, compile_kernels
-
-Run = subprocess.CompletedProcess[str]
-Item = TypeVar("Item")
+from tests.support.forks import Forks, Run
 
 # A sanitizer has to be in the process before the library that it watches.
 _RUNTIMES = {"address": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
@@ -24,7 +18,6 @@ _OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks at exit
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1",
-    "OMP_NUM_THREADS": "1",  # torch's own threads: ThreadSanitizer does not see how OpenMP orders them
 }
 
 
@@ -35,20 +28,18 @@ def run_suite(
     sanitizer: str | None = None,
     schedule: str = "forward",
 ) -> Run:
-    """pytest with these arguments, on the kernels and the emulator of `root`; stdout holds its stderr too."""
-    environment = dict(os.environ, CUDA_EMU_SCHEDULE=schedule)
-    if sanitizer:
-        environment |= _OPTIONS | {"LD_PRELOAD": ":".join(map(_runtime, _RUNTIMES[sanitizer]))}
+    """pytest with these arguments, on the kernels and the emulator of `root`, up to the first failure."""
     kernels = compile_kernels(root, sanitizer, changed)
-    options = ("-q", "-x", "-s", "-p", "no:cacheprovider", "--device", "emulated", f"--emulated-kernels={kernels}")
-    return subprocess.run(
-        (*_fixed_addresses(), sys.executable, "-m", "pytest", *options, *arguments),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    options = ("-x", "--device", "emulated", f"--emulated-kernels={kernels}")
+    return _forks(sanitizer).pytest(*options, *arguments, environment={"CUDA_EMU_SCHEDULE": schedule})
+
+
+@functools.cache
+def _forks(sanitizer: str | None) -> Forks:
+    if sanitizer is None:
+        return Forks()
+    preload = ":".join(map(_runtime, _RUNTIMES[sanitizer]))
+    return Forks(_OPTIONS | {"LD_PRELOAD": preload}, launcher=_fixed_addresses())
 
 
 def _runtime(name: str) -> str:
@@ -58,7 +49,6 @@ def _runtime(name: str) -> str:
     return path
 
 
-@functools.cache
 def _fixed_addresses() -> tuple[str, ...]:
     """Kernels that randomise many bits of addresses put memory where older ThreadSanitizers do not expect any."""
     command = ("setarch", "--addr-no-randomize")
@@ -66,11 +56,3 @@ def _fixed_addresses() -> tuple[str, ...]:
         if subprocess.run((*command, "true"), capture_output=True).returncode == 0:
             return command
     return ()  # not installed, or not allowed
-
-
-@contextmanager
-def concurrently(function: Callable[[Item], Run], items: Sequence[Item]) -> Iterator[dict[Item, Future[Run]]]:
-    """Starts them all, as many at a time as there are cores."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield {item: pool.submit(function, item) for item in items}
-        pool.shutdown(cancel_futures=True)

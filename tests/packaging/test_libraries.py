@@ -1,5 +1,6 @@
 """The compiled libraries: which one is chosen, that each of them is right, and what the import checks."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 import ce_ext
 from ce_ext import _C, _load, info
+from tests.support.forks import KERNEL_TESTS, Forks
 
 ISAS = _C.cpu_isas.split(";")
 # Every library that this machine can run: a machine runs what it reports and all that is less.
@@ -22,24 +24,28 @@ RUNNABLE = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")
 ABOUT_CUDA = ("ce_ext::check_targets", "ce_ext::cuda_policy", "ce_ext::override_cuda_policy")
 
 
-def _python(*arguments: str, capability: str | None = None) -> str:
-    environment = dict(os.environ)
-    if capability:
-        environment["ATEN_CPU_CAPABILITY"] = capability
-    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+def _python(*arguments: str, **environment: str) -> str:
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=os.environ | environment)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 
 
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in RUNNABLE and isa != RUNNABLE[0]])
-def test_kernels_of_every_instruction_set(isa: str) -> None:
-    """The kernel tests again, in a process that loads another library. The best one is what this process has."""
-    chosen = _python("-c", "from ce_ext import _load; print(_load.cpu_library()[0])", capability=isa)
+@functools.cache
+def _forks(isa: str) -> Forks:
+    """Processes that load another library than this one."""
+    environment = {"ATEN_CPU_CAPABILITY": isa}
+    chosen = _python("-c", "from ce_ext import _load; print(_load.cpu_library()[0])", **environment)
     assert chosen.strip() == isa
-    tests = str(Path(__file__).parents[1])
-    options = ("-q", "-p", "no:cacheprovider", "--device", "cpu", "-m", "kernel and not heavy")
-    summary = _python("-m", "pytest", *options, tests, capability=isa)
-    assert " passed" in summary and "failed" not in summary
+    return Forks(environment)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("part", KERNEL_TESTS)
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in RUNNABLE and isa != RUNNABLE[0]])
+def test_kernels_of_every_instruction_set(isa: str, part: str) -> None:
+    """The kernel tests again. The best library is what this process has."""
+    run = _forks(isa).pytest("--device", "cpu", *KERNEL_TESTS[part])
+    assert run.returncode == 0, run.stdout
 
 
 def test_best_library_is_chosen() -> None:
