@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, help=help)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--budget", type=float, default=10, help="seconds of timing a case")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a record of all that was measured")
     parser.add_argument("--compare", type=record.read, metavar="FILE", help="an older --json: show what changed")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the GB/s: png, svg, pdf")
     parser.add_argument("--quick", action="store_true", help="few small shapes, no torch.compile")
