@@ -2,17 +2,16 @@
 
 import argparse
 import gc
-import json
 import sys
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import compare, goals, record
 from benchmarks.cases import select
 from benchmarks.ceilings import measure_ceilings
+from benchmarks.console import make_console
 from benchmarks.environment import describe
 from benchmarks.measure import measure
 from benchmarks.oracle import TOLERANCE
@@ -26,7 +25,6 @@ from benchmarks.tables import show
 ROUNDS = {"cpu": ((FORWARD, BOTH), (BACKWARD,)), "cuda": (PASSES,)}
 QUICK_PROVIDERS = ("ce_ext", "eager")  # compiling takes longer than all the rest
 QUICK_BUDGET = 0.3
-WIDTH_OF_A_FILE = 200  # where there is no terminal to ask, do not wrap the tables
 
 
 def parse() -> argparse.Namespace:
@@ -43,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, help=help)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--budget", type=float, default=10, help="seconds of timing a case")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a record of all that was measured")
     parser.add_argument("--compare", type=record.read, metavar="FILE", help="an older --json: show what changed")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the GB/s: png, svg, pdf")
     parser.add_argument("--quick", action="store_true", help="few small shapes, no torch.compile")
@@ -61,17 +59,13 @@ def main() -> int:
     cases = list(select(*asked_for, device=device, quick=options.quick))
     if not cases:
         sys.exit("no case matches these --losses, --shapes, --dtypes and --reductions")
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
+    console = make_console()
 
     results = Results(describe(device), providers)
 
     def save() -> None:
         if options.json:
-            unfinished = options.json.with_suffix(".part")
-            unfinished.write_text(json.dumps(results.as_json(), indent=2) + "\n")
-            unfinished.replace(options.json)
+            record.write(results.as_record(), options.json)
 
     # Refreshed by hand: a thread that redraws would disturb the timing.
     with Progress(console=console, transient=True, auto_refresh=False) as progress:
@@ -92,12 +86,13 @@ def main() -> int:
         results.ceilings["after"] = measure_ceilings(device)
 
     save()
-    show(results, console)
-    goals.show(goals.misses(results.as_json()), console)
+    measured = results.as_record()
+    show(measured, console)
+    goals.show(goals.misses(measured), console)
     if options.compare:
-        compare.show(compare.compare(options.compare, results.as_json()), console)
+        compare.show(compare.compare(options.compare, measured), console)
     if options.plot:
-        plot(results, options.plot)
+        plot(measured, options.plot)
     return int(any(failure.provider not in PEERS for failure in results.failures))
 
 

@@ -80,7 +80,7 @@ class Case:
 
     @property
     def is_tiny(self) -> bool:
-        return self.shape in TINY_SHAPES
+        return is_tiny(self.shape)
 
     @property
     def is_plain(self) -> bool:
@@ -101,6 +101,10 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.heading}, {self.label}"
+
+
+def is_tiny(shape: Sequence[int]) -> bool:
+    return tuple(shape) in TINY_SHAPES
 
 
 def select(

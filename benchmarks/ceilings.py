@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.limits import Ceilings
 from benchmarks.timing import Step, kernel_clock
 
 # Much larger than the last-level cache.
 BUFFER_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 REPEATS = 20
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """GB/s, counting bytes read plus bytes written."""
-
-    read: float
-    copy: float
-    # For information: a new gradient is fresh memory, and on CPU the system has to map its pages.
-    fill_fresh: float
-
-    def best(self, other: Ceilings) -> Ceilings:
-        return Ceilings(*map(max, astuple(self), astuple(other)))
 
 
 def measure_ceilings(device: str) -> Ceilings:

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.console import make_console
 from benchmarks.record import Key, Record, contests_of_subject, read, speedup
 
 YARDSTICK = "eager"
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("old", type=read)
     parser.add_argument("new", type=read)
     options = parser.parse_args()
-    show(compare(options.old, options.new), Console(soft_wrap=True))
+    show(compare(options.old, options.new), make_console())
 
 
 if __name__ == "__main__":

@@ -1,14 +1,10 @@
 """The least memory traffic that any implementation needs. Every function's GB/s counts these bytes."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from benchmarks.ceilings import Ceilings
 from benchmarks.functions import Function
 from benchmarks.inputs import Inputs
+from benchmarks.limits import Floor
 
 CAPTION = (
     "GB/s counts floor bytes: forward reads input, target and weights once and writes losses that are not reduced; "
@@ -20,26 +16,6 @@ CAPTION = (
     "memory that has its pages. Spread is what lies between the quartiles of the samples, of their median. "
     "Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it."
 )
-
-
-@dataclass(frozen=True)
-class Floor:
-    """Bytes."""
-
-    read: int  # beyond what is written
-    copied: int  # written, and read with it
-    written: int  # which any implementation has to allocate, too
-
-    def __add__(self, other: Floor) -> Floor:
-        return Floor(self.read + other.read, self.copied + other.copied, self.written + other.written)
-
-    @property
-    def bytes(self) -> int:
-        return self.read + self.copied
-
-    def ceiling(self, rates: Ceilings) -> float:
-        """GB/s if every byte moved at its ceiling."""
-        return self.bytes / (self.read / rates.read + self.copied / rates.copy)
 
 
 def floors(function: Function, inputs: Inputs) -> tuple[Floor, Floor]:

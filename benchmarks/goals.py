@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.console import make_console
 from benchmarks.functions import FUNCTIONS
 from benchmarks.passes import BACKWARD, BOTH, FORWARD
 from benchmarks.record import Key, Record, contests_of_subject, read, speedup
@@ -91,7 +92,7 @@ def show(misses: list[Miss], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goals", description=__doc__)
     parser.add_argument("file", type=read)
-    show(misses(parser.parse_args().file), Console(soft_wrap=True))
+    show(misses(parser.parse_args().file), make_console())
 
 
 if __name__ == "__main__":

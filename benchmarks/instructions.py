@@ -14,10 +14,10 @@ from itertools import groupby
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.callgrind import ISA, count
+from benchmarks.console import make_console
 from benchmarks.kernel_calls import CALLS
 from ce_ext import _C, _load
 
@@ -27,7 +27,6 @@ TOLERANCE = 0.05
 HOW_TO_RECORD = (
     "make bench-instructions ARGS=--record writes these counts down; a commit that makes a kernel dearer says why"
 )
-WIDTH_OF_A_FILE = 120  # where there is no terminal to ask, do not wrap the table
 
 Counts = dict[str, float]  # instructions per element, by the name of the kernel
 
@@ -102,9 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--record", action="store_true", help="write the counts down, for others to be compared with")
     options = parser.parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
+    console = make_console()
 
     record, here = json.loads(RECORD.read_text()), setup()
     if options.record:

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.floors import Floor, floors
+from benchmarks.floors import floors
 from benchmarks.inputs import Inputs, make_inputs
+from benchmarks.limits import Floor
 from benchmarks.memory import ADAPTED, peak_extra_bytes, set_malloc, warm_memory
 from benchmarks.oracle import Truth, check, exact
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, PASSES, RUNS
@@ -31,12 +32,7 @@ class Row:
     floor: Floor
     errors: dict[str, float]
     extra_bytes: int
-    extra_per_input: float
     timing: Timing
-
-    @property
-    def gb_per_second(self) -> float:
-        return self.floor.bytes / self.timing.best * 1e-9
 
 
 @dataclass(frozen=True)
@@ -94,9 +90,7 @@ def measure(
             timings = time_interleaved(steps, clock, budget / len(PASSES))
         inputs.input.grad = None
         for name, entry in entries.items():
-            per_input = entry.extra_bytes / inputs.input.nbytes
-            figures = (floor[pass_name], entry.errors, entry.extra_bytes, per_input, timings[name])
-            rows.append(Row(case, pass_name, name, *figures))
+            rows.append(Row(case, pass_name, name, floor[pass_name], entry.errors, entry.extra_bytes, timings[name]))
     return rows, failures
 
 

@@ -1,26 +1,33 @@
-"""Results as bars: GB/s on floor bytes, one bar a provider, against the ceiling."""
+"""A record as bars: GB/s on floor bytes, one bar a provider, against the ceiling.
 
+`python -m benchmarks.plot FILE.json PICTURE`
+"""
+
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.cases import is_tiny
 from benchmarks.passes import PASSES
-from benchmarks.results import Contest, Results
+from benchmarks.record import Contest, Key, Record, contests_of_subject, machine, read
 
-COLORS = ("#d1495b", "#8d99ae", "#2b4162", "#6b9080", "#c9ada7")  # the subject's stands out
+# The subject's stands out.
+COLORS = ("#d1495b", "#8d99ae", "#2b4162", "#6b9080", "#c9ada7", "#e9c46a", "#a17fb0")
 GROUP_HEIGHT = 0.8
 INCHES_A_GROUP, INCHES_A_PANEL, INCHES_OF_LEGEND = 0.45, 0.7, 0.6
 
 
-def plot(results: Results, path: Path) -> None:
+def plot(record: Record, path: Path) -> None:
     """One row of axes for each function and dtype, one column for each pass; overheads are left out."""
-    panels: dict[str, dict[str, list[Contest]]] = {}
-    for contest in results.contests(tiny=False):
-        row = contest[results.subject]
-        panels.setdefault(row.case.heading, {name: [] for name in PASSES})
-        panels[row.case.heading][row.pass_name].append(contest)
+    panels: dict[str, dict[str, dict[Key, Contest]]] = {}
+    for key, contest in contests_of_subject(record).items():
+        if not is_tiny(contest[record["providers"][0]]["shape"]):
+            passes = panels.setdefault(key.heading, {name: {} for name in PASSES})
+            passes[key.pass_name][key] = contest
     if not panels:
         return
     heights = [INCHES_A_PANEL + INCHES_A_GROUP * max(map(len, passes.values())) for passes in panels.values()]
@@ -28,7 +35,7 @@ def plot(results: Results, path: Path) -> None:
     grid = figure.subplots(len(panels), len(PASSES), squeeze=False, height_ratios=heights)
     for line, (heading, passes) in zip(grid, panels.items(), strict=True):
         for axes, (pass_name, contests) in zip(line, passes.items(), strict=True):
-            _bars(results, contests, axes)
+            _bars(record["providers"], contests, axes)
             axes.set_title(f"{heading}: {pass_name}", loc="left", fontsize=10)
         for axes in line[1:]:
             axes.set_yticklabels([])
@@ -36,20 +43,20 @@ def plot(results: Results, path: Path) -> None:
         axes.set_xlabel("GB/s on floor bytes")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
-    figure.suptitle(results.machine, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(machine(record), x=0.01, ha="left", fontsize=11)
     figure.savefig(path, dpi=100)
 
 
-def _bars(results: Results, contests: list[Contest], axes: Axes) -> None:
+def _bars(providers: Sequence[str], contests: dict[Key, Contest], axes: Axes) -> None:
     groups = np.arange(len(contests))
-    height = GROUP_HEIGHT / len(results.providers)
-    for index, (provider, color) in enumerate(zip(results.providers, COLORS, strict=False)):
+    height = GROUP_HEIGHT / len(providers)
+    for index, (provider, color) in enumerate(zip(providers, COLORS, strict=False)):
         top = groups - GROUP_HEIGHT / 2 + index * height
-        rates = [c[provider].gb_per_second if provider in c else 0 for c in contests]
+        rates = [c[provider]["gb_per_second"] if provider in c else 0 for c in contests.values()]
         axes.barh(top, rates, 0.94 * height, align="edge", label=provider, color=color)
-    rows = [contest[results.subject] for contest in contests]
+    rows = [contest[providers[0]] for contest in contests.values()]
     axes.vlines(
-        [results.ceiling(row) for row in rows],
+        [row["gb_per_second"] / row["of_ceiling"] for row in rows],
         groups - 0.5,
         groups + 0.5,
         colors="black",
@@ -57,9 +64,21 @@ def _bars(results: Results, contests: list[Contest], axes: Axes) -> None:
         linewidth=1,
         label="ceiling",
     )
-    axes.set_yticks(groups, [row.case.label for row in rows])
+    axes.set_yticks(groups, [key.label for key in contests])
     axes.invert_yaxis()  # the first case is the uppermost
     axes.tick_params(length=0, labelsize=8)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser.add_argument("file", type=read)
+    parser.add_argument("picture", type=Path, help="png, svg, pdf")
+    options = parser.parse_args()
+    plot(options.file, options.picture)
+
+
+if __name__ == "__main__":
+    main()

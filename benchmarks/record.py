@@ -1,19 +1,29 @@
-"""A run as it was written down, by this benchmark or an older one."""
+"""A run as it is written down, by this benchmark or an older one, and what follows from its numbers.
 
+`python -m benchmarks.record OLD.json NEW.json` writes a record of any age as this benchmark writes its own.
+"""
+
+import argparse
 import json
 import math
 from argparse import ArgumentTypeError
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.labels import label
+import torch
+
+from benchmarks.labels import USUAL, label
+from benchmarks.limits import Ceilings, Floor
+from benchmarks.record_text import to_rows, to_text
 
 Record = dict[str, Any]
-Contest = dict[str, dict[str, Any]]  # the rows of one pass of one case, by provider
+Row = dict[str, Any]  # one provider in one pass of a case
+Contest = dict[str, Row]  # the rows of one pass of one case, by provider
 
 ALWAYS = {"loss", "dtype", "shape", "pass", "provider", "seconds"}
 # What older rows do not say. Nothing exceeds what a pass may allocate where that is not known.
-SINCE_THEN = {"reduction": "mean", "layout": "contiguous", "options": {}, "written_bytes": math.inf}
+SINCE_THEN = {**USUAL, "written_bytes": math.inf}
 
 
 class Key(NamedTuple):
@@ -24,18 +34,9 @@ class Key(NamedTuple):
     label: str
     pass_name: str
 
-
-def read(path: str) -> Record:
-    try:
-        record = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ArgumentTypeError(f"{path} cannot be read: {error}") from None
-    rows = record.get("rows") if isinstance(record, dict) else None
-    if not rows or not all(isinstance(row, dict) and row.keys() >= ALWAYS for row in rows):
-        raise ArgumentTypeError(f"{path} is no record of a benchmark: it lacks rows with {', '.join(sorted(ALWAYS))}")
-    record["rows"] = [SINCE_THEN | row for row in rows]
-    record.setdefault("providers", list(dict.fromkeys(row["provider"] for row in rows)))
-    return record
+    @property
+    def heading(self) -> str:
+        return f"{self.loss}, {self.dtype}"
 
 
 def contests(record: Record) -> dict[Key, Contest]:
@@ -51,8 +52,81 @@ def contests_of_subject(record: Record) -> dict[Key, Contest]:
     return {key: contest for key, contest in contests(record).items() if record["providers"][0] in contest}
 
 
+def machine(record: Record) -> str:
+    host = "driver {driver}" if record["environment"]["driver"] else "{threads} threads"
+    return f"{{device}}, {host}, torch {{torch}}".format(**record["environment"])
+
+
 def speedup(record: Record, contest: Contest, peer: str) -> float | None:
     """The peer's best time over the subject's."""
     if peer not in contest:
         return None
     return contest[peer]["seconds"]["best"] / contest[record["providers"][0]]["seconds"]["best"]
+
+
+def complete(record: Record) -> Record:
+    """The record, with what an older one does not say, and what follows from its numbers."""
+    rows = [SINCE_THEN | row for row in record["rows"]]
+    if "ceilings_gb_per_second" in record:
+        rates = reduce(Ceilings.best, (Ceilings(**found) for found in record["ceilings_gb_per_second"].values()))
+        rows = [row | _derived(row, rates) for row in rows]
+    providers = record.get("providers") or list(dict.fromkeys(row["provider"] for row in rows))
+    return {**record, "providers": providers, "rows": rows}
+
+
+def _derived(row: Row, rates: Ceilings) -> Row:
+    size = row["floor_bytes"]
+    copied = row["copied_bytes"] if "copied_bytes" in row else _copied_bytes(row, rates)
+    gb_per_second = size / row["seconds"]["best"] * 1e-9
+    return {
+        "copied_bytes": copied,
+        "gb_per_second": gb_per_second,
+        "of_ceiling": gb_per_second / Floor(size - copied, copied, row["written_bytes"]).ceiling(rates),
+        "extra_per_input": row["extra_bytes"] / (math.prod(row["shape"]) * getattr(torch, row["dtype"]).itemsize),
+    }
+
+
+def _copied_bytes(row: Row, rates: Ceilings) -> int:
+    """Of a row that gives its share of the ceiling instead, as older ones do."""
+    if rates.read == rates.copy:
+        return 0  # any number will do
+    ceiling = row["gb_per_second"] / row["of_ceiling"]
+    return round(row["floor_bytes"] * (1 / ceiling - 1 / rates.read) / (1 / rates.copy - 1 / rates.read))
+
+
+def parse(text: str) -> Record:
+    record = json.loads(text)
+    if "cases" in record:
+        record["rows"] = list(to_rows(record.pop("columns"), record.pop("cases")))
+    return complete(record)
+
+
+def read(path: str) -> Record:
+    try:
+        record = parse(Path(path).read_text())
+        if record["rows"] and all(row.keys() >= ALWAYS for row in record["rows"]):
+            return record
+    except (OSError, json.JSONDecodeError) as error:
+        raise ArgumentTypeError(f"{path} cannot be read: {error}") from None
+    except (AttributeError, LookupError, TypeError, ValueError):
+        pass  # whatever it lacks
+    raise ArgumentTypeError(f"{path} is no record of a benchmark: it lacks rows with {', '.join(sorted(ALWAYS))}")
+
+
+def write(record: Record, path: Path) -> None:
+    """In one piece: whoever reads it meanwhile, or after a crash, finds a whole one."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(to_text(record))
+    unfinished.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
+    parser.add_argument("old", type=read)
+    parser.add_argument("new", type=Path)
+    options = parser.parse_args()
+    write(options.old, options.new)
+
+
+if __name__ == "__main__":
+    main()

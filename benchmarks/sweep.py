@@ -22,11 +22,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.cases import Case
-from benchmarks.ceilings import Ceilings, measure_ceilings
+from benchmarks.ceilings import measure_ceilings
+from benchmarks.console import make_console
 from benchmarks.environment import describe
-from benchmarks.floors import Floor, floors
+from benchmarks.floors import floors
 from benchmarks.functions import CROSS_ENTROPY
 from benchmarks.inputs import make_inputs
+from benchmarks.limits import Ceilings, Floor
 from benchmarks.oracle import Truth, WrongResultError, check
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, RUNS
 from benchmarks.policy import PASSES, Entry, Shape, best, candidates, covering, parse
@@ -44,7 +46,6 @@ CALLS = {
     "backward": (CROSS_ENTROPY.function, BACKWARD, BACKWARD),
     "with_grad": (partial(CROSS_ENTROPY.function, grad_in_forward=True, loss_scale=1.0), FORWARD, BOTH),
 }
-WIDTH_OF_A_FILE = 170  # where there is no terminal to ask, do not wrap the table
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         sys.exit(f"sweep: torch {torch.__version__} sees no GPU on this machine")
     deadline = time.monotonic() + options.budget
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
+    console = make_console()
     major, minor = torch.cuda.get_device_capability()
     capability = 10 * major + minor
     torch.ops.ce_ext.override_cuda_policy("")

@@ -41,7 +41,6 @@ class Timing:
 
     best: float
     median: float
-    worst: float
     spread: float  # between the quartiles, of the median
     samples: int
     calls_per_sample: int
@@ -52,7 +51,7 @@ class Timing:
         quarter, median, three_quarters = statistics.quantiles(seconds, n=4, method="inclusive")
         spread = (three_quarters - quarter) / median
         faults = statistics.median(page_faults)
-        return cls(min(seconds), median, max(seconds), spread, len(seconds), calls_per_sample, faults)
+        return cls(min(seconds), median, spread, len(seconds), calls_per_sample, faults)
 
 
 def wall_clock(device: str) -> Clock:

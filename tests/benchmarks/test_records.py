@@ -1,5 +1,6 @@
-"""Records of the benchmark: read again, compared with another, and held against the goals."""
+"""Records of the benchmark: written and read again, whatever their age, compared, shown, and held against the goals."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import compare, goals
+from benchmarks import compare, goals, plot, tables
+from benchmarks import record as record_file
+from benchmarks.compact import compact
 from benchmarks.goals import misses
-from benchmarks.record import Record, read
+from benchmarks.providers import PROVIDERS
+from benchmarks.record import Record, contests, read
+from benchmarks.record_text import to_text
 
 ROOT = Path(__file__).parents[2]
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("c*-threads*.json"))  # and not those that are no times
+FILES = sorted((ROOT / "benchmarks" / "results").iterdir())
+RESULTS = [path for path in FILES if not path.name.startswith("instructions-")]  # which are no times
 
 
 def _row(provider: str, seconds: float, **fields: Any) -> dict[str, Any]:
@@ -35,6 +41,147 @@ def record(tmp_path: Path) -> Any:
         return read(str(path))
 
     return write
+
+
+# GB/s of an old record, and what the passes of its case read and copy, in GB.
+READ, COPY = 20.0, 10.0
+FLOORS = {"forward": (0.04, 0.0), "forward+backward": (0.06, 0.04), "warm backward": (0.02, 0.04)}
+
+
+def _old_row(pass_name: str, provider: str, seconds: float, **fields: Any) -> dict[str, Any]:
+    """With all that follows from its numbers, as rows were when every number had a line."""
+    read_alone, copied = FLOORS[pass_name]
+    timing = {"best": seconds, "median": 1.25 * seconds, "worst": 9.0, "spread": 0.25, "samples": 9}
+    return {
+        **{"loss": "cross_entropy", "shape": [10000, 1000], "dtype": "float32", "reduction": "mean"},
+        **{"layout": "contiguous", "options": {}, "pass": pass_name, "provider": provider},
+        "relative_errors": {"loss": 1.2e-7} if pass_name == "forward" else {"loss": 1.2e-7, "gradient": 2.3e-7},
+        "seconds": {**timing, "calls_per_sample": 4, "page_faults": 12.0},
+        "floor_bytes": round((read_alone + copied) * 1e9),
+        "written_bytes": round(copied / 2 * 1e9),
+        "gb_per_second": (read_alone + copied) / seconds,
+        "of_ceiling": (read_alone / READ + copied / COPY) / seconds,
+        **{"extra_bytes": 10_000_000, "extra_per_input": 0.25},
+        **fields,
+    }
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    rows = [_old_row("forward", "ce_ext", 0.0025), _old_row("forward", "eager", 0.005)]
+    rows += [_old_row("forward+backward", "ce_ext", 0.008), _old_row("forward+backward", "inplace", 0.01)]
+    rows += [_old_row("forward+backward", "eager", 0.005), _old_row("warm backward", "eager", 0.006)]
+    unusual = {"reduction": "none", "layout": "transposed", "options": {"weight": True, "gamma": 1.5}}
+    rows += [_old_row("warm backward", "ce_ext", 0.016, **unusual)]
+    rows += [_old_row("forward", "ce_ext", 1.0, shape=[8, 16], extra_per_input=10_000_000 / 512)]
+    record = {
+        "environment": {"device": "some CPU", "driver": None, "threads": 2, "torch": "2.13.0"},
+        "providers": ["ce_ext", "inplace", "eager"],
+        "ceilings_gb_per_second": {
+            "before": {"read": READ, "copy": COPY - 1, "fill_fresh": 3.0},
+            "after": {"read": READ - 1, "copy": COPY, "fill_fresh": 3.0},
+        },
+        "rows": rows,
+        "failures": ["eager, nll_loss, float32, 8x16: forward: ValueError: [it] is wrong"],
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(record, indent=2))
+    return path
+
+
+@pytest.fixture
+def new_file(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same record, as it is written now."""
+    path = old_file.with_name("new.json")
+    monkeypatch.setattr(sys, "argv", ["record", str(old_file), str(path)])
+    record_file.main()
+    return path
+
+
+def _rounded(value: Any) -> Any:
+    """Without the last digits, in which arithmetic differs."""
+    form = "{:.12g}".format
+    return json.loads(json.dumps(value), parse_int=lambda n: form(int(n)), parse_float=lambda x: form(float(x)))
+
+
+def test_record_is_short_and_says_the_same(old_file: Path, new_file: Path) -> None:
+    text = new_file.read_text()
+    assert text.count("\n") < 35 and old_file.read_text().count("\n") > 250
+    assert '\n"eager": [[5000,6250,0.25,9,4,12,10000000,1.2e-07], [5000,6250,0.25,' in text
+    assert [name for name in ("gb_per_second", "of_ceiling", "extra_per_input", "mean") if f'"{name}"' in text] == []
+
+    old, new = read(str(old_file)), read(str(new_file))
+    given = json.loads(old_file.read_text())["rows"]
+    assert _rounded(old["rows"]) == _rounded([row | was for row, was in zip(old["rows"], given, strict=True)])
+    assert [row["copied_bytes"] for row in old["rows"]] == [round(FLOORS[row["pass"]][1] * 1e9) for row in given]
+    for row in old["rows"]:
+        del row["seconds"]["worst"]
+    assert {**new, "rows": []} == {**old, "rows": []}
+    assert _rounded(list(contests(new).items())) == _rounded(list(contests(old).items()))
+
+
+@pytest.mark.parametrize("tool", ["compact", "goals", "tables", "compare"])
+def test_tools_make_the_same_of_records_of_any_age(tool: str, old_file: Path, new_file: Path) -> None:
+    show = {
+        "compact": lambda record, console: console.print(compact(record)),
+        "goals": lambda record, console: goals.show(misses(record), console),
+        "tables": tables.show,
+        "compare": lambda record, console: compare.show(compare.compare(read(str(old_file)), record), console),
+    }[tool]
+    texts = []
+    for path in (old_file, new_file):
+        console = Console(file=io.StringIO(), width=200)
+        show(read(str(path)), console)
+        texts.append(console.file.getvalue())
+    assert texts[0] == texts[1] and "forward+backward" in texts[0]
+
+
+def test_plots_of_records_of_any_age(old_file: Path, new_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = []
+    for path in (old_file, new_file):
+        picture = path.with_suffix(".png")
+        monkeypatch.setattr(sys, "argv", ["plot", str(path), str(picture)])
+        plot.main()
+        pictures.append(picture.read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_tables_of_a_file(new_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["tables", str(new_file)])
+    tables.main()
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "some CPU, 2 threads, torch 2.13.0"
+    assert "10000x1000 forward 2.500 3.125 25% 16.0 80% - 2.00x 0.25 / - / 0.25" in lines
+    assert "not timed: eager, nll_loss, float32, 8x16: forward: ValueError: [it] is wrong" in lines
+
+
+def test_tables_are_not_cut(
+    old_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor with every peer that a GPU may have."""
+    record = json.loads(old_file.read_text()) | {"providers": list(PROVIDERS)}
+    record["rows"] = [_old_row("forward+backward", name, 1e-3, shape=[8, 19, 1024, 1024]) for name in PROVIDERS]
+    old_file.write_text(json.dumps(record))
+    monkeypatch.setattr(sys, "argv", ["tables", str(old_file)])
+    tables.main()
+    printed = capsys.readouterr().out
+    assert "8x19x1024x1024" in printed and list(PROVIDERS)[-1] in printed and "…" not in printed
+
+
+def test_digits_that_are_written() -> None:
+    seconds = {"best": 4.180492169325589e-06, "median": 1.0, "spread": 0.04092985, "samples": 12345}
+    seconds |= {"calls_per_sample": 256, "page_faults": 0.5}
+    row = _old_row("forward", "ce_ext", 1.0)
+    row |= {"copied_bytes": 0, "relative_errors": {"loss": 2.0 / 3}, "extra_bytes": 987654321, "seconds": seconds}
+    rates = {"read": 32.636164518177615, "copy": 34.0, "fill_fresh": 4.134297960115821}
+    text = to_text({"environment": {}, "ceilings_gb_per_second": {"before": rates}, "rows": [row]})
+    assert "[4.18,1000000,0.041,12345,256,0.5,987654321,0.67]" in text
+    assert '{"read": 32.64, "copy": 34, "fill_fresh": 4.134}' in text
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_are_written_as_records_are(path: Path) -> None:
+    assert to_text(read(str(path))) == path.read_text()
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

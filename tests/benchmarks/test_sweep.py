@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import sweep
-from benchmarks.ceilings import Ceilings
+from benchmarks.limits import Ceilings
 from benchmarks.policy import CLUSTERS, PASSES, Entry, Shape, best, candidates, covering, gain, parse
 from benchmarks.sweep import BYTES, DTYPES, Problem, as_json, improved, measure
 from benchmarks.timing import Timing, kernel_clock
@@ -25,7 +25,7 @@ ENTRY = Entry("forward", 16384, 0, USUAL)
 
 
 def _timing(median: float, spread: float = 0.0) -> Timing:
-    return Timing(median, median, median, spread, samples=9, calls_per_sample=1, page_faults=0.0)
+    return Timing(median, median, spread, samples=9, calls_per_sample=1, page_faults=0.0)
 
 
 def test_words_of_the_policy() -> None:
