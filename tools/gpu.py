@@ -6,7 +6,6 @@ Every stage is a command with a time limit and a log of its own. One that fails 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -31,6 +30,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"gpu: {sys.executable} has no {missing.name}; name a Python that has (make gpu PYTHON=...)")
 
 from benchmarks.compact import compact
+from benchmarks.record import parse
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 170
@@ -218,7 +218,7 @@ def main() -> int:
             if outcome.verdict != "ok":
                 last_lines = outcome.last_lines(LAST_LINES)
                 console.print(last_lines, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
-    record = json.loads(results.read_text()) if "bench" in options.stages and results.exists() else None
+    record = parse(results.read_text()) if "bench" in options.stages and results.exists() else None
     with (folder / "summary.txt").open("w") as file:
         for place in (Console(file=file, width=WIDTH), console):
             summarize(outcomes, record, place)

@@ -1,6 +1,5 @@
 """The run on a machine with a GPU, with stages that need none: their limits, logs, and what is said of them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from benchmarks.cases import select
 from benchmarks.ceilings import Ceilings
 from benchmarks.passes import PASSES
 from benchmarks.providers import PROVIDERS
+from benchmarks.record import parse
 from tools import gpu
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_summary_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "argv", ["benchmarks", *options, "--json", str(results)])
     monkeypatch.setattr(benchmark, "measure_ceilings", lambda device: Ceilings(30.0, 30.0, 3.0))
     assert benchmark.main() == 0
-    record = json.loads(results.read_text())
+    record = parse(results.read_text())
     lacking = [row for row in record["rows"] if (row["provider"], row["pass"]) == ("eager", "forward")]
     record["rows"] = [row for row in record["rows"] if row not in lacking]
     record["failures"] = [f"eager, case {number}: {'very ' * 100}wrong\nfor details see" for number in range(9)]
