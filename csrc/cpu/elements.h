@@ -46,56 +46,34 @@ class InputTile {
   alignas(64) A values_[kMaxTileElements];
 };
 
-// A result in memory, its numbers of type S or of the compute type; none where `data` is null.
-template <class S>
-struct Result {
-  void* data;
-  bool is_opmath;
-  const RowStrides& strides;
-
-  int64_t bytes(int64_t elements) const { return elements * (is_opmath ? sizeof(opmath_t<S>) : sizeof(S)); }
-};
-
-// Numbers of a result.
-template <class S>
+// Numbers of a result in memory of type S.
+template <class A, class S>
 class OutputTile {
-  using A = opmath_t<S>;
-
  public:
-  explicit OutputTile(const Result<S>& result) : result_(result) {}
-
   // Where to write those of the elements, for store() to bring to their place.
-  A* open(const TileElements& tile) { return is_in_place(tile) ? first<A>(tile) : values_; }
-
-  void store(const TileElements& tile) {
-    if (!is_in_place(tile)) result_.is_opmath ? store(first<A>(tile), tile) : store(first<S>(tile), tile);
+  A* open(S* data, const RowStrides& strides, const TileElements& tile) {
+    if constexpr (std::is_same_v<A, S>) {
+      if (tile.is_dense(strides)) return data + tile.offset(strides);
+    }
+    return values_;
   }
 
- private:
-  bool is_in_place(const TileElements& tile) const { return result_.is_opmath && tile.is_dense(result_.strides); }
-
-  template <class T>
-  T* first(const TileElements& tile) const {
-    return static_cast<T*>(result_.data) + tile.offset(result_.strides);
-  }
-
-  template <class T>
-  void store(T* numbers, const TileElements& tile) const {
-    const RowStrides& strides = result_.strides;
+  void store(S* data, const RowStrides& strides, const TileElements& tile) {
     if (tile.is_dense(strides)) {
-      copy_run(numbers, 1, values_, 1, tile.n);
+      if constexpr (!std::is_same_v<A, S>) copy_run(data + tile.offset(strides), 1, values_, 1, tile.n);
     } else if (tile.is_transposed(strides)) {
-      copy_transposed(numbers, tile.stride(strides), values_, tile.columns, tile.rows, tile.columns);
+      copy_transposed(data + tile.offset(strides), tile.stride(strides), values_, tile.columns, tile.rows,
+                      tile.columns);
     } else {
       const A* values = values_;
       tile.for_each_run(strides, [&](int64_t offset, int64_t count) {
-        copy_run(static_cast<T*>(result_.data) + offset, tile.stride(strides), values, 1, count);
+        copy_run(data + offset, tile.stride(strides), values, 1, count);
         values += count;
       });
     }
   }
 
-  const Result<S> result_;
+ private:
   alignas(64) A values_[kMaxTileElements];
 };
 

@@ -68,8 +68,9 @@ struct Lanes {
     return Lanes(at::vec::gather<sizeof(T)>(p, at::vec::Vectorized<Int>::loadu(index)));
   }
 
+  // (Inlined, or a constant n is none, and half a vector of halves a call of memcpy.)
   template <class S>
-  void store(S* p, int64_t n = kSize) const {
+  C10_ALWAYS_INLINE void store(S* p, int64_t n = kSize) const {
     if constexpr (std::is_same_v<S, T>) {
       vec.store(p, n);
     } else {
