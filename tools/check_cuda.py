@@ -42,7 +42,7 @@ MAX_BLOCKS = 32
 REGISTERS = 64 * 1024
 SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 
-WIDTH_OF_A_FILE = 140  # where there is no terminal to ask, do not wrap the table
+WIDTH_OF_A_FILE = 220  # where there is no terminal to ask, do not wrap the table
 
 
 def faults(kernel: Kernel) -> Iterator[str]:

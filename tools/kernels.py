@@ -14,6 +14,7 @@ import networkx
 
 CSRC = Path(__file__).parent.parent / "csrc"
 NVCC = ["nvcc", "-c", "-std=c++17", "-O3", f"-I{CSRC}", "-Werror=all-warnings", "-Xcompiler=-Wall,-Werror"]
+NVCC += ["--threads=0"]  # the architectures side by side
 
 INSTRUCTION_BYTES = 16
 MAX_THREADS = 1024  # of a block, where a kernel has no __launch_bounds__
