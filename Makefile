@@ -65,9 +65,11 @@ else
 check-cuda: $(BUILD_STAMP)  ## compile the CUDA kernels for three generations of GPUs and check their machine code
 	@$(VENV)/bin/python -m tools.check_cuda $(ARGS)
 
-check-cuda-build:  ## build ce_ext for a CUDA build of torch, import it, and check that its ops are complete
-	@CE_EXT_CUDA=1 $(MAKE) --no-print-directory VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)' EDITABLE= EXTRAS=test \
-	    test-cuda-build
+# For the default architectures even where there is a GPU, side by side, and without warnings, as check-cuda compiles.
+check-cuda-build: $(BUILD_STAMP)  ## build ce_ext for a CUDA build of torch, import it, check its ops and machine code
+	@CE_EXT_CUDA=1 CUDA_VISIBLE_DEVICES= NVCC_APPEND_FLAGS='--threads=0 -Werror=all-warnings -Xcompiler=-Wall,-Werror' \
+	    $(MAKE) --no-print-directory VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)' EDITABLE= EXTRAS=test test-cuda-build
+	@$(VENV)/bin/python -m tools.check_cuda $(CUDA_VENV)/lib/python*/site-packages/ce_ext/_cuda.*.so
 endif
 
 # The tests that need no GPU. Neither command has the checkout on its path, hence they import what was installed.

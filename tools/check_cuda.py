@@ -1,4 +1,6 @@
-"""Compile the CUDA kernels for three generations of GPUs, print what they use, and refuse what makes them slow.
+"""Print what CUDA kernels use on three generations of GPUs, and refuse what makes them slow.
+
+It reads the machine code of a library that was built; or it compiles sources, and reads that of their objects.
 
 No kernel may spill registers or keep anything else in local memory. What more is asked of one follows from its name:
 
@@ -17,14 +19,14 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tools.kernels import CSRC, CompileError, Instruction, Kernel, compile_kernels
+from tools.kernels import CSRC, CompileError, Instruction, Kernel, compile_object, extract_cubins, read_cubin
 
 WIDE_LOAD = r"LDG\..*\b(128|256)\b"
 WIDE_STORE = r"STG\..*\b(128|256)\b"
@@ -40,18 +42,17 @@ MAX_BLOCKS = 32
 REGISTERS = 64 * 1024
 SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 
-WITHOUT_KERNELS = ("policy.cu",)
-
-WIDTH_OF_A_FILE = 140  # where there is no terminal to ask, do not wrap the table
+WIDTH_OF_A_FILE = 220  # where there is no terminal to ask, do not wrap the table
 
 
 def faults(kernel: Kernel) -> Iterator[str]:
     """What there is to refuse in a kernel."""
     name, _, arguments = kernel.name.partition("<")
     if kernel.spills:
-        yield f"spills registers, {kernel.spills} bytes of stores and loads"
+        yield f"spills registers, in {kernel.spills} stores and loads"
     elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
+    loops = kernel.loops()
     is_backward = "_backward_" in name
     takes_single = name.endswith("_in_runs") and arguments.endswith(SINGLE)
     if name.endswith(("_by_class", "_in_packs", "_in_tiles", "_in_runs")) and not takes_single:
@@ -59,14 +60,14 @@ def faults(kernel: Kernel) -> Iterator[str]:
         if is_backward or "_with_grad_" in name:
             wanted["stores"] = WIDE_STORE
         is_flat = name.endswith("_backward_by_class")
-        parts = [kernel.code] if is_flat else kernel.loops()
+        parts = [kernel.code] if is_flat else loops
         if name.endswith("_in_tiles"):
             parts = [[*itertools.chain(*parts)]]
         if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
             yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"
     float64: set[str] = set()
     if name.endswith(("_by_class", "_by_row", "_in_tiles", "_in_packs", "_in_runs")):
-        float64 = _opcodes(kernel.code if is_backward else itertools.chain(*kernel.loops()), FLOAT64)
+        float64 = _opcodes(kernel.code if is_backward else itertools.chain(*loops), FLOAT64)
         if not is_backward:
             float64 -= {opcode for opcode in float64 if re.match(ADDING_UP, opcode)}
     if float64 and not re.search(r"\bdouble\b", arguments):
@@ -74,7 +75,7 @@ def faults(kernel: Kernel) -> Iterator[str]:
 
 
 def _opcodes(code: Iterable[Instruction], pattern: str) -> set[str]:
-    return {instruction.opcode for instruction in code if re.match(pattern, instruction.opcode)}
+    return {opcode for opcode in {instruction.opcode for instruction in code} if re.match(pattern, opcode)}
 
 
 def resident_blocks(kernel: Kernel) -> int:
@@ -123,36 +124,61 @@ def _cell(values: Iterable[object]) -> str:
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
-def main() -> int:
+def read_all(files: list[Path], sms: list[int]) -> list[Kernel]:
+    """The kernels of all files, of which the sources are compiled first."""
+
+    def cubins(file: Path) -> list[Path]:
+        folder = Path(mkdtemp(dir=top))
+        return extract_cubins(compile_object(file, sms, folder) if file.suffix == ".cu" else file, folder)
+
+    with TemporaryDirectory() as top, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = itertools.chain(*pool.map(cubins, files))
+        return [*itertools.chain(*pool.map(read_cubin, found))]
+
+
+def side_by_side(kernels: list[Kernel], sms: list[int]) -> list[tuple[Kernel, ...]]:
+    """Every kernel's versions for the architectures, sorted by name."""
+    by_sm = [sorted((k for k in kernels if k.sm == sm), key=lambda kernel: kernel.name) for sm in sms]
+    names = [[kernel.name for kernel in versions] for versions in by_sm]
+    for sm, of_this in zip(sms, names, strict=True):
+        if of_this != names[0]:
+            raise CompileError(f"sm_{sm} and sm_{sms[0]} have different kernels")
+    return [*zip(*by_sm, strict=True)]
+
+
+def refusals(kernels: list[tuple[Kernel, ...]]) -> list[str]:
+    found = [f"{k.name}, sm_{k.sm}: {fault}" for versions in kernels for k in versions for fault in faults(k)]
+    if not any("_by_class" in versions[0].name for versions in kernels):
+        found.append("there is no kernel *_by_class whose loops could be looked at")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = sorted(file for file in (CSRC / "cuda").glob("*.cu") if file.name not in WITHOUT_KERNELS)
-    parser.add_argument("sources", nargs="*", type=Path, default=sources, help="default: those of csrc/cuda")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        default=sorted((CSRC / "cuda").glob("*.cu")),
+        help="sources, object files or libraries; default: the sources in csrc/cuda",
+    )
     parser.add_argument("--sm", nargs="+", type=int, choices=SHARED_BYTES, default=list(SHARED_BYTES))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
 
-    jobs = list(product(options.sources, options.sm))
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            compiled = dict(zip(jobs, pool.map(compile_kernels, *zip(*jobs, strict=True)), strict=True))
+        kernels = side_by_side(read_all(options.files, options.sm), options.sm)
     except CompileError as error:
         sys.exit(f"check-cuda: {error}")
-    kernels = [
-        versions
-        for source in options.sources
-        for versions in zip(*(compiled[source, sm] for sm in options.sm), strict=True)
-    ]
     console.print(describe(kernels, options.sm))
-    failures = [f"{k.name}, sm_{k.sm}: {fault}" for versions in kernels for k in versions for fault in faults(k)]
-    if not any("_by_class" in versions[0].name for versions in kernels):
-        failures.append("there is no kernel *_by_class whose loops could be looked at")
-    for failure in failures:
-        console.print("[bold red]refused:[/]", failure, highlight=False, soft_wrap=True)
-    if not failures:
+    refused = refusals(kernels)
+    for refusal in refused:
+        console.print("[bold red]refused:[/]", refusal, highlight=False, soft_wrap=True)
+    if not refused:
         console.print(f"{len(kernels)} kernels: no spills, no local memory, 128-bit accesses, no stray float64")
-    return 1 if failures else 0
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":

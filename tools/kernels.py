@@ -1,44 +1,36 @@
-"""What nvcc makes of the kernels in a source file: the resources they take, and their machine code (SASS)."""
+"""The kernels of an object file or a library, as they would go to a GPU: the resources they take, and their SASS."""
 
 import json
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import product
+from itertools import chain, pairwise, product
+from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import networkx
 
 CSRC = Path(__file__).parent.parent / "csrc"
-NVCC = [
-    "nvcc",
-    "-c",
-    "-std=c++17",
-    "-O3",
-    f"-I{CSRC}",
-    "-Werror=all-warnings",
-    "-Xcompiler=-Wall,-Werror",
-    "-Xptxas=-v",
-]
+NVCC = ["nvcc", "-c", "-std=c++17", "-O3", f"-I{CSRC}", "-Werror=all-warnings", "-Xcompiler=-Wall,-Werror"]
+NVCC += ["--threads=0"]  # the architectures side by side
 
 INSTRUCTION_BYTES = 16
 MAX_THREADS = 1024  # of a block, where a kernel has no __launch_bounds__
+SYSTEM_SHARED = 1024  # bytes of shared memory that the system takes of every block
 
-FUNCTION_PROPERTIES = re.compile(
-    r"Function properties for (\w+)\n"
-    r" +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
-    r".* Used (\d+) registers(?:.*, (\d+) bytes smem)?"
-)
-ENTRY = re.compile(r"\.entry (\w+)\([^)]*\)(?:\s*\.maxntid (\d+))?")
+EXTRACTED = re.compile(r"^Extracting ELF file +\d+: (.+)$", re.MULTILINE)
+RESOURCES = re.compile(r"^ Function (\w+):\n +REG:(\d+) STACK:(\d+) SHARED:(\d+) ", re.MULTILINE)
+ATTRIBUTES = re.compile(r"^\.nv\.info\.(\w+)\n((?:\n?\t.*\n)+)", re.MULTILINE)
+BOUND = re.compile(r"EIATTR_MAX_THREADS\n.*\n\tValue:\t(0x\w+) (0x\w+) (0x\w+)")
 
 
 class CompileError(Exception):
-    """A source that does not compile, or an answer of the compiler that is not understood."""
+    """A source that does not compile, or an answer of a tool that is not understood."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instruction:
     opcode: str  # with its modifiers, as in LDG.E.128
     operands: str = ""
@@ -53,7 +45,7 @@ class Kernel:
     registers: int  # of a thread
     shared: int  # bytes of static shared memory of a block
     stack: int  # bytes of a thread
-    spills: int  # bytes of a thread
+    spills: int  # instructions that spill registers or fill them again
     code: list[Instruction]
 
     @property
@@ -65,75 +57,93 @@ class Kernel:
 
         A branch backwards is not enough, since code that seldom runs lies behind all other and returns from there.
         """
-        flow = networkx.DiGraph()
-        jumps = []  # indirect ones, as of a switch: where they go is in a table
+        ends: dict[int, list[int]] = {}  # where control may go on after instructions that may leave
+        jumps = set()  # indirect ones, as of a switch: where they go is in a table
         for place, instruction in enumerate(self.code):
             operation = instruction.opcode.split(".")[0]
+            if operation not in ("BRA", "BRX", "EXIT", "JMX", "RET"):
+                continue
             *conditions, target = instruction.operands.split(",")
-            flow.add_node(place)
-            if operation == "BRA":
-                flow.add_edge(place, int(target, 16) // INSTRUCTION_BYTES)
+            ends[place] = [int(target, 16) // INSTRUCTION_BYTES] if operation == "BRA" else []
+            if instruction.predicate or (operation == "BRA" and conditions):
+                ends[place].append(place + 1)
             if operation in ("BRX", "JMX"):
-                jumps.append(place)
-            leaves = operation in ("BRA", "BRX", "EXIT", "JMX", "RET")
-            if not leaves or instruction.predicate or (operation == "BRA" and conditions):
-                flow.add_edge(place, place + 1)
+                jumps.add(place)
+        starts = sorted({0, *chain(*ends.values()), *(place + 1 for place in ends)} - {len(self.code)})
+        blocks = {start: range(start, end) for start, end in pairwise([*starts, len(self.code)])}
+
+        flow = networkx.DiGraph()
+        flow.add_nodes_from(blocks)
+        flow.add_edges_from((start, to) for start, block in blocks.items() for to in ends.get(block[-1], [block.stop]))
         # To what nothing else leads.
-        only_jumped_to = [place for place, count in flow.in_degree() if place > 0 and count == 0]
-        flow.add_edges_from(product(jumps, only_jumped_to))
-        cycles = networkx.strongly_connected_components(flow)
-        return [[self.code[place] for place in sorted(cycle)] for cycle in cycles if len(cycle) > 1]
+        only_jumped_to = [start for start, count in flow.in_degree() if start > 0 and count == 0]
+        flow.add_edges_from(product((start for start, block in blocks.items() if block[-1] in jumps), only_jumped_to))
+        cycles = (
+            [place for start in sorted(part) for place in blocks[start]]
+            for part in networkx.strongly_connected_components(flow)
+            if len(part) > 1 or flow.has_edge(*part, *part)
+        )
+        return [[self.code[place] for place in cycle] for cycle in cycles if len(cycle) > 1]
 
 
-def compile_kernels(source: Path, sm: int) -> list[Kernel]:
-    """The kernels of a source file, sorted by name."""
-    with TemporaryDirectory() as folder:
-        target = [
-            f"-gencode=arch=compute_{sm},code=sm_{sm}",
-            "--keep",
-            f"--keep-dir={folder}",
-            "-o",
-            f"{folder}/object.o",
-        ]
-        report = _run(*NVCC, *target, str(source)).stderr
-        ptx = Path(folder, f"{source.stem}.ptx").read_text()
-        [nvdisasm] = [file for file in metadata.files("nvidia-cuda-nvdisasm") or () if file.name == "nvdisasm"]
-        sass = _run(str(nvdisasm.locate()), "-json", f"{folder}/{source.stem}.cubin").stdout
+def compile_object(source: Path, sms: Iterable[int], folder: Path) -> Path:
+    """An object file with the machine code of all architectures."""
+    target = folder / f"{source.stem}.o"
+    _run(*NVCC, *(f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in sms), "-o", str(target), str(source))
+    return target
+
+
+def extract_cubins(file: Path, folder: Path) -> list[Path]:
+    """The machine code in an object file or a library, one file for each of its sources and architectures."""
+    report = _run(_tool("cuobjdump"), "-xelf", "all", str(file.resolve()), cwd=folder).stdout
+    return [folder / name for name in EXTRACTED.findall(report)]
+
+
+def read_cubin(cubin: Path) -> list[Kernel]:
+    dump = _run(_tool("cuobjdump"), "-elf", "-res-usage", str(cubin)).stdout
+    sass = _run(_tool("nvdisasm"), "-json", str(cubin)).stdout
     try:
-        return read_kernels(sm, ptx, report, sass)
+        return parse_kernels(dump, sass)
     except CompileError as error:
-        raise CompileError(f"{source} for sm_{sm}: {error}") from None
+        raise CompileError(f"{cubin.name}: {error}") from None
 
 
-def read_kernels(sm: int, ptx: str, report: str, sass: str) -> list[Kernel]:
-    """The kernels as the PTX declares them, ptxas reports them and nvdisasm shows them: the same ones, or an error."""
-    threads = {symbol: int(bound or MAX_THREADS) for symbol, bound in ENTRY.findall(ptx)}
-    properties = {symbol: [int(n or 0) for n in numbers] for symbol, *numbers in FUNCTION_PROPERTIES.findall(report)}
-    functions = {function["function-name"]: function for function in json.loads(sass)[1]}
-    if not threads:
-        raise CompileError("there is no kernel in it")
-    seen = {"PTX": threads.keys(), "report of ptxas": properties.keys(), "SASS": functions.keys()}
+def parse_kernels(dump: str, sass: str) -> list[Kernel]:
+    """The kernels as cuobjdump describes them and nvdisasm shows them: the same ones, or an error."""
+    resources = {symbol: [int(number) for number in numbers] for symbol, *numbers in RESOURCES.findall(dump)}
+    attributes = dict(ATTRIBUTES.findall(dump))
+    header, listed = json.loads(sass)[:2]
+    functions = {function["function-name"]: function for function in listed}
+    seen = {"resources": resources.keys(), "attributes": attributes.keys(), "SASS": functions.keys()}
     for where, symbols in seen.items():
         for symbol in set().union(*seen.values()) - symbols:
             raise CompileError(f"{symbol} is not in the {where}")
+    if not resources:
+        return []
 
-    names = _run("c++filt", "--no-params", *threads).stdout.splitlines()
+    version = header["SM"]["version"]
+    sm = 10 * version["major"] + version["minor"]
+    # From sm_90 on it is counted, unless no kernel of the file uses shared memory.
+    system_shared = SYSTEM_SHARED if sm >= 90 else 0
+    names = _run("c++filt", "--no-params", *resources).stdout.splitlines()
     kernels = []
-    for symbol, name in zip(threads, names, strict=True):
-        stack, spill_stores, spill_loads, registers, shared = properties[symbol]
+    for (symbol, (registers, stack, shared)), name in zip(resources.items(), names, strict=True):
+        bound = BOUND.search(attributes[symbol])
+        if bound is None and "EIATTR_MAX_THREADS" in attributes[symbol]:
+            raise CompileError(f"the threads of {symbol} are not understood")
         kernels.append(
             Kernel(
                 name=re.sub(r"(\w+|\(anonymous namespace\))::", "", name),
                 sm=sm,
-                threads=threads[symbol],
+                threads=prod(int(size, 16) for size in bound.groups()) if bound else MAX_THREADS,
                 registers=registers,
-                shared=shared,
+                shared=max(0, shared - system_shared),
                 stack=stack,
-                spills=spill_stores + spill_loads,
+                spills=attributes[symbol].count("SpillRefill"),
                 code=_read_code(functions[symbol]),
             )
         )
-    return sorted(kernels, key=lambda kernel: kernel.name)
+    return kernels
 
 
 def _read_code(function: dict) -> list[Instruction]:
@@ -142,13 +152,18 @@ def _read_code(function: dict) -> list[Instruction]:
         for line in function["sass-instructions"]
     ]
     if function["start"] != 0 or function["length"] != len(code) * INSTRUCTION_BYTES:
-        raise CompileError(f"the addresses in {function['function-name']} are not understood")
+        raise CompileError(f"the addresses of {function['function-name']} are not understood")
     return code
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _tool(name: str) -> str:
+    [tool] = [file for file in metadata.files(f"nvidia-cuda-{name}") or () if file.name == name]
+    return str(tool.locate())
+
+
+def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     except OSError as error:
         raise CompileError(str(error)) from None
     if done.returncode != 0:

@@ -1,18 +1,18 @@
 """The gates of `make check-cuda`: every bad kernel that is planted here is refused by its name, and good ones pass."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tools.check_cuda import faults, resident_blocks
-from tools.kernels import CompileError, Instruction, Kernel, read_kernels
+from tools.check_cuda import faults, main, refusals, resident_blocks, side_by_side
+from tools.kernels import CompileError, Instruction, Kernel, parse_kernels
 
-ROOT = Path(__file__).parents[2]
 NEEDS_NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 
 GOOD = """
@@ -118,33 +118,43 @@ template __global__ void scalar_in_runs<float, 4>(const float*, int, float*);
 """
 
 
-def _check(source: Path, text: str) -> subprocess.CompletedProcess[str]:
+def _source(folder: Path, name: str, text: str) -> str:
+    source = folder / f"{name}.cu"
     source.write_text(text)
-    command = [sys.executable, "-m", "tools.check_cuda", str(source), "--sm", "80"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return str(source)
 
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    run = _check(tmp_path_factory.mktemp("bad") / "bad.cu", BAD)
-    assert run.returncode == 1, run.stdout + run.stderr
-    return [line for line in run.stdout.splitlines() if line.startswith("refused: ")]
+def refused(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main([_source(tmp_path_factory.mktemp("bad"), "bad", BAD), "--sm", "80"])
+    assert status == 1
+    return [line for line in printed.getvalue().splitlines() if line.startswith("refused: ")]
 
 
 @NEEDS_NVCC
 @pytest.mark.parametrize("name", REASONS)
-def test_bad_kernel_is_refused(name: str, refusals: list[str]) -> None:
-    [refusal] = [line for line in refusals if line.startswith(f"refused: {name}, sm_80: ")]
+def test_bad_kernel_is_refused(name: str, refused: list[str]) -> None:
+    [refusal] = [line for line in refused if line.startswith(f"refused: {name}, sm_80: ")]
     assert REASONS[name] in refusal
 
 
 @NEEDS_NVCC
-def test_good_kernels_pass(tmp_path: Path) -> None:
-    run = _check(tmp_path / "good.cu", GOOD)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "refused" not in run.stdout
-    assert "scalar_in_runs<float, 1>" in run.stdout
-    rows = {line.split()[0]: line.split()[1:] for line in run.stdout.splitlines() if "by_" in line}
+def test_good_kernels_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From their source, and from a library that was built of it."""
+    source, library = _source(tmp_path, "good", GOOD), tmp_path / "good.so"
+    architectures = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in (80, 90)]
+    options = ["-O3", "-lineinfo", "-Xcompiler=-fPIC", "-shared", "-cudart=none", *architectures]
+    subprocess.run(["nvcc", *options, source, "-o", str(library)], check=True)
+    assert main([source, "--sm", "80", "90"]) == 0
+    printed = capsys.readouterr().out
+    assert main([str(library), "--sm", "80", "90"]) == 0
+    assert printed == capsys.readouterr().out
+
+    assert "refused" not in printed
+    assert "scalar_in_runs<float, 1>" in printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if "by_" in line}
     assert rows.keys() == {
         "sum_by_class<float>",
         "sum_by_class<double>",
@@ -158,48 +168,95 @@ def test_good_kernels_pass(tmp_path: Path) -> None:
 
 
 @NEEDS_NVCC
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("int nothing;", "other.cu for sm_80: there is no kernel in it"),
-        ("__global__ void f(int* x) { *x = 1; }", "there is no kernel *_by_class"),
-        ("__global__ void f_by_class(int* x) { return x; }", "error: return value type"),
-    ],
-)
-def test_source_that_cannot_be_judged_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    run = _check(tmp_path / "other.cu", text)
-    assert run.returncode == 1
-    assert message in run.stdout + run.stderr
+def test_source_that_does_not_compile(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"check-cuda: nvcc .*\n.*error: return value type"):
+        main([_source(tmp_path, "other", "__global__ void f_by_class(int* x) { return x; }"), "--sm", "80"])
+
+
+@NEEDS_NVCC
+def test_warning_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r'error.*: variable "unused" was declared but never referenced'):
+        main([_source(tmp_path, "other", "__global__ void f_by_class(int* x) { int unused; }"), "--sm", "80"])
 
 
 KERNEL = Kernel(name="f", sm=80, threads=256, registers=32, shared=0, stack=0, spills=0, code=[])
-PTX = ".visible .entry f(\n\t.param .u64 f_param_0\n)\n.maxntid 256, 1, 1\n.minnctapersm 4\n{\n}"
-REPORT = """
-ptxas info    : Function properties for f
-    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
-ptxas info    : Used 48 registers, used 1 barriers, 128 bytes smem, 816 bytes cmem[0]
+
+
+def test_kernels_that_cannot_be_judged_are_refused() -> None:
+    assert refusals([]) == refusals([(KERNEL,)]) == ["there is no kernel *_by_class whose loops could be looked at"]
+
+
+@pytest.mark.parametrize("of_90", [[], [replace(KERNEL, sm=90, name="g")], [replace(KERNEL, sm=90)] * 2])
+def test_every_architecture_has_every_kernel(of_90: list[Kernel]) -> None:
+    assert side_by_side([replace(KERNEL, sm=90), KERNEL], [80, 90]) == [(KERNEL, replace(KERNEL, sm=90))]
+    with pytest.raises(CompileError, match="sm_90 and sm_80 have different kernels"):
+        side_by_side([*of_90, KERNEL], [80, 90])
+
+
+# As cuobjdump prints what it knows of a kernel. Between attributes there may be empty lines.
+DUMP = """
+.nv.info
+\t<0x1>
+\tAttribute:\tEIATTR_REGCOUNT
+\tFormat:\tEIFMT_SVAL
+\tValue:\tfunction: f(0x3)\tregister count: 48
+
+.nv.info.f
+\t<0x1>
+\tAttribute:\tEIATTR_ANNOTATIONS
+\tFormat:\tEIFMT_SVAL
+\tValue:\tSpillRefill : \tOffset : 0x220
+\t\tSpillRefill : \tOffset : 0x230
+\t<0x2>
+\tAttribute:\tEIATTR_INDIRECT_BRANCH_TARGETS
+\tFormat:\tEIFMT_SVAL
+\tValue:\t
+\t\tOffset of Indirect Branch: 0x5b30\t Number of targets: 2
+\t\tTargets: 0x7930 0x7da0
+
+\t<0x3>
+\tAttribute:\tEIATTR_MAX_THREADS
+\tFormat:\tEIFMT_SVAL
+\tValue:\t0x20 0x8 0x1
+
+.text.f
+\tbar = 1\treg = 48
+
+Resource usage:
+ Common:
+  GLOBAL:0
+ Function f:
+  REG:48 STACK:8 SHARED:1152 LOCAL:0 CONSTANT[0]:816 TEXTURE:0 SURFACE:0 SAMPLER:0
 """
-SASS = [{}, [{"function-name": "f", "start": 0, "length": 16, "sass-instructions": [{"opcode": "EXIT"}]}]]
+EXIT = {"function-name": "f", "start": 0, "length": 16, "sass-instructions": [{"opcode": "EXIT"}]}
+
+
+def _sass(*functions: dict, sm: int = 90) -> str:
+    return json.dumps([{"SM": {"version": {"major": sm // 10, "minor": sm % 10}}}, functions])
 
 
 def test_resources_are_read() -> None:
-    [kernel] = read_kernels(90, PTX, REPORT, json.dumps(SASS))
-    assert kernel == Kernel("f", 90, 256, 48, 128, stack=8, spills=16, code=[Instruction("EXIT")])
+    read = Kernel("f", 90, threads=256, registers=48, shared=128, stack=8, spills=2, code=[Instruction("EXIT")])
+    assert parse_kernels(DUMP, _sass(EXIT)) == [read]
+    assert parse_kernels(DUMP, _sass(EXIT, sm=80)) == [replace(read, sm=80, shared=1152)]
+    assert parse_kernels(DUMP.replace("SHARED:1152", "SHARED:0"), _sass(EXIT)) == [replace(read, shared=0)]
+    assert parse_kernels(DUMP.replace("MAX_THREADS", "OTHER"), _sass(EXIT)) == [replace(read, threads=1024)]
+    assert parse_kernels("", _sass()) == []
 
 
 @pytest.mark.parametrize(
-    ("ptx", "report", "sass", "message"),
+    ("dump", "sass", "message"),
     [
-        ("", REPORT, SASS, "there is no kernel"),
-        (PTX.replace("entry f", "entry g"), REPORT, SASS, "is not in the PTX"),
-        (PTX, "", SASS, "f is not in the report of ptxas"),
-        (PTX, REPORT, [{}, []], "f is not in the SASS"),
-        (PTX, REPORT, [{}, [{**SASS[1][0], "length": 32}]], "addresses in f are not understood"),
+        (DUMP.replace("Function f", "Function g"), _sass(EXIT), "is not in the resources"),
+        (DUMP.replace(".nv.info.f", ".nv.text.f"), _sass(EXIT), "is not in the attributes"),
+        (DUMP.replace("0x20 0x8 0x1", "32 8 1"), _sass(EXIT), "the threads of f are not understood"),
+        (DUMP, _sass(), "f is not in the SASS"),
+        (DUMP, _sass({**EXIT, "length": 32}), "the addresses of f are not understood"),
     ],
 )
-def test_answers_that_do_not_fit_together(ptx: str, report: str, sass: list, message: str) -> None:
+def test_answers_that_do_not_fit_together(dump: str, sass: str, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-        read_kernels(90, ptx, report, json.dumps(sass))
+        parse_kernels(dump, sass)
 
 
 def test_loops_are_cycles_of_the_control_flow() -> None:
@@ -265,6 +322,7 @@ def test_resident_blocks(sm: int, threads: int, registers: int, shared: int, blo
 CALCULATOR = """
 #include <cuda_occupancy.h>
 #include <cstdio>
+#include <initializer_list>
 
 int main() {
   for (int sm : {80, 90, 100}) {
@@ -300,9 +358,9 @@ int main() {
 
 @NEEDS_NVCC
 def test_resident_blocks_are_those_of_nvidias_calculator(tmp_path: Path) -> None:
-    source, program = tmp_path / "calculator.cu", tmp_path / "calculator"
+    source, program = tmp_path / "calculator.cpp", tmp_path / "calculator"
     source.write_text(CALCULATOR)
-    subprocess.run(["nvcc", str(source), "-o", str(program)], check=True)
+    subprocess.run(["nvcc", "-cudart=none", str(source), "-o", str(program)], check=True)
     lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) == 3 * 6 * 240 * 5
     for line in lines:
