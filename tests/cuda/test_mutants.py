@@ -45,6 +45,7 @@ def runs() -> Iterator[dict[Mutant, Future[Run]]]:
         yield started
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_killed(mutant: Mutant, runs: dict[Mutant, Future[Run]]) -> None:
     run = runs[mutant].result()

@@ -34,6 +34,7 @@ def runs() -> Iterator[dict[tuple[str, str | None], Future[Run]]]:
         yield started
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(filter(None, run)))
 def test_suite(run: tuple[str, str | None], runs: dict[tuple[str, str | None], Future[Run]]) -> None:
     finished = runs[run].result()

@@ -31,6 +31,7 @@ def _python(*arguments: str, capability: str | None = None) -> str:
     return run.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in RUNNABLE and isa != RUNNABLE[0]])
 def test_kernels_of_every_instruction_set(isa: str) -> None:
     """The kernel tests again, in a process that loads another library. The best one is what this process has."""
