@@ -13,6 +13,8 @@ CUDA_VENV  ?= .venv-cuda
 EDITABLE ?= -e
 EXTRAS   ?= test,bench,examples,dev
 
+# A worker for every core. Two threads in each still share kernels, and waiting for each other they leave the core alone.
+PYTEST      := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --dist worksteal
 PIP         := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 TORCH_STAMP := $(VENV)/.torch
 BUILD_STAMP := $(VENV)/.ce_ext
@@ -24,8 +26,8 @@ NVCC        := $(shell command -v nvcc)
 
 GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench sweep)
 
-.PHONY: help demo demo-imbalanced test bench bench-instructions gpu $(GPU_STAGES) lint check-cuda check-cuda-build \
-        test-cuda-build clean
+.PHONY: help demo demo-imbalanced test test-all bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
+        check-cuda-build test-cuda-build clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 20
 	@echo "$(GPU_STAGES) are the stages of gpu, which leaves out the last"
@@ -37,8 +39,11 @@ demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and
 demo-imbalanced: $(BUILD_STAMP)  ## find rare digits with BCE, weighted BCE and focal loss, of ce_ext and of torch
 	@$(VENV)/bin/python examples/imbalanced.py $(ARGS)
 
-test: $(BUILD_STAMP)  ## run the tests
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: $(BUILD_STAMP)  ## run the tests, those of CUDA kernels without a GPU, too: two minutes on two cores
+	@$(PYTEST) $(ARGS)
+
+test-all: $(BUILD_STAMP)  ## run all tests, with all combinations of parameters, under sanitizers and with planted bugs
+	@$(PYTEST) -m '' $(ARGS)
 
 bench: $(BUILD_STAMP)  ## run the benchmarks
 	@$(VENV)/bin/python -m benchmarks $(ARGS)

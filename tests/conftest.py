@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 import ce_ext
 from tests import cuda_emu
 from tests.support.cases import DEVICES
+from tests.support.tiers import mark_thorough
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,9 +21,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Everything runs on the CPU and a GPU; tests of kernels also run the CUDA kernels without a GPU."""
     if "device" in metafunc.fixturenames:
-        is_emulated = cuda_emu.IS_SUPPORTED and metafunc.definition.get_closest_marker("kernel")
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        is_emulated = cuda_emu.IS_SUPPORTED and "kernel" in marks and "not_emulated" not in marks
         devices = (*DEVICES, *(("emulated",) if is_emulated else ()))
-        if metafunc.definition.get_closest_marker("not_cpu"):
+        if "not_cpu" in marks:
             devices = devices[1:]
         metafunc.parametrize("device", devices, indirect=True)
 
@@ -35,11 +38,19 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark_thorough(items)
     if chosen := config.getoption("--device"):
         is_chosen = {item: _device_of(item) in chosen for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not is_chosen[item]])
         items[:] = [item for item in items if is_chosen[item]]
+
+
+def pytest_collection_finish() -> None:
+    """Tests are a million objects that stay. torch's compiler and the benchmark ask for collections, over and over."""
+    gc.collect()
+    gc.freeze()
 
 
 def _device_of(item: pytest.Item) -> str | None:

@@ -109,7 +109,13 @@ def stages(folder: Path) -> list[Stage]:
             {"CE_EXT_CUDA": "1", "MAX_JOBS": jobs, "PYTHONPATH": python_path},
             (r"^ce_ext: (.*)",),
         ),
-        Stage("test", 140, (*pytest, *(("-n", "8") if find_spec("xdist") else ())), findings=(tests,)),
+        Stage(
+            "test",
+            140,
+            (*pytest, "-m", "", *(("-n", "8", "--dist", "worksteal") if find_spec("xdist") else ())),
+            {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},  # of as many workers as cores none waits busily
+            (tests,),
+        ),
         # Without torch's cache of memory every tensor ends where its allocation does.
         sanitize("memcheck", PYTORCH_NO_CUDA_MEMORY_CACHING="1"),
         sanitize("racecheck"),

@@ -35,8 +35,6 @@ def _weighted(function: Callable[..., Tensor], weight: Tensor, dim: int) -> Call
     return lambda x: (function(x, dim).exp() * weight).sum()
 
 
-@pytest.mark.kernel
-@pytest.mark.heavy
 @SHAPES_AND_DIMS
 def test_gradcheck(shape: tuple[int, ...], dim: int, device: str) -> None:
     input = _input(*shape, device=device).requires_grad_()
@@ -146,6 +144,7 @@ def test_nested_vmap(device: str) -> None:
         torch.func.vmap(_along(log_softmax, -3))(input[0])
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "out_dtype"),
@@ -193,6 +192,7 @@ def test_export(device: str) -> None:
         torch.testing.assert_close(program.module()(x), model(x))
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype: torch.dtype, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")

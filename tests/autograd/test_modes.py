@@ -34,6 +34,7 @@ def _grad(function: Function, input: Tensor, target: Tensor, **options: Any) -> 
     return grad
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @ALL_REDUCTIONS
 def test_gradcheck(loss: Loss, reduction: str, device: str) -> None:
@@ -259,6 +260,7 @@ sys.kept = loss, grad, torch.autograd.grad(grad.square().sum(), input, create_gr
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_autograd(loss: Loss, dynamic: bool, device: str) -> None:
@@ -299,6 +301,7 @@ COMPILED_TRANSFORMS = {
 }
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @pytest.mark.parametrize("transform", COMPILED_TRANSFORMS)
 def test_compile_of_transforms(loss: Loss, transform: str, device: str) -> None:

@@ -44,6 +44,7 @@ def _assert_same(transform: Callable[[Function], Any], *arguments: Any, **option
 ALL_OPTIONS: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.3, "softcap": 4.0, "logit_scale": 1.5}
 
 
+@pytest.mark.covering(1)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)], ids=str)
 def test_gradcheck(needed: tuple[bool, bool], reduction: str, device: str) -> None:
@@ -79,6 +80,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.covering(2)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("argnums", [0, 1, (0, 1)], ids=str)
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -95,6 +97,7 @@ def test_func_grad(shape: tuple[int, ...], argnums: Any, device: str) -> None:
     _assert_same(lambda f: torch.func.grad_and_value(f, argnums), *_inputs(shape, device), **options)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.kernel
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, 0), (-1, None), (None, 0), (2, -1)], ids=str)
@@ -178,6 +181,7 @@ def _step(x: Tensor, q: Tensor) -> Tensor:
     return cross_entropy(x * 2, q, label_smoothing=0.1) * 3
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)], ids=str)
 def test_compile(needed: tuple[bool, bool], dynamic: bool, device: str) -> None:
@@ -233,6 +237,7 @@ def test_export(strict: bool, device: str) -> None:
     torch.testing.assert_close(program.run_decompositions().module()(*twice), _step(*twice))
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("reduction", [0, 1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype: torch.dtype, reduction: int, device: str) -> None:

@@ -31,6 +31,7 @@ def _assert_same(
     torch.testing.assert_close(transform(ours)(*arguments), transform(theirs)(*arguments))
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @SHAPES
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -40,6 +41,7 @@ def test_func_grad(loss: Loss, shape: tuple[int, ...], reduction: str, device: s
     _assert_same(torch.func.grad_and_value, loss, input, target, reduction=reduction, **loss.extras)
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @SHAPES
 @ALL_REDUCTIONS
@@ -68,6 +70,7 @@ def test_second_derivative_where_all_rows_are_ignored(loss: Loss, device: str) -
     assert (second == 0).all()
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @pytest.mark.kernel
 @ALL_REDUCTIONS
@@ -127,6 +130,7 @@ def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -
     return input, target, {"weight": weight, **loss.extras, **options}
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @SHAPES
 @ALL_REDUCTIONS
@@ -148,6 +152,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -158,6 +163,7 @@ def test_forward_mode_nested(loss: Loss, transform: str, reduction: str, device:
     _assert_same(TRANSFORMS[transform], loss, input, target, **options)
 
 
+@pytest.mark.covering(2)
 @ALL_LOSSES
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)])
@@ -180,6 +186,7 @@ def test_forward_mode_and_vmap(loss: Loss, shape: tuple[int, ...], reduction: st
     _assert_same(per_sample_hessians, loss, input, target, reduction=reduction, weight=weight, **loss.extras)
 
 
+@pytest.mark.covering(2)
 @CURVED_LOSSES
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -201,6 +208,7 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -224,6 +232,7 @@ def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> 
         torch.testing.assert_close(compiled(input, target), step(input, target))
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @ALL_REDUCTIONS
 def test_compile_channels_last(loss: Loss, reduction: str, device: str) -> None:
@@ -238,6 +247,7 @@ def test_compile_channels_last(loss: Loss, reduction: str, device: str) -> None:
     assert grads[0].stride() == grads[1].stride() == input.stride()
 
 
+@pytest.mark.covering(1)
 @ALL_LOSSES
 @pytest.mark.parametrize("strict", [False, True])
 def test_export(loss: Loss, strict: bool, device: str) -> None:
@@ -265,6 +275,7 @@ def test_export(loss: Loss, strict: bool, device: str) -> None:
     torch.testing.assert_close(exported.layer.weight.grad, model.layer.weight.grad)
 
 
+@pytest.mark.thorough
 def test_ahead_of_time_compilation(device: str, tmp_path: Path) -> None:
     """Of one loss: it takes long, and sees no more than the ops, which are the same for all."""
     loss = CROSS_ENTROPY
@@ -280,6 +291,7 @@ def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device
     return input, target, torch.rand(shape[1], device=device).to(dtype)
 
 
+@pytest.mark.covering(1)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -26,6 +26,7 @@ from benchmarks.record_text import to_text
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.thorough
 def test_smallest_run(tmp_path: Path) -> None:
     results, picture = tmp_path / "results.json", tmp_path / "picture.png"
     options = ["--quick", "--shapes", "64x1000", "--budget", "0.1", "--device", "cpu"]

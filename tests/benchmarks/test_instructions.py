@@ -100,6 +100,7 @@ def test_every_kernel_is_recorded_once() -> None:
     assert len(set(kernels)) == len(kernels)
 
 
+@pytest.mark.thorough
 def test_counts_repeat_and_grow_with_the_elements() -> None:
     setup = instructions.setup()
     if setup["valgrind"] == "missing" or setup["instruction set"] != ISA:

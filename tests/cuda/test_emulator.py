@@ -96,6 +96,7 @@ def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_EMU_SCHEDULE", request.param)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("kernel", RESULTS)
@@ -105,6 +106,7 @@ def test_result(kernel: str, cluster: int, run: Callable[..., list[int]]) -> Non
     assert results == [RESULTS[kernel](t) for _ in range(BLOCKS) for t in range(THREADS)]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("kernel", ERRORS)

@@ -1,6 +1,7 @@
 """The run on a machine with a GPU, with stages that need none: their limits, logs, and what is said of them."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -93,10 +94,10 @@ def test_a_failure_does_not_stop_the_next_stage(
     printed = capsys.readouterr().out
     summary = (machine / "summary.txt").read_text()
     assert printed.endswith(summary)  # it comes last
-    rows = [" ".join(line.split()) for line in summary.splitlines()]
-    assert "build FAILED 0 60 no compiler" in rows
-    assert any(row.startswith("test TIMED OUT 1 1") for row in rows)
-    assert "bench ok 0 60 12 passed; [/] is no markup" in rows
+    rows = "\n".join(" ".join(line.split()) for line in summary.splitlines())
+    assert re.search(r"^build FAILED \d+ 60 no compiler$", rows, re.MULTILINE)
+    assert 1 <= int(re.search(r"^test TIMED OUT (\d+) 1\b", rows, re.MULTILINE)[1]) < 30
+    assert re.search(r"^bench ok \d+ 60 12 passed; \[/\] is no markup$", rows, re.MULTILINE)
     assert sorted(path.name for path in machine.iterdir()) == ["bench.log", "build.log", "summary.txt", "test.log"]
 
 
@@ -204,8 +205,10 @@ exit 1
         assert f"<{sys.executable}>\n<-m>\n<pytest>" in outcome.log
 
 
+@pytest.mark.thorough
 def test_sanitized_tests_are_few_and_of_every_kind() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--device", "cpu", "-k", gpu.FEW_TESTS]
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--device", "cpu", "-m", "kernel", "-k"]
+    command.append(gpu.FEW_TESTS)
     run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     tests = [line for line in run.stdout.splitlines() if "::" in line]
     assert len(tests) < 300

@@ -14,7 +14,7 @@ from tests.cuda.row_mutants import ROW_MUTANTS
 from tests.cuda_emu.suite import Run, run_suite
 from tests.support.marks import NEEDS_EMULATOR
 
-pytestmark = NEEDS_EMULATOR
+pytestmark = [NEEDS_EMULATOR, pytest.mark.thorough]
 
 MUTANTS = (*ROW_MUTANTS, *ELEMENT_MUTANTS)
 

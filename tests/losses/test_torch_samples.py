@@ -143,6 +143,7 @@ def _assert_close_to_torch(actual: list[Tensor], expected: list[Tensor]) -> None
             assert_rounded(ours, theirs, roundings=6, scale=theirs.nan_to_num().abs().max().item())
 
 
+@pytest.mark.covering(1)
 @ALL_DTYPES
 @OP_SAMPLES
 @KERNEL
@@ -179,8 +180,8 @@ def test_tensors_that_share_their_memory_until_written(sample: OpSample, device:
     assert [torch._C._is_cow_tensor(x) for x in tensors] == [True] * len(tensors)
 
 
+@pytest.mark.thorough
 @OP_SAMPLES
-@KERNEL
 def test_gradcheck(sample: OpSample, device: str) -> None:
     made = sample.make(torch.float64, device)
     function = partial(sample.function, **made.kwargs)
@@ -211,6 +212,7 @@ def test_jvp(sample: OpSample, device: str) -> None:
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.covering(1)
 @OP_SAMPLES
 @pytest.mark.parametrize("mapped", ["input", "target", "both"])
 @KERNEL
@@ -235,6 +237,7 @@ def _modules(sample: ModuleSample, made: ModuleInput) -> tuple[torch.nn.Module, 
     return tuple(cls(*arguments.args, **arguments.kwargs) for cls in (MODULES[torch_class], torch_class))
 
 
+@pytest.mark.covering(1)
 @ALL_DTYPES
 @MODULE_SAMPLES
 def test_module(sample: ModuleSample, dtype: torch.dtype, device: str) -> None:

@@ -74,6 +74,13 @@ class Case:
         options = ",".join(f"{k}={v}" for k, v in self.options.items())
         return f"{self.loss.name}-{shape}-{options or 'defaults'}"
 
+    @property
+    def factors(self) -> dict[str, str]:
+        """What it is a combination of: none of it is what another loss has."""
+        names = {name for options in self.loss.options for name in options}
+        factors = {"shape": self.shape, **{name: self.options.get(name) for name in names}}
+        return {name: f"{self.loss.name}-{value}" for name, value in factors.items()}
+
     def make(self, dtype: torch.dtype, device: str, seed: int = 0) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Input, target and options, with `weight=True` turned into a tensor and some rows ignored."""
         input, target = self.loss.make_inputs(self.shape, dtype, device, seed)

@@ -39,6 +39,7 @@ def test_empty(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) 
     assert (grad == 0).all() and grad.shape == weight.shape
 
 
+@pytest.mark.covering(3)
 @kernel
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -178,6 +179,7 @@ def _functions(name: str, reduction: str, device: str) -> tuple[Function, Functi
     return bind(loss.function), bind(loss.oracle), [input, target, *weights]
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @ALL_REDUCTIONS
 def test_gradcheck(name: str, reduction: str, device: str) -> None:
@@ -196,6 +198,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @ALL_REDUCTIONS
@@ -205,6 +208,7 @@ def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, 
     torch.testing.assert_close(transformed(ours, (0, 1, 2, 3))(*tensors), transformed(theirs, (0, 1, 2, 3))(*tensors))
 
 
+@pytest.mark.covering(2)
 @kernel
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
 @pytest.mark.parametrize("mapped", ["x", "t", "w", "p", "xtwp", "xw", "tp"])
@@ -270,6 +274,7 @@ def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
         assert grads == {needed}
 
 
+@pytest.mark.covering(1)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_with_gradients_in_all_tensors(loss: Loss, dynamic: bool, device: str) -> None:
@@ -287,6 +292,7 @@ def test_compile_with_gradients_in_all_tensors(loss: Loss, dynamic: bool, device
         )
 
 
+@pytest.mark.covering(1)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -16,10 +16,12 @@ from tests.support.marks import ALL_BINARY_LOSSES
 
 pytestmark = pytest.mark.kernel
 
-SHAPES = {2: (20, 77), 4: (3, 5, 6, 7)}
+# Of several shares, which are 1024 elements where they lie in runs.
+SHAPES = {2: (20, 177), 4: (3, 5, 16, 17)}
 LAYOUTS = [(dim, name) for dim, layouts in LAYOUTS_BY_DIM.items() for name in layouts]
 
 
+@pytest.mark.covering(3)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -45,7 +47,7 @@ def test_layout(
 
 
 # Large enough for the CPU to work on blocks of two dimensions where tensors disagree about which of them is the inner
-# one. Neither is a multiple of a block, and some are shorter than a vector.
+# one, which CUDA knows nothing of. Neither is a multiple of a block, and some are shorter than a vector.
 LARGE = [
     ("transposed", (300, 251)),
     ("channels_last", (2, 19, 61, 67)),
@@ -54,7 +56,9 @@ LARGE = [
 ]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("who", ["input", "target", "both"])
@@ -117,10 +121,11 @@ def _mebi(bytes: float) -> float:
     return bytes / 2**20
 
 
+@pytest.mark.covering(2)
 @ALL_BINARY_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize("target_dtype", [torch.float32, torch.bool, torch.int64])
-@pytest.mark.parametrize("shape", [(1024, 1024), (4, 64, 64, 64)])
+@pytest.mark.parametrize("shape", [(256, 512), (2, 64, 32, 32)])
 def test_nothing_is_made_but_the_gradient(
     loss: Loss, shape: tuple[int, ...], target_dtype: torch.dtype, device: str
 ) -> None:
@@ -141,8 +146,8 @@ def test_nothing_is_made_but_the_gradient(
 
 @pytest.mark.heavy
 def test_gradients_of_weights_make_nothing_else(device: str) -> None:
-    input, target = SIGMOID_FOCAL.make_inputs((2048, 512), torch.float32, device)
-    for shape in ((512,), (2048, 1), ()):
+    input, target = SIGMOID_FOCAL.make_inputs((256, 512), torch.float32, device)
+    for shape in ((512,), (256, 1), ()):
         weights = [torch.rand(shape, device=device, requires_grad=True) for _ in range(2)]
         result = SIGMOID_FOCAL.function(input, target, weight=weights[0], pos_weight=weights[1])
         run = partial(torch.autograd.grad, result, weights, retain_graph=True)

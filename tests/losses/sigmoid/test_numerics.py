@@ -39,6 +39,7 @@ def test_confident_logits_keep_their_relative_accuracy(is_positive: bool, device
     assert (actual[1][finite] != 0).all()
 
 
+@pytest.mark.covering(2)
 @ALL_GAMMAS
 @pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -120,6 +121,7 @@ def test_float16_mean_of_more_elements_than_it_counts(loss: Loss, device: str) -
 
 
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 def test_results_do_not_depend_on_threads(device: str) -> None:
     threads = torch.get_num_threads()
     for loss in BINARY_LOSSES:

@@ -62,6 +62,7 @@ def test_pos_weight_of_ones_is_none(device: str) -> None:
     )
 
 
+@pytest.mark.covering(2)
 @ALL_DTYPES
 @pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.25, 0.58, 1.0])
 @pytest.mark.parametrize("gamma", [0.0, 2.0, 3.0])

@@ -63,6 +63,7 @@ def _assert_exact(
     assert_all_rounded(actual, exact, roundings, scale)
 
 
+@pytest.mark.covering(1)
 @CASES
 @ALL_REDUCTIONS
 @ALL_SHAPES
@@ -72,6 +73,7 @@ def test_oracle_agrees_with_torch(loss: Loss, options: dict[str, Any], shape: tu
     torch.testing.assert_close(loss.oracle(input, target, **options), loss.reference(input, target, **options))
 
 
+@pytest.mark.covering(2)
 @CASES
 @pytest.mark.parametrize("dtype", DTYPES)
 @ALL_SHAPES
@@ -88,6 +90,7 @@ def test_loss_and_gradients(
 WEIGHT_SHAPES = ((), (1,), (3,), (4, 1), (5, 1, 3), (6, 1, 1, 1), (1, 5, 4, 1), (6, 5, 4, 3))
 
 
+@pytest.mark.covering(2)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("shape", WEIGHT_SHAPES, ids=str)
@@ -108,15 +111,21 @@ def test_weights_of_any_shape(
             _assert_exact(of_weight, {"reduction": reduction}, input, target, weight)
 
 
+@pytest.mark.covering(1)
 @LOGIT_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize(("rows", "columns"), [(3, 9000), (2000, 3), (100, 70)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "shapes"),
+    # Those of the CPU's tiles and of several shares, side by side and apart; and more groups than CUDA has blocks.
+    [(3, 9000, ((3, 1), ())), (2000, 3, ((3,), ())), (2, 2100, ((2100,),)), (100, 70, ((70,), (100, 1)))],
+    ids=["3x9000", "2000x3", "2x2100", "100x70"],
+)
 def test_gradients_in_weights_that_many_elements_share(
-    loss: Loss, rows: int, columns: int, reduction: str, device: str
+    loss: Loss, rows: int, columns: int, shapes: tuple[tuple[int, ...], ...], reduction: str, device: str
 ) -> None:
     input, target = loss.make_inputs((rows, columns), torch.float32, device)
-    for shape in ((columns,), (rows, 1), (), (rows, columns)):
+    for shape in shapes:
         weights = [_weights(*shape, dtype=torch.float32, device=device, seed=seed) for seed in (1, 2)]
 
         def of(function: Any, x: Tensor, w: Tensor, p: Tensor, t: Tensor) -> Tensor:
@@ -129,6 +138,7 @@ def test_gradients_in_weights_that_many_elements_share(
         assert_all_rounded(actual, exact, roundings=5)
 
 
+@pytest.mark.covering(2)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("shape", [(7,), (5, 3), (2, 1031)])
@@ -143,6 +153,7 @@ def test_integer_targets(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype,
             torch.testing.assert_close(loss_and_gradients(function, input, target.to(dtype)), expected)
 
 
+@pytest.mark.covering(2)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("target_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -161,6 +172,7 @@ def test_floating_targets_of_another_dtype(
         assert loss.reference(input, target).dtype == target_dtype
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("index_dtype", INTEGERS[1:])
 @pytest.mark.parametrize("shape", [(5,), (7, 5), (300, 80), (2, 130, 5, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

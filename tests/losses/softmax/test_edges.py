@@ -30,6 +30,7 @@ def _assert_same(loss: Loss, input: Tensor, target: Tensor, **options: object) -
         torch.testing.assert_close(ours, theirs, equal_nan=True)
 
 
+@pytest.mark.covering(2)
 @ALL_VARIANTS
 @WEIGHTED
 @ALL_REDUCTIONS
@@ -45,6 +46,7 @@ def test_empty_batch(
     _assert_same(loss, input, target, weight=weight, reduction=reduction, **extras)
 
 
+@pytest.mark.covering(2)
 @ALL_VARIANTS
 @WEIGHTED
 @ALL_REDUCTIONS

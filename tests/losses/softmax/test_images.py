@@ -56,6 +56,7 @@ WAYS = {
 }
 
 
+@pytest.mark.covering(3)
 @ALL_CLASSES
 @ALL_LAYOUTS
 @ALL_DTYPES
@@ -68,6 +69,7 @@ def test_cross_entropy(smoothing: float, way: str, dtype: torch.dtype, layout: s
     assert_all_rounded(loss_and_gradients(lambda x: WAYS[way](x, target, **options), image), exact)
 
 
+@pytest.mark.covering(2)
 @ALL_CLASSES
 @ALL_LAYOUTS
 @ALL_DTYPES
@@ -78,6 +80,7 @@ def test_class_probabilities(dtype: torch.dtype, layout: str, classes: int, devi
     assert_all_rounded(loss_and_gradients(cross_entropy, image, target), exact, scale=1)
 
 
+@pytest.mark.covering(2)
 @ALL_CLASSES
 @ALL_LAYOUTS
 @ALL_DTYPES

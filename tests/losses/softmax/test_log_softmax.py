@@ -136,6 +136,7 @@ def test_input_is_cast_before(input_dtype: torch.dtype, dtype: torch.dtype, devi
         _assert_gradient(grad.to(coarser), grad_output, output, 1)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("classes", [5, 77, 300])
 @pytest.mark.parametrize(("dim", "name"), LAYOUTS)
@@ -181,13 +182,14 @@ def test_elements_further_apart_than_2_31(shape: tuple[int, ...], stride: tuple[
     assert torch.equal(backward_op(grad_output, far_apart(output), 1, torch.bfloat16), grad)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.heavy
 @pytest.mark.parametrize(("dtype", "out_dtype"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)])
 @pytest.mark.parametrize(("dim", "name"), [x for x in LAYOUTS if x[1] not in ("crop", "every other")])
 def test_nothing_is_allocated_but_the_results(
     dim: int, name: str, dtype: torch.dtype, out_dtype: torch.dtype, device: str
 ) -> None:
-    shape = (4096, 256) if dim == 2 else (4, 64, 64, 64)
+    shape = (512, 256) if dim == 2 else (2, 64, 32, 32)
     layout = LAYOUTS_BY_DIM[dim][name]
     input = layout(_logits(*shape, dtype=dtype, device=device)).detach().requires_grad_()
     with torch.no_grad():
@@ -292,6 +294,7 @@ def test_nothing_times_infinity_is_nothing(classes: int, device: str) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 @pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)])
 def test_bits_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...], device: str) -> None:
     input, grad_output = torch.randn(shape, device=device), torch.randn(shape, device=device)

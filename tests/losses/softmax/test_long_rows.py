@@ -85,6 +85,7 @@ def test_stats(classes: int, device: str) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 @pytest.mark.parametrize("shape", [(1, 100_000), (3, 70_001), (40, 3000), (5000, 10), (300, 100), (2, 19, 70, 70)])
 def test_bits_are_the_same_for_any_number_of_threads(shape: tuple[int, ...], device: str) -> None:
     input, target = CROSS_ENTROPY.make_inputs(shape, torch.float32, device)

@@ -157,6 +157,7 @@ def test_smoothing_puts_mass_on_an_impossible_class(classes: int, device: str) -
     assert grad.isfinite().all()
 
 
+@pytest.mark.covering(1)
 @ALL_CLASS_LOSSES
 @pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(70000, 3), (70000, 65), (2, 3, 200, 175)])
@@ -204,6 +205,7 @@ def test_classes_that_are_all_alike(loss: Loss, shape: tuple[int, ...], device: 
 
 @ALL_CLASS_LOSSES
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 @pytest.mark.parametrize("shape", [(1000, 7), (1000, 300), (64, 9001), (3, 5, 40, 41)])
 def test_bits_do_not_depend_on_the_number_of_threads(loss: Loss, shape: tuple[int, ...], device: str) -> None:
     input = torch.randn(shape, device=device)

@@ -56,6 +56,7 @@ def _exact(input: Tensor, target: Tensor, dtype: torch.dtype, **options: Any) ->
     return loss.detach(), grad_output, grad
 
 
+@pytest.mark.covering(3)
 @ALL_OPTIONS
 @ALL_REDUCTIONS
 @ALL_SHAPES
@@ -73,6 +74,7 @@ def test_loss_and_gradient(
     assert_rounded(grad, exact_grad, roundings=20, scale=exact_grad.abs().max().item())
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @ALL_OPTIONS
 @ALL_SHAPES
@@ -92,6 +94,7 @@ def test_gradient_in_forward(inplace: bool, shape: tuple[int, ...], name: str, r
         assert_rounded(grad, exact_grad, roundings=20, scale=exact_grad.abs().max().item())
 
 
+@pytest.mark.covering(2)
 @ALL_OPTIONS
 @ALL_SHAPES
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

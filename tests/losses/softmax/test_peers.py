@@ -27,6 +27,7 @@ ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 # torch/test/test_nn.py
 
 
+@pytest.mark.covering(2)
 @kernel
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("weighted", [False, True])
@@ -327,8 +328,6 @@ def test_class_weights_under_the_mean(device: str) -> None:
     torch.testing.assert_close(F.cross_entropy(input, one_hot, weight, sample_weight=rows), log2 * (2 + 5) / 3)
 
 
-@kernel
-@pytest.mark.heavy
 @pytest.mark.parametrize("family", ["focal", "probabilities", "options"])
 @pytest.mark.parametrize("shape", [(1000, 7), (700, 300), (3, 5, 40, 41)])
 def test_same_bits_on_every_run(shape: tuple[int, ...], family: str, device: str) -> None:

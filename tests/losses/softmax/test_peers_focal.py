@@ -15,6 +15,7 @@ from tests.support.marks import ALL_REDUCTIONS
 F = ce_ext.functional
 
 
+@pytest.mark.covering(2)
 @kernel
 @ALL_DTYPES
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
@@ -35,6 +36,7 @@ def test_focal_loss_is_a_fraction_of_cross_entropy(
     assert_rounded(loss, plain.double() * fraction, roundings=4)
 
 
+@pytest.mark.covering(2)
 @kernel
 @ALL_DTYPES
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -67,6 +69,7 @@ def test_focal_loss_of_saturated_logits(
         torch.testing.assert_close(ours.double(), theirs, rtol=relative, atol=vanished)
 
 
+@pytest.mark.covering(2)
 @kernel
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -117,8 +120,6 @@ def test_focal_loss_with_an_upstream_gradient_for_each_row(shape: tuple[int, ...
     )
 
 
-@pytest.mark.heavy
-@kernel
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_derivatives_of_all_options_at_once(gamma: float, reduction: str, device: str) -> None:

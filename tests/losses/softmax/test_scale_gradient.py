@@ -27,6 +27,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("by_row", [False, True], ids=["scalar", "rows"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -15,6 +15,7 @@ ALL_CASES = pytest.mark.parametrize("case", list(cases()), ids=str)
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
+@pytest.mark.covering(1)
 @ALL_CASES
 def test_oracle_agrees_with_torch(case: Case) -> None:
     input, target, options = case.make(torch.float64, "cpu")
@@ -25,6 +26,7 @@ def test_oracle_agrees_with_torch(case: Case) -> None:
     )
 
 
+@pytest.mark.covering(3)
 @ALL_DTYPES
 @ALL_CASES
 def test_loss_and_gradient(case: Case, dtype: torch.dtype, device: str) -> None:
@@ -46,8 +48,10 @@ def test_loss_and_gradient(case: Case, dtype: torch.dtype, device: str) -> None:
     assert_rounded(input.grad, exact_input.grad, roundings=5, scale=scale)
 
 
+@pytest.mark.covering(2)
 @ALL_VARIANTS
 @pytest.mark.heavy
+@pytest.mark.not_emulated
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("shape", [(6,), (4, 5), (2, 3, 4), (1, 70)])
