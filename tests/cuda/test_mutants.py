@@ -1,6 +1,7 @@
 """Plants bugs in the CUDA kernels, one at a time: the suite has to fail on each of them, and for the right reason."""
 
 import re
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,7 +30,7 @@ def _run(mutant: Mutant) -> Run:
         assert mutant.old in source, f"{mutant.file} no longer has the code that this mutant changes: {mutant.old}"
         file.write_text(source.replace(mutant.old, mutant.new))
         return run_suite(
-            *mutant.tests.split(),
+            *shlex.split(mutant.tests),
             root=root,
             changed=mutant.sources.split(),
             schedule=mutant.schedule,
