@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ce_ext.options import BinaryCrossEntropyOptions
 from tests.binary_cases import BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
-from tests.cases import DTYPES, Loss
+from tests.cases import Loss
 from tests.comparison import (
     assert_all_rounded,
     assert_reported,
@@ -20,9 +20,10 @@ from tests.comparison import (
     on_cpu,
     to_double,
 )
-from tests.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
+from tests.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS, KINDS_OF_DTYPES
 
 kernel = pytest.mark.kernel
+modes = pytest.mark.torch_modes
 
 OPS = torch.ops.ce_ext
 NUMBERS = {"none": 0, "mean": 1, "sum": 2}
@@ -186,6 +187,7 @@ def _functions(name: str, reduction: str, device: str) -> tuple[Function, Functi
     return bind(loss.function), bind(loss.oracle), [input, target, *weights]
 
 
+@modes
 @pytest.mark.parametrize("name", FUNCTIONS)
 @ALL_REDUCTIONS
 def test_gradcheck(name: str, reduction: str, device: str) -> None:
@@ -204,6 +206,7 @@ TRANSFORMS = {
 }
 
 
+@modes
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @ALL_REDUCTIONS
@@ -213,6 +216,7 @@ def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, 
     torch.testing.assert_close(transformed(ours, (0, 1, 2, 3))(*tensors), transformed(theirs, (0, 1, 2, 3))(*tensors))
 
 
+@modes
 @kernel
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
 @pytest.mark.parametrize("mapped", ["x", "t", "w", "p", "xtwp", "xw", "tp"])
@@ -232,6 +236,7 @@ def test_vmap_over_any_arguments(name: str, mapped: str, reduction: str, device:
     torch.testing.assert_close(nested(*twice), torch.func.vmap(torch.func.vmap(theirs, in_dims), in_dims)(*twice))
 
 
+@modes
 @kernel
 @pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, None)], ids=str)
 @ALL_REDUCTIONS
@@ -250,6 +255,7 @@ def test_vmap_over_classes(in_dims: tuple[int | None, int | None], reduction: st
         torch.testing.assert_close(torch.func.vmap(ours, in_dims)(input, target), torch.stack(expected))
 
 
+@modes
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, device: str) -> None:
     input = torch.randn(4, 5, dtype=torch.float64, device=device)
@@ -264,6 +270,7 @@ def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, devi
         )
 
 
+@modes
 @ALL_BINARY_LOSSES
 def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
     """A weight that needs no gradient has none computed; one that does gets it without the input's."""
@@ -278,6 +285,7 @@ def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
         assert grads == {needed}
 
 
+@modes
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_with_gradients_in_all_tensors(loss: Loss, dynamic: bool, device: str) -> None:
@@ -295,9 +303,10 @@ def test_compile_with_gradients_in_all_tensors(loss: Loss, dynamic: bool, device
         )
 
 
+@modes
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
+@KINDS_OF_DTYPES
 def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
     input, target = SIGMOID_FOCAL.make_inputs((3, 5, 4), dtype, device)
@@ -318,6 +327,7 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
         torch.library.opcheck(OPS.binary_cross_entropy_backward.default, backward)
 
 
+@modes
 @pytest.mark.parametrize("reduction", [0, 1, 2])
 @pytest.mark.parametrize("fake_device", ["cpu", "cuda"])
 def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:

@@ -21,6 +21,8 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import ModuleInfo, ModuleInput, module_db
 from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
+pytestmark = pytest.mark.torch_modes
+
 Function = Callable[..., Tensor]
 
 
