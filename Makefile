@@ -9,6 +9,10 @@ OUT    ?= build/gpu
 CUDA_TORCH ?= torch==2.11.0
 CUDA_VENV  ?= .venv-cuda
 
+# What test-torch sets up for TORCH, and how many processes run its tests.
+TORCH_VENV ?= .venv-torch
+JOBS       ?= auto
+
 # How to install ce_ext. Without -e it is copied, and does not follow the changes of its Python files.
 EDITABLE ?= -e
 EXTRAS   ?= test,bench,examples,dev
@@ -26,8 +30,8 @@ NVCC        := $(shell command -v nvcc)
 
 GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench sweep)
 
-.PHONY: help demo demo-imbalanced test test-all bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
-        check-cuda-build test-cuda-build clean
+.PHONY: help demo demo-imbalanced test test-all test-torch bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
+        check-cuda-build test-cuda-build test-modes clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 20
 	@echo "$(GPU_STAGES) are the stages of gpu, which leaves out the last"
@@ -44,6 +48,9 @@ test: $(BUILD_STAMP)  ## run the tests, those of CUDA kernels without a GPU, too
 
 test-all: $(BUILD_STAMP)  ## run all tests, with all combinations of parameters, under sanitizers and with planted bugs
 	@$(PYTEST) -m '' $(ARGS)
+
+test-torch:  ## run the tests that depend on torch's version with another: make test-torch TORCH=torch==2.14.1
+	@CE_EXT_CUDA=0 $(MAKE) --no-print-directory VENV=$(TORCH_VENV) EDITABLE= EXTRAS=test test-modes
 
 bench: $(BUILD_STAMP)  ## run the benchmarks
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
@@ -77,14 +84,15 @@ check-cuda-build: $(BUILD_STAMP)  ## build ce_ext for a CUDA build of torch, imp
 	@$(VENV)/bin/python -m tools.check_cuda $(CUDA_VENV)/lib/python*/site-packages/ce_ext/_cuda.*.so
 endif
 
-# The tests that need no GPU. Neither command has the checkout on its path, hence they import what was installed.
-test-cuda-build: $(BUILD_STAMP)
+# No command has the checkout on its path, hence they import what was installed. Files without such tests might not be
+# importable there.
+test-cuda-build test-modes: $(BUILD_STAMP)
 	@cd $(VENV) && bin/python -m ce_ext.info
-	@$(VENV)/bin/pytest --import-mode=importlib tests/packaging/test_libraries.py::test_every_op_has_its_kernels \
-	    tests/autograd/test_transforms.py::test_fakes_for_every_device
+	@$(VENV)/bin/pytest --import-mode=importlib -n $(JOBS) -m torch_modes --device cpu --device none $(ARGS) \
+	    $$(grep -rlw torch_modes tests --include='test_*.py')
 
 clean:  ## remove all that was built or installed here
-	rm -rf $(VENV) $(CUDA_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png imbalanced.png
+	rm -rf $(VENV) $(CUDA_VENV) $(TORCH_VENV) build *.egg-info ce_ext/*.so ce_ext/_built_with.py digits.png imbalanced.png
 
 # Ask for another TORCH, and the stamp is outdated.
 ifneq ($(TORCH),$(shell cat $(TORCH_STAMP) 2>/dev/null))

@@ -10,7 +10,7 @@ from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
 # All that the op takes after label smoothing, as it is where no option is given: for logits, and for log-probabilities.
-_NO_OPTIONS = tuple(
+_OF_LOGITS, _OF_LOG_PROBS = (
     CrossEntropyOptions(reduction=0, ignore_index=0, input_is_log_prob=is_log_prob, keep_stats=False)[3:]
     for is_log_prob in (False, True)
 )
@@ -45,7 +45,7 @@ def plain_cross_entropy(
 ) -> Tensor:
     """`softmax_loss` without options, for which a small problem has no time."""
     how = _check(input, target, weight, reduction, input_is_log_prob)
-    options = (how, ignore_index, label_smoothing, *_NO_OPTIONS[input_is_log_prob])
+    options = (how, ignore_index, label_smoothing, *(_OF_LOG_PROBS if input_is_log_prob else _OF_LOGITS))
     return autograd.cross_entropy(input, target, weight, None, options)
 
 

@@ -32,7 +32,7 @@ def cross_entropy(
             "grad_in_forward would round the gradient of a float16 mean before any loss scaling reaches it: "
             "give loss_scale, the upstream gradient to expect, which is None"
         )
-    if loss_scale is not None and (loss_scale == 0 or not math.isfinite(loss_scale)):
+    if loss_scale is not None and (loss_scale == 0 or not abs(loss_scale) < math.inf):  # which may be a symbol
         raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     arguments = (input, target, weight, sample_weight)
     if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed():

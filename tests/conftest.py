@@ -12,8 +12,8 @@ from tests.support.tiers import mark_thorough
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    help = "run only the tests of this device, and none that have no device; may be repeated"
-    parser.addoption("--device", action="append", choices=("cpu", "emulated", "cuda"), help=help)
+    help = "run only the tests of this device, or those that have none; may be repeated"
+    parser.addoption("--device", action="append", choices=("cpu", "emulated", "cuda", "none"), help=help)
     help = "a library with the emulated CUDA kernels, in place of the one that is compiled from csrc"
     parser.addoption("--emulated-kernels", type=Path, metavar="FILE", help=help)
 
@@ -42,7 +42,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_thorough(items)
     if chosen := config.getoption("--device"):
-        is_chosen = {item: _device_of(item) in chosen for item in items}
+        is_chosen = {item: (_device_of(item) or "none") in chosen for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not is_chosen[item]])
         items[:] = [item for item in items if is_chosen[item]]
 

@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+import ce_ext
 from tests.support.cases import DTYPES, Loss
 from tests.support.marks import ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES
+
+pytestmark = pytest.mark.torch_modes
 
 Function = Callable[..., Tensor]
 
@@ -256,7 +260,8 @@ loss = ce_ext.functional.cross_entropy(input, torch.zeros(6).long())
 (grad,) = torch.autograd.grad(loss, input, create_graph=True)
 sys.kept = loss, grad, torch.autograd.grad(grad.square().sum(), input, create_graph=True)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    home = Path(ce_ext.__file__).parents[1]  # of the ce_ext that is tested: Python looks in its working folder first
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=home)
     assert (run.returncode, run.stderr) == (0, "")
 
 

@@ -14,7 +14,9 @@ import ce_ext
 from ce_ext.options import SoftCrossEntropyOptions
 from tests.support import oracles
 from tests.support.cases import DTYPES
-from tests.support.marks import ALL_REDUCTIONS
+from tests.support.marks import ALL_REDUCTIONS, KINDS_OF_DTYPES
+
+pytestmark = pytest.mark.torch_modes
 
 cross_entropy = ce_ext.functional.cross_entropy
 reference = torch.nn.functional.cross_entropy
@@ -239,7 +241,7 @@ def test_export(strict: bool, device: str) -> None:
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("reduction", [0, 1, 2])
-@pytest.mark.parametrize("dtype", DTYPES)
+@KINDS_OF_DTYPES
 def test_opcheck(dtype: torch.dtype, reduction: int, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
     forward = torch.ops.ce_ext.soft_cross_entropy_forward.default

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ce_ext import autograd
 
+pytestmark = pytest.mark.torch_modes
+
 _PARAMETERS = "float factor, bool negate, ScalarType? dtype, int batch_dims"
 _SCHEMAS = (
     f"scaled_exp_forward(Tensor x, Tensor? y, {_PARAMETERS}) -> (Tensor result, Tensor scale)",

@@ -13,9 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 from ce_ext.options import CrossEntropyOptions
+from tests.support.binary_cases import SIGMOID_FOCAL
 from tests.support.cases import CROSS_ENTROPY, DTYPES, Loss
 from tests.support.comparison import to_double
-from tests.support.marks import ALL_CLASS_LOSSES, ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES
+from tests.support.marks import ALL_CLASS_LOSSES, ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES, KINDS_OF_DTYPES
+
+pytestmark = pytest.mark.torch_modes
 
 SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)])
 
@@ -211,8 +214,7 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
 @pytest.mark.covering(1)
 @ALL_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> None:
+def test_compile(loss: Loss, dynamic: bool, device: str) -> None:
     torch.compiler.reset()
 
     def step(x: Tensor, y: Tensor) -> Tensor:
@@ -222,7 +224,7 @@ def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> 
     for shape in ((8, 10), (12, 70)):
         results = []
         for function in (compiled, step):
-            input, target = loss.make_inputs(shape, dtype, device)
+            input, target = loss.make_inputs(shape, torch.bfloat16, device)
             input.requires_grad_()
             result = function(input, target)
             result.backward()
@@ -230,6 +232,48 @@ def test_compile(loss: Loss, dtype: torch.dtype, dynamic: bool, device: str) -> 
         torch.testing.assert_close(*results)
     with torch.no_grad():
         torch.testing.assert_close(compiled(input, target), step(input, target))
+
+
+NUMBERS = {"label_smoothing": 0.1, "z_loss": 0.1, "softcap": 4.0, "logit_scale": 0.5}
+# All that a call may have beyond torch's arguments: of class indices, and more than class probabilities have.
+OPTIONS = {
+    "classes": (CROSS_ENTROPY, NUMBERS),
+    "gradient in forward": (CROSS_ENTROPY, {**NUMBERS, "grad_in_forward": True}),
+    "gradient in place": (CROSS_ENTROPY, {**NUMBERS, "inplace": True, "loss_scale": 2.0}),
+    "probabilities": (CROSS_ENTROPY, NUMBERS),
+    "classes of the focal loss": (SIGMOID_FOCAL, {"gamma": 1.5, "label_smoothing": 0.1, "ignore_index": 1}),
+}
+
+
+@pytest.mark.parametrize("count_of", [float, torch.tensor])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_compile_with_options(name: str, dynamic: bool, count_of: Callable[[float], Any], device: str) -> None:
+    torch.compiler.reset()
+    loss, numbers = OPTIONS[name]
+
+    def step(x: Tensor, y: Tensor, weight: Tensor, count: Any, numbers: dict[str, Any]) -> list[Tensor]:
+        """Numbers are among its arguments: where shapes are dynamic, so are those."""
+        options = {"denominator": count, "on_empty": "zero", "out_dtype": torch.float32, **numbers}
+        if loss is SIGMOID_FOCAL:
+            return [loss.function(x / 2, y, weight, **options)]
+        result, stats = loss.function(x / 2, y, sample_weight=weight, return_stats=True, **options)
+        return [result, *stats]
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for rows in (6, 9):
+        input, target = CROSS_ENTROPY.make_inputs((rows, 5), torch.bfloat16, device)
+        if name == "probabilities":
+            target = torch.rand(rows, 5, device=device)
+        weight = torch.rand(5 if loss is SIGMOID_FOCAL else rows, device=device)
+        count = count_of(float(rows))
+        count = count.to(device) if isinstance(count, Tensor) else count
+        results = []
+        for function in (compiled, step):
+            leaf = input.clone().requires_grad_()
+            outputs = function(leaf, target, weight, count, numbers)
+            results.append([*outputs, *torch.autograd.grad(outputs[0], leaf)])
+        torch.testing.assert_close(*results)
 
 
 @pytest.mark.covering(1)
@@ -294,7 +338,7 @@ def _op_arguments(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype, device
 @pytest.mark.covering(1)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
+@KINDS_OF_DTYPES
 def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
     ops = torch.ops.ce_ext

@@ -12,15 +12,26 @@ import torch
 from torch import Tensor
 
 import ce_ext
-from tests.support.cases import DTYPES
-from tests.support.comparison import assert_rounded
+from tests.support import oracles
+from tests.support.cases import DTYPES, ROUNDING
+from tests.support.comparison import assert_rounded, on_cpu, to_double
 
 pytest.importorskip("expecttest", reason="torch's samples import it")
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import ModuleInfo, ModuleInput, module_db
 from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+pytestmark = pytest.mark.torch_modes
+
+Function = Callable[..., Tensor]
+
+
+def _cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
+    oracle = oracles.soft_cross_entropy if target.is_floating_point() else oracles.cross_entropy
+    return oracle(input, target, **options)
+
+
+FUNCTIONS: dict[str, Function] = {
     "nn.functional.cross_entropy": ce_ext.functional.cross_entropy,
     "nn.functional.nll_loss": ce_ext.functional.nll_loss,
     "nn.functional.binary_cross_entropy": ce_ext.functional.binary_cross_entropy,
@@ -31,6 +42,16 @@ MODULES: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.NLLLoss: ce_ext.nn.NLLLoss,
     torch.nn.BCELoss: ce_ext.nn.BCELoss,
     torch.nn.BCEWithLogitsLoss: ce_ext.nn.BCEWithLogitsLoss,
+}
+ORACLES: dict[Any, Function] = {
+    "nn.functional.cross_entropy": _cross_entropy,
+    "nn.functional.nll_loss": oracles.nll_loss,
+    "nn.functional.binary_cross_entropy": oracles.binary_cross_entropy,
+    "nn.functional.binary_cross_entropy_with_logits": oracles.binary_cross_entropy_with_logits,
+    torch.nn.CrossEntropyLoss: _cross_entropy,
+    torch.nn.NLLLoss: oracles.nll_loss,
+    torch.nn.BCELoss: oracles.binary_cross_entropy,
+    torch.nn.BCEWithLogitsLoss: oracles.binary_cross_entropy_with_logits,
 }
 
 OPS: dict[str, OpInfo] = {op.name: op for op in op_db if op.name in FUNCTIONS}
@@ -49,12 +70,16 @@ class OpSample:
         return _make_op_samples(self.op_name, dtype, device, seed)[self.number]
 
     @property
-    def function(self) -> Callable[..., Tensor]:
+    def function(self) -> Function:
         return FUNCTIONS[self.op_name]
 
     @property
-    def reference(self) -> Callable[..., Tensor]:
+    def reference(self) -> Function:
         return OPS[self.op_name].op
+
+    @property
+    def oracle(self) -> Function:
+        return ORACLES[self.op_name]
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,10 @@ class ModuleSample:
 
     def make(self, dtype: torch.dtype, device: str) -> ModuleInput:
         return _make_module_samples(self.info_name, dtype, device)[self.number]
+
+    @property
+    def oracle(self) -> Function:
+        return ORACLES[MODULE_INFOS[self.info_name].module_cls]
 
 
 @cache
@@ -109,15 +138,15 @@ def test_there_are_samples_of_every_function_and_module() -> None:
         assert op.error_inputs_func is None  # or they would have to be tried, too
 
 
-def _to_double(x: Any) -> Any:
-    return x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
+def _options_in_double(options: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(options, to_double(*options.values()), strict=True))
 
 
 def _leaves(*tensors: Tensor) -> list[Tensor]:
     return [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
 
 
-def _results(function: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
+def _results(function: Function, *tensors: Tensor) -> list[Tensor]:
     """The loss, and its gradients in the floating tensors for an upstream gradient that differs from row to row."""
     loss = function(*tensors)
     grad_output = torch.linspace(0.5, 1.5, loss.numel(), device=loss.device).reshape(loss.shape).to(loss.dtype)
@@ -125,22 +154,48 @@ def _results(function: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, leaves, grad_output)]
 
 
-def _assert_close_to_float64(actual: list[Tensor], exact: list[Tensor]) -> None:
-    """To the rounding of the dtype. torch's own float64 is that good only next to the largest element."""
-    for ours, theirs in zip(actual, exact, strict=True):
+def _sizes(oracle: Function, tensors: list[Tensor], options: dict[str, Any]) -> list[float]:
+    """How large the largest of the results would be if nothing in them cancelled: that is what rounding is relative to.
+
+    Among torch's random weights there are negative ones, so that a sum may be much less than its terms, and the sum of
+    weights, which a mean divides by, too.
+    """
+    weights = {name: x.abs() for name, x in options.items() if isinstance(x, Tensor)}
+    sizes = [x.nan_to_num().abs().max().item() for x in _results(partial(oracle, **options | weights), *tensors)]
+    of_indices = not tensors[1].is_floating_point()
+    if of_indices and "weight" in weights and options.get("reduction", "mean") == "mean":
+        counts = partial(oracles.nll_loss, torch.full_like(tensors[0], -1), tensors[1], reduction="sum")
+        counts = partial(counts, ignore_index=options.get("ignore_index", -100))
+        cancelled = (counts(weight=weights["weight"]) / counts(weight=options["weight"])).abs().item()
+        sizes = [size * cancelled**2 for size in sizes]  # once of the sum, once of what it is divided by
+    return sizes
+
+
+def _assert_exact(actual: list[Tensor], oracle: Function, tensors: list[Tensor], options: dict[str, Any]) -> None:
+    """The results are those of float64, to the rounding of their dtype and of the one that kernels compute in."""
+    tensors, options = _leaves(*to_double(*tensors)), _options_in_double(options)
+    exact = _results(partial(oracle, **options), *tensors)
+    for ours, theirs, size in zip(actual, exact, _sizes(oracle, tensors, options), strict=True):
         assert ours.shape == theirs.shape
-        scale = theirs.nan_to_num().abs().max().item() if ours.dtype in (torch.float64, torch.float32) else 0.0
-        assert_rounded(ours, theirs, roundings=2, scale=scale)
+        rounded = theirs.to(ours.dtype)
+        theirs = theirs.where(rounded.isfinite(), rounded.double())  # what is too large for a half type is infinite
+        opmath = ROUNDING[torch.promote_types(ours.dtype, torch.float32)]
+        assert_rounded(ours, theirs, roundings=2, scale=size * opmath / ROUNDING[ours.dtype])
 
 
-def _assert_close_to_torch(actual: list[Tensor], expected: list[Tensor]) -> None:
-    """As torch compares; in half types it rounds what it computes on the way, too."""
+def _assert_same_kind(actual: list[Tensor], expected: list[Tensor]) -> None:
     for ours, theirs in zip(actual, expected, strict=True):
         assert ours.dtype == theirs.dtype and ours.is_contiguous() == theirs.is_contiguous()
-        if ours.dtype in (torch.float64, torch.float32):
-            torch.testing.assert_close(ours, theirs, equal_nan=True)
-        else:
-            assert_rounded(ours, theirs, roundings=6, scale=theirs.nan_to_num().abs().max().item())
+
+
+def _assert_oracle_agrees(
+    reference: Function, oracle: Function, tensors: list[Tensor], options: dict[str, Any]
+) -> None:
+    """torch has the same values as the oracle, but for digits that it loses."""
+    tensors, options = _leaves(*to_double(*tensors)), _options_in_double(options)
+    exact, theirs = _results(partial(oracle, **options), *tensors), _results(reference, *tensors)
+    for expected, result, size in zip(exact, theirs, _sizes(oracle, tensors, options), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-7, atol=1e-7 * max(1, size), equal_nan=True)
 
 
 @pytest.mark.covering(1)
@@ -149,14 +204,17 @@ def _assert_close_to_torch(actual: list[Tensor], expected: list[Tensor]) -> None
 @KERNEL
 def test_loss_and_gradients(sample: OpSample, dtype: torch.dtype, device: str) -> None:
     made = sample.make(dtype, device)
-    function = partial(sample.function, **made.kwargs)
     tensors = _leaves(made.input, *made.args)
-    actual = _results(function, *tensors)
-    _assert_close_to_torch(actual, _results(partial(sample.reference, **made.kwargs), *tensors))
+    actual = _results(partial(sample.function, **made.kwargs), *tensors)
+    _assert_same_kind(actual, _results(partial(on_cpu(sample.reference), **made.kwargs), *tensors))
+    _assert_exact(actual, sample.oracle, tensors, made.kwargs)
 
-    exact_options = {name: _to_double(value) for name, value in made.kwargs.items()}
-    exact = _results(partial(sample.reference, **exact_options), *_leaves(*map(_to_double, tensors)))
-    _assert_close_to_float64(actual, exact)
+
+@OP_SAMPLES
+def test_oracle_agrees_with_torch(sample: OpSample) -> None:
+    made = sample.make(torch.float64, "cpu")
+    reference = partial(sample.reference, **made.kwargs)
+    _assert_oracle_agrees(reference, sample.oracle, [made.input, *made.args], made.kwargs)
 
 
 @OP_SAMPLES
@@ -165,9 +223,8 @@ def test_noncontiguous(sample: OpSample, device: str) -> None:
     """Every tensor of the sample with gaps between its elements, the weight too."""
     made = sample.make(torch.float32, device)
     spread = made.noncontiguous()
-    function = sample.function
-    expected = _results(partial(function, **made.kwargs), *_leaves(made.input, *made.args))
-    torch.testing.assert_close(_results(partial(function, **spread.kwargs), spread.input, *spread.args), expected)
+    actual = _results(partial(sample.function, **spread.kwargs), spread.input, *spread.args)
+    _assert_exact(actual, sample.oracle, [made.input, *made.args], made.kwargs)
 
 
 @OP_SAMPLES
@@ -245,9 +302,15 @@ def test_module(sample: ModuleSample, dtype: torch.dtype, device: str) -> None:
     ours, theirs = _modules(sample, made)
     tensors = _leaves(*made.forward_input.args)
     actual = _results(ours, *tensors)
-    _assert_close_to_torch(actual, _results(theirs, *tensors))
-    exact_tensors = _leaves(*map(_to_double, tensors))
-    _assert_close_to_float64(actual, _results(copy.deepcopy(theirs).double(), *exact_tensors))
+    _assert_same_kind(actual, _results(on_cpu(copy.deepcopy(theirs).cpu()), *tensors))
+    _assert_exact(actual, sample.oracle, tensors, made.constructor_input.kwargs)
+
+
+@MODULE_SAMPLES
+def test_oracle_agrees_with_module(sample: ModuleSample) -> None:
+    made = sample.make(torch.float64, "cpu")
+    _, theirs = _modules(sample, made)
+    _assert_oracle_agrees(theirs, sample.oracle, list(made.forward_input.args), made.constructor_input.kwargs)
 
 
 @MODULE_SAMPLES
@@ -272,9 +335,9 @@ def test_module_is_saved_copied_and_moved_as_torch_s(sample: ModuleSample, devic
     for name, buffer in ours.named_buffers():  # what is loaded counts
         setattr(theirs, name, buffer * 2)
     ours.load_state_dict(theirs.state_dict())
-    expected = theirs(*tensors)
-    torch.testing.assert_close(ours(*tensors), expected, equal_nan=True)
+    options = made.constructor_input.kwargs
+    _assert_exact(_results(ours, *_leaves(*tensors)), sample.oracle, tensors, options | dict(ours.named_buffers()))
     ours.float()
     assert all(buffer.dtype == torch.float32 for buffer in ours.buffers())
     single = [x.float() if x.is_floating_point() else x for x in tensors]
-    torch.testing.assert_close(ours(*single), expected.float(), rtol=1e-4, atol=1e-4, equal_nan=True)
+    _assert_exact(_results(ours, *_leaves(*single)), sample.oracle, single, options | dict(ours.named_buffers()))

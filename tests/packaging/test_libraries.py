@@ -53,6 +53,7 @@ def test_best_library_is_chosen() -> None:
         assert _load.cpu_library()[0] == RUNNABLE[0]
 
 
+@pytest.mark.torch_modes
 def test_every_op_has_its_kernels() -> None:
     """For the CPU always and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as it does in setup.py."""
     with_cuda = bool(_C.cuda_architectures) or os.environ.get("CE_EXT_CUDA") == "1"

@@ -11,11 +11,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ce_ext.options import BinaryCrossEntropyOptions
 from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
-from tests.support.cases import DTYPES, Loss
-from tests.support.comparison import assert_all_rounded, assert_reported, assert_rounded, loss_and_gradients, to_double
-from tests.support.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
+from tests.support.cases import Loss
+from tests.support.comparison import (
+    assert_all_rounded,
+    assert_reported,
+    assert_rounded,
+    loss_and_gradients,
+    on_cpu,
+    to_double,
+)
+from tests.support.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS, KINDS_OF_DTYPES
 
 kernel = pytest.mark.kernel
+modes = pytest.mark.torch_modes
 
 OPS = torch.ops.ce_ext
 NUMBERS = {"none": 0, "mean": 1, "sum": 2}
@@ -28,7 +36,8 @@ NUMBERS = {"none": 0, "mean": 1, "sum": 2}
 def test_empty(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
     input, target = loss.make_inputs(shape, torch.float32, device)
     ours, theirs = (
-        loss_and_gradients(partial(f, reduction=reduction), input, target) for f in (loss.function, loss.reference)
+        loss_and_gradients(partial(f, reduction=reduction), input, target)
+        for f in (loss.function, on_cpu(loss.reference))
     )
     torch.testing.assert_close(ours, theirs, equal_nan=True)
     zero = loss_and_gradients(partial(loss.function, reduction=reduction, on_empty="zero"), input, target)
@@ -179,6 +188,7 @@ def _functions(name: str, reduction: str, device: str) -> tuple[Function, Functi
     return bind(loss.function), bind(loss.oracle), [input, target, *weights]
 
 
+@modes
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @ALL_REDUCTIONS
@@ -198,6 +208,7 @@ TRANSFORMS = {
 }
 
 
+@modes
 @pytest.mark.covering(2)
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -208,6 +219,7 @@ def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, 
     torch.testing.assert_close(transformed(ours, (0, 1, 2, 3))(*tensors), transformed(theirs, (0, 1, 2, 3))(*tensors))
 
 
+@modes
 @pytest.mark.covering(2)
 @kernel
 @pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
@@ -228,6 +240,7 @@ def test_vmap_over_any_arguments(name: str, mapped: str, reduction: str, device:
     torch.testing.assert_close(nested(*twice), torch.func.vmap(torch.func.vmap(theirs, in_dims), in_dims)(*twice))
 
 
+@modes
 @kernel
 @pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, None)], ids=str)
 @ALL_REDUCTIONS
@@ -246,6 +259,7 @@ def test_vmap_over_classes(in_dims: tuple[int | None, int | None], reduction: st
         torch.testing.assert_close(torch.func.vmap(ours, in_dims)(input, target), torch.stack(expected))
 
 
+@modes
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, device: str) -> None:
     input = torch.randn(4, 5, dtype=torch.float64, device=device)
@@ -260,6 +274,7 @@ def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, devi
         )
 
 
+@modes
 @ALL_BINARY_LOSSES
 def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
     """A weight that needs no gradient has none computed; one that does gets it without the input's."""
@@ -274,6 +289,7 @@ def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
         assert grads == {needed}
 
 
+@modes
 @pytest.mark.covering(1)
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -292,10 +308,11 @@ def test_compile_with_gradients_in_all_tensors(loss: Loss, dynamic: bool, device
         )
 
 
+@modes
 @pytest.mark.covering(1)
 @ALL_REDUCTIONS
 @pytest.mark.parametrize("batch_dims", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
+@KINDS_OF_DTYPES
 def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: str) -> None:
     pytest.importorskip("expecttest", reason="torch's opcheck imports it")
     input, target = SIGMOID_FOCAL.make_inputs((3, 5, 4), dtype, device)
@@ -316,6 +333,7 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
         torch.library.opcheck(OPS.binary_cross_entropy_backward.default, backward)
 
 
+@modes
 @pytest.mark.parametrize("reduction", [0, 1, 2])
 @pytest.mark.parametrize("fake_device", ["cpu", "cuda"])
 def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.cases import Loss
-from tests.support.comparison import assert_reported
+from tests.support.comparison import assert_reported, on_cpu
 from tests.support.marks import ALL_CLASS_LOSSES, ALL_REDUCTIONS, ALL_VARIANTS
 
 pytestmark = pytest.mark.kernel
@@ -17,7 +17,7 @@ WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
 
 def _both(loss: Loss, input: Tensor, target: Tensor, **options: object) -> list[tuple[Tensor, Tensor]]:
     results = []
-    for function in (loss.function, loss.reference):
+    for function in (loss.function, on_cpu(loss.reference)):
         leaf = input.detach().clone().requires_grad_()
         result = function(leaf, target, **options)
         result.sum().backward()
