@@ -30,6 +30,6 @@ ALL_VARIANTS = pytest.mark.parametrize(
     ],
 )
 ALL_REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-# One that kernels compute in, and one that they do not: to the dispatcher and to compilers, others are like one of them.
+# One that kernels compute in, and one that they do not: to dispatcher and compilers, others are like one of them.
 KINDS_OF_DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 NEEDS_EMULATOR = pytest.mark.skipif(not cuda_emu.IS_SUPPORTED, reason="the emulator runs on x86-64 Linux")
