@@ -24,9 +24,7 @@ class DriversOf {
   // Those of a class that has a static `run` for each of the problems.
   template <class Backend>
   static constexpr DriversOf of() {
-    DriversOf drivers;
-    drivers.drivers_ = {static_cast<Driver<Problems>>(&Backend::run)...};
-    return drivers;
+    return DriversOf(static_cast<Driver<Problems>>(&Backend::run)...);
   }
 
   template <class Problem>
@@ -35,6 +33,8 @@ class DriversOf {
   }
 
  private:
+  explicit constexpr DriversOf(Driver<Problems>... drivers) : drivers_(drivers...) {}
+
   std::tuple<Driver<Problems>...> drivers_;
 };
 
