@@ -242,9 +242,11 @@ def test_bad_call(name: str) -> None:
     (input, dim, *dtype), message = BAD_CALLS[name]
     with pytest.raises(Exception) as expected:  # noqa: PT011  (whatever torch raises is what is expected)
         reference(input, dim, dtype=dtype[0] if dtype else None)
-    with pytest.raises(expected.type, match=message) as error:
+    # To torch 2.11 a str is the name of a dimension, of which this input has none.
+    type_ = TypeError if isinstance(dim, str) else expected.type
+    with pytest.raises(type_, match=message) as error:
         log_softmax(input, dim, *dtype)
-    assert error.type is expected.type
+    assert error.type is type_
 
 
 def test_input_that_is_no_tensor() -> None:
