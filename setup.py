@@ -82,7 +82,7 @@ class Build(BuildExtension):
         print(f"ce_ext: CPU kernels only: {NO_CUDA}" if NO_CUDA else f"ce_ext: CUDA {CUDA_ARCHS}")
         if self.use_ninja:
             jobs = max_jobs()
-            self.parallel = max(1, min(len(self.extensions), jobs // 2))  # one compiler each, and the longest ends alone
+            self.parallel = max(1, min(len(self.extensions), jobs // 2))  # the longest does not end alone
             os.environ["MAX_JOBS"] = str(jobs // self.parallel)  # for each extension's ninja
         self.ext_map["ce_ext._C"].define_macros = [
             ("CE_EXT_VERSION", f'"{self.distribution.get_version()}"'),
