@@ -319,7 +319,6 @@ def test_export(loss: Loss, strict: bool, device: str) -> None:
     torch.testing.assert_close(exported.layer.weight.grad, model.layer.weight.grad)
 
 
-@pytest.mark.thorough
 def test_ahead_of_time_compilation(device: str, tmp_path: Path) -> None:
     """Of one loss: it takes long, and sees no more than the ops, which are the same for all."""
     loss = CROSS_ENTROPY
