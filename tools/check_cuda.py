@@ -48,9 +48,7 @@ WIDTH_OF_A_FILE = 220  # where there is no terminal to ask, do not wrap the tabl
 def faults(kernel: Kernel) -> Iterator[str]:
     """What there is to refuse in a kernel."""
     name, _, arguments = kernel.name.partition("<")
-    if kernel.spills:
-        yield f"spills registers, in {kernel.spills} stores and loads"
-    elif kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
+    if kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
     loops = kernel.loops()
     is_backward = "_backward_" in name

@@ -2,13 +2,15 @@
 
 import json
 import re
+import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain, pairwise, product
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import networkx
 
@@ -22,16 +24,19 @@ SYSTEM_SHARED = 1024  # bytes of shared memory that the system takes of every bl
 
 EXTRACTED = re.compile(r"^Extracting ELF file +\d+: (.+)$", re.MULTILINE)
 RESOURCES = re.compile(r"^ Function (\w+):\n +REG:(\d+) STACK:(\d+) SHARED:(\d+) ", re.MULTILINE)
-ATTRIBUTES = re.compile(r"^\.nv\.info\.(\w+)\n((?:\n?\t.*\n)+)", re.MULTILINE)
-BOUND = re.compile(r"EIATTR_MAX_THREADS\n.*\n\tValue:\t(0x\w+) (0x\w+) (0x\w+)")
+
+# The attributes of a kernel are in the section .nv.info.KERNEL, as `cuobjdump -elf` prints it: EIFMT_SVAL is a format
+# with a size, EIATTR_MAX_THREADS has the three of __launch_bounds__.
+ATTRIBUTES = ".nv.info."
+SIZED_FORMAT = 4
+MAX_THREADS_ATTRIBUTE = 5
 
 
 class CompileError(Exception):
     """A source that does not compile, or an answer of a tool that is not understood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(NamedTuple):
     opcode: str  # with its modifiers, as in LDG.E.128
     operands: str = ""
     predicate: str = ""
@@ -45,7 +50,6 @@ class Kernel:
     registers: int  # of a thread
     shared: int  # bytes of static shared memory of a block
     stack: int  # bytes of a thread
-    spills: int  # instructions that spill registers or fill them again
     code: list[Instruction]
 
     @property
@@ -100,21 +104,20 @@ def extract_cubins(file: Path, folder: Path) -> list[Path]:
 
 
 def read_cubin(cubin: Path) -> list[Kernel]:
-    dump = _run(_tool("cuobjdump"), "-elf", "-res-usage", str(cubin)).stdout
+    usage = _run(_tool("cuobjdump"), "-res-usage", str(cubin)).stdout
     sass = _run(_tool("nvdisasm"), "-json", str(cubin)).stdout
     try:
-        return parse_kernels(dump, sass)
+        return parse_kernels(usage, dict(_read_bounds(cubin.read_bytes())), sass)
     except CompileError as error:
         raise CompileError(f"{cubin.name}: {error}") from None
 
 
-def parse_kernels(dump: str, sass: str) -> list[Kernel]:
-    """The kernels as cuobjdump describes them and nvdisasm shows them: the same ones, or an error."""
-    resources = {symbol: [int(number) for number in numbers] for symbol, *numbers in RESOURCES.findall(dump)}
-    attributes = dict(ATTRIBUTES.findall(dump))
+def parse_kernels(usage: str, bounds: dict[str, int], sass: str) -> list[Kernel]:
+    """The kernels as cuobjdump, their attributes and nvdisasm show them: the same ones, or an error."""
+    resources = {symbol: [int(number) for number in numbers] for symbol, *numbers in RESOURCES.findall(usage)}
     header, listed = json.loads(sass)[:2]
     functions = {function["function-name"]: function for function in listed}
-    seen = {"resources": resources.keys(), "attributes": attributes.keys(), "SASS": functions.keys()}
+    seen = {"resources": resources.keys(), "attributes": bounds.keys(), "SASS": functions.keys()}
     for where, symbols in seen.items():
         for symbol in set().union(*seen.values()) - symbols:
             raise CompileError(f"{symbol} is not in the {where}")
@@ -126,24 +129,39 @@ def parse_kernels(dump: str, sass: str) -> list[Kernel]:
     # From sm_90 on it is counted, unless no kernel of the file uses shared memory.
     system_shared = SYSTEM_SHARED if sm >= 90 else 0
     names = _run("c++filt", "--no-params", *resources).stdout.splitlines()
-    kernels = []
-    for (symbol, (registers, stack, shared)), name in zip(resources.items(), names, strict=True):
-        bound = BOUND.search(attributes[symbol])
-        if bound is None and "EIATTR_MAX_THREADS" in attributes[symbol]:
-            raise CompileError(f"the threads of {symbol} are not understood")
-        kernels.append(
-            Kernel(
-                name=re.sub(r"(\w+|\(anonymous namespace\))::", "", name),
-                sm=sm,
-                threads=prod(int(size, 16) for size in bound.groups()) if bound else MAX_THREADS,
-                registers=registers,
-                shared=max(0, shared - system_shared),
-                stack=stack,
-                spills=attributes[symbol].count("SpillRefill"),
-                code=_read_code(functions[symbol]),
-            )
+    return [
+        Kernel(
+            name=re.sub(r"(\w+|\(anonymous namespace\))::", "", name),
+            sm=sm,
+            threads=bounds[symbol],
+            registers=registers,
+            shared=max(0, shared - system_shared),
+            stack=stack,
+            code=_read_code(functions[symbol]),
         )
-    return kernels
+        for (symbol, (registers, stack, shared)), name in zip(resources.items(), names, strict=True)
+    ]
+
+
+def _read_bounds(elf: bytes) -> Iterator[tuple[str, int]]:
+    """The kernels of a cubin, and how many threads they allow a block. It is a 64-bit ELF file, as elf(5) has it."""
+    [table] = struct.unpack_from("<Q", elf, 0x28)
+    entry_size, count, names_index = struct.unpack_from("<HHH", elf, 0x3A)
+    sections = [struct.unpack_from("<I20xQQ", elf, table + i * entry_size) for i in range(count)]
+    names = sections[names_index][1]
+    for name_offset, begin, size in sections:
+        name = elf[names + name_offset : elf.index(b"\0", names + name_offset)].decode()
+        if not name.startswith(ATTRIBUTES):
+            continue
+        bound, place = MAX_THREADS, begin
+        while place < begin + size:
+            kind, attribute, value_size = struct.unpack_from("<BBH", elf, place)
+            place += 4
+            if kind == SIZED_FORMAT:
+                if attribute == MAX_THREADS_ATTRIBUTE:
+                    bound = prod(struct.unpack_from("<III", elf, place))
+                place += value_size
+        yield name.removeprefix(ATTRIBUTES), bound
 
 
 def _read_code(function: dict) -> list[Instruction]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -53,7 +54,7 @@ template __global__ void scalar_in_runs<float, 1>(const float*, int, float*);
 
 # Every kernel, and why it is refused.
 REASONS = {
-    "spill": "spills registers",
+    "spill": "uses local memory, a stack frame of",
     "local_array": "uses local memory, a stack frame of 64 bytes",
     "scalar_by_class": "has no loop with 128-bit global loads",
     "before_the_loop_by_class": "has no loop with 128-bit global loads",
@@ -154,7 +155,8 @@ def test_good_kernels_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     assert "refused" not in printed
     assert "scalar_in_runs<float, 1>" in printed
-    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if "by_" in line}
+    cells = [re.split(r" {2,}", line.strip()) for line in printed.splitlines() if "by_" in line]
+    rows = {name: values for name, *values in cells}
     assert rows.keys() == {
         "sum_by_class<float>",
         "sum_by_class<double>",
@@ -179,7 +181,7 @@ def test_warning_is_an_error(tmp_path: Path) -> None:
         main([_source(tmp_path, "other", "__global__ void f_by_class(int* x) { int unused; }"), "--sm", "80"])
 
 
-KERNEL = Kernel(name="f", sm=80, threads=256, registers=32, shared=0, stack=0, spills=0, code=[])
+KERNEL = Kernel(name="f", sm=80, threads=256, registers=32, shared=0, stack=0, code=[])
 
 
 def test_kernels_that_cannot_be_judged_are_refused() -> None:
@@ -193,35 +195,7 @@ def test_every_architecture_has_every_kernel(of_90: list[Kernel]) -> None:
         side_by_side([*of_90, KERNEL], [80, 90])
 
 
-# As cuobjdump prints what it knows of a kernel. Between attributes there may be empty lines.
-DUMP = """
-.nv.info
-\t<0x1>
-\tAttribute:\tEIATTR_REGCOUNT
-\tFormat:\tEIFMT_SVAL
-\tValue:\tfunction: f(0x3)\tregister count: 48
-
-.nv.info.f
-\t<0x1>
-\tAttribute:\tEIATTR_ANNOTATIONS
-\tFormat:\tEIFMT_SVAL
-\tValue:\tSpillRefill : \tOffset : 0x220
-\t\tSpillRefill : \tOffset : 0x230
-\t<0x2>
-\tAttribute:\tEIATTR_INDIRECT_BRANCH_TARGETS
-\tFormat:\tEIFMT_SVAL
-\tValue:\t
-\t\tOffset of Indirect Branch: 0x5b30\t Number of targets: 2
-\t\tTargets: 0x7930 0x7da0
-
-\t<0x3>
-\tAttribute:\tEIATTR_MAX_THREADS
-\tFormat:\tEIFMT_SVAL
-\tValue:\t0x20 0x8 0x1
-
-.text.f
-\tbar = 1\treg = 48
-
+USAGE = """
 Resource usage:
  Common:
   GLOBAL:0
@@ -236,27 +210,26 @@ def _sass(*functions: dict, sm: int = 90) -> str:
 
 
 def test_resources_are_read() -> None:
-    read = Kernel("f", 90, threads=256, registers=48, shared=128, stack=8, spills=2, code=[Instruction("EXIT")])
-    assert parse_kernels(DUMP, _sass(EXIT)) == [read]
-    assert parse_kernels(DUMP, _sass(EXIT, sm=80)) == [replace(read, sm=80, shared=1152)]
-    assert parse_kernels(DUMP.replace("SHARED:1152", "SHARED:0"), _sass(EXIT)) == [replace(read, shared=0)]
-    assert parse_kernels(DUMP.replace("MAX_THREADS", "OTHER"), _sass(EXIT)) == [replace(read, threads=1024)]
-    assert parse_kernels("", _sass()) == []
+    read = Kernel("f", 90, threads=256, registers=48, shared=128, stack=8, code=[Instruction("EXIT")])
+    assert parse_kernels(USAGE, {"f": 256}, _sass(EXIT)) == [read]
+    assert parse_kernels(USAGE, {"f": 256}, _sass(EXIT, sm=80)) == [replace(read, sm=80, shared=1152)]
+    without_shared = USAGE.replace("SHARED:1152", "SHARED:0")
+    assert parse_kernels(without_shared, {"f": 256}, _sass(EXIT)) == [replace(read, shared=0)]
+    assert parse_kernels("", {}, _sass()) == []
 
 
 @pytest.mark.parametrize(
-    ("dump", "sass", "message"),
+    ("bounds", "sass", "message"),
     [
-        (DUMP.replace("Function f", "Function g"), _sass(EXIT), "is not in the resources"),
-        (DUMP.replace(".nv.info.f", ".nv.text.f"), _sass(EXIT), "is not in the attributes"),
-        (DUMP.replace("0x20 0x8 0x1", "32 8 1"), _sass(EXIT), "the threads of f are not understood"),
-        (DUMP, _sass(), "f is not in the SASS"),
-        (DUMP, _sass({**EXIT, "length": 32}), "the addresses of f are not understood"),
+        ({"f": 256, "g": 256}, _sass(EXIT), "g is not in the resources"),
+        ({}, _sass(EXIT), "f is not in the attributes"),
+        ({"f": 256}, _sass(), "f is not in the SASS"),
+        ({"f": 256}, _sass({**EXIT, "length": 32}), "the addresses of f are not understood"),
     ],
 )
-def test_answers_that_do_not_fit_together(dump: str, sass: str, message: str) -> None:
+def test_answers_that_do_not_fit_together(bounds: dict[str, int], sass: str, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-        parse_kernels(dump, sass)
+        parse_kernels(USAGE, bounds, sass)
 
 
 def test_loops_are_cycles_of_the_control_flow() -> None:
