@@ -1,9 +1,6 @@
 // The CPU drivers of binary cross entropy: elements in chunks, chunks in tiles, and the formula on their lanes.
 #include "losses/binary_cross_entropy.h"
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <atomic>
 #include <vector>
 
@@ -30,114 +27,106 @@ void for_each_tile(const Tiling& tiling, const Chunk& chunk, F f) {
 }
 
 // Both return whether all targets, and all probabilities, are such.
-template <class S, BinaryInput kInput, bool kPlain>
-bool forward(const BinaryCrossEntropyForward& p, const Factors<S>& factors) {
-  using A = opmath_t<S>;
+template <class A, BinaryInput kInput, bool kPlain>
+bool forward(const BinaryCrossEntropyForward& p, const Factors<A>& factors) {
   using V = Lanes<A>;
   const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
-  const Tiling tiling = tiling_of<S>(p, p.groups, p.loss_strides, p.loss_strides);
+  const Tiling tiling = tiling_of(p, p.groups, p.loss_strides, p.loss_strides);
   const Chunks chunks = chunks_of(tiling, p.groups);
+  const DType loss_dtype = opmath_if(p.loss_is_opmath, p.dtype);
+  const bool is_none = p.reduction == Reduction::kNone;
+  if (is_none) advise_huge_pages(p.loss, p.elements * size_of(loss_dtype));
   std::vector<RowTotals> totals(chunks.count);
   std::atomic<bool> all_good = true;
-  const auto run = [&](auto* losses) {
-    if (p.reduction == Reduction::kNone) advise_huge_pages(losses, p.elements * sizeof(*losses));
-    chunks.parallel([&](int64_t index, const Chunk& chunk) {
-      Elements<S, kPlain> elements(p, factors, tiling.tile_elements);
-      OutputTile<A, std::remove_pointer_t<decltype(losses)>> output;
-      for_each_tile(tiling, chunk, [&](const TileElements& tile) {
-        bool is_good = elements.load(tile);
-        const bool is_none = p.reduction == Reduction::kNone;
-        A* out = is_none ? output.open(losses, p.loss_strides, tile) : nullptr;
-        V sum, count, bad;
-        const auto add = [&](int64_t i, int64_t m, V& part) {
-          const Element<V> e = elements.get(i, m);
-          const V value = elements.unless_ignored(e, product(e.factor, loss.loss(e.x, e.target)));
-          if (is_none) value.store(out + i, m);
-          part = part + value.keep_first(m);
-          if constexpr (!kPlain) count = count + elements.unless_ignored(e, V(A(1))).keep_first(m);
-          if constexpr (kInput == BinaryInput::kProbability) {
-            bad = bad + elements.unless_ignored(e, where(is_probability(e.x), V(A(0)), V(A(1))));
-          }
-        };
-        for (int64_t begin = 0; begin < tile.n; begin += kElementsPerSum) {
-          V part;
-          for_each_vector<V>(std::min(kElementsPerSum, tile.n - begin),
-                             [&](int64_t i, int64_t m) { add(begin + i, m, part); });
-          sum = sum + part;
+  chunks.parallel([&](int64_t index, const Chunk& chunk) {
+    Elements<A, kPlain> elements(p, factors, tiling.tile_elements);
+    OutputTile<A> losses(p.loss, loss_dtype, p.loss_strides);
+    for_each_tile(tiling, chunk, [&](const TileElements& tile) {
+      const auto loaded = elements.load(tile);
+      const auto formula = loss;
+      A* out = is_none ? losses.open(tile) : nullptr;
+      V sum, count, bad;
+      const auto add = [&](int64_t i, int64_t m, V& part) {
+        const Element<V> e = loaded.get(i, m);
+        const V value = loaded.unless_ignored(e, product(e.factor, formula.loss(e.x, e.target)));
+        if (out) value.store(out + i, m);
+        part = part + value.keep_first(m);
+        if constexpr (!kPlain) count = count + loaded.unless_ignored(e, V(A(1))).keep_first(m);
+        if constexpr (kInput == BinaryInput::kProbability) {
+          bad = bad + loaded.unless_ignored(e, where(is_probability(e.x), V(A(0)), V(A(1))));
         }
-        totals[index].merge({double(sum.sum()), kPlain ? double(tile.n) : double(count.sum())});
-        is_good = is_good && bad.sum() == A(0);
-        if (!is_good) all_good = false;
-        if (is_none) output.store(losses, p.loss_strides, tile);
-      });
+      };
+      for (int64_t begin = 0; begin < tile.n; begin += kElementsPerSum) {
+        V part;
+        for_each_vector<V>(std::min(kElementsPerSum, tile.n - begin),
+                           [&](int64_t i, int64_t m) { add(begin + i, m, part); });
+        sum = sum + part;
+      }
+      totals[index].merge({double(sum.sum()), kPlain ? double(tile.n) : double(count.sum())});
+      if (!loaded.all_good || bad.sum() != A(0)) all_good = false;
+      if (is_none) losses.store(tile);
     });
-  };
-  with_loss<S>(p, run);
-  if (all_good) reduce_groups<S>(p, chunks, totals);
+  });
+  if (all_good) reduce_groups<A>(p, chunks, totals);
   return all_good;
 }
 
-template <class S, BinaryInput kInput, bool kPlain>
-bool backward(const BinaryCrossEntropyBackward& p, const Factors<S>& factors) {
-  using A = opmath_t<S>;
+template <class A, BinaryInput kInput, bool kPlain>
+bool backward(const BinaryCrossEntropyBackward& p, const Factors<A>& factors) {
   using V = Lanes<A>;
   const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
+  const DType grad_target_dtype = opmath_if(p.grad_target_is_opmath, p.dtype);
+  if (p.grad_input) advise_huge_pages(p.grad_input, p.elements * size_of(p.dtype));
+  if (p.grad_target) advise_huge_pages(p.grad_target, p.elements * size_of(grad_target_dtype));
+  const Tiling tiling = tiling_of(p, 1, p.grad_input_strides, p.grad_target_strides);
   std::atomic<bool> all_good = true;
-  const auto run = [&](auto* grad_target) {
-    auto* grad_input = static_cast<S*>(p.grad_input);
-    if (grad_input) advise_huge_pages(grad_input, p.elements * sizeof(*grad_input));
-    if (grad_target) advise_huge_pages(grad_target, p.elements * sizeof(*grad_target));
-    const Tiling tiling = tiling_of<S>(p, 1, p.grad_input_strides, p.grad_target_strides);
-    chunks_of(tiling, 1).parallel([&](int64_t, const Chunk& chunk) {
-      Elements<S, kPlain> elements(p, factors, tiling.tile_elements);
-      OutputTile<A, S> input_tile;
-      OutputTile<A, std::remove_pointer_t<decltype(grad_target)>> target_tile;
-      // Writes a tile of a gradient, factor times derivative(element).
-      const auto write = [&](auto* memory, auto& result, const RowStrides& strides, const TileElements& tile,
-                             auto derivative) {
-        if (!memory) return;
-        A* out = result.open(memory, strides, tile);
+  chunks_of(tiling, 1).parallel([&](int64_t, const Chunk& chunk) {
+    Elements<A, kPlain> elements(p, factors, tiling.tile_elements);
+    OutputTile<A> grad_input(p.grad_input, p.dtype, p.grad_input_strides);
+    OutputTile<A> grad_target(p.grad_target, grad_target_dtype, p.grad_target_strides);
+    for_each_tile(tiling, chunk, [&](const TileElements& tile) {
+      const auto loaded = elements.load(tile);
+      const auto formula = loss;
+      if (!loaded.all_good) all_good = false;
+      // Writes the tile of a gradient, factor times derivative(element).
+      const auto write = [&](OutputTile<A>& result, auto derivative) {
+        A* out = result.open(tile);
         for_each_vector<V>(tile.n, [&](int64_t i, int64_t m) {
-          const Element<V> e = elements.get(i, m);
-          elements.unless_ignored(e, product(e.factor, derivative(e))).store(out + i, m);
+          const Element<V> e = loaded.get(i, m);
+          loaded.unless_ignored(e, product(e.factor, derivative(e))).store(out + i, m);
         });
-        result.store(memory, strides, tile);
+        result.store(tile);
       };
-      for_each_tile(tiling, chunk, [&](const TileElements& tile) {
-        if (!elements.load(tile)) all_good = false;
-        write(grad_input, input_tile, p.grad_input_strides, tile,
-              [&](const Element<V>& e) { return loss.in_input(e.x, e.target); });
-        write(grad_target, target_tile, p.grad_target_strides, tile,
-              [&](const Element<V>& e) { return loss.in_target(e.x, e.target); });
-      });
+      if (p.grad_input) write(grad_input, [&](const Element<V>& e) { return formula.in_input(e.x, e.target); });
+      if (p.grad_target) write(grad_target, [&](const Element<V>& e) { return formula.in_target(e.x, e.target); });
     });
-  };
-  p.grad_target_is_opmath ? run(static_cast<A*>(p.grad_target)) : run(static_cast<S*>(p.grad_target));
+  });
   return all_good;
+}
+
+// Calls f(factors, input, plain), with constants of what the kernel for the problem is compiled for.
+template <class F>
+void dispatch_kernel(const BinaryCrossEntropyProblem& p, F f) {
+  dispatch_opmath(p.dtype, [&](auto a) {
+    const Factors<decltype(a)> factors(p);
+    dispatch_input(p, [&](auto input) { dispatch_form(p, factors, [&](auto plain) { f(factors, input, plain); }); });
+  });
 }
 
 }  // namespace
 
 int64_t Backend::run(const BinaryCrossEntropyForward& p) {
   bool is_good = true;
-  dispatch<c10::Half, c10::BFloat16>(p.dtype, [&](auto s) {
-    using S = decltype(s);
-    const Factors<S> factors(p);
-    dispatch_input(p, [&](auto input) {
-      dispatch_form(p, factors, [&](auto plain) { is_good = forward<S, input.value, plain.value>(p, factors); });
-    });
+  dispatch_kernel(p, [&]<class A>(const Factors<A>& factors, auto input, auto plain) {
+    is_good = forward<A, input.value, plain.value>(p, factors);
   });
   return is_good ? kNoBadRow : 0;
 }
 
 int64_t Backend::run(const BinaryCrossEntropyBackward& p) {
   bool is_good = true;
-  dispatch<c10::Half, c10::BFloat16>(p.dtype, [&](auto s) {
-    using S = decltype(s);
-    const Factors<S> factors(p);
-    dispatch_input(p, [&](auto input) {
-      dispatch_form(p, factors, [&](auto plain) { is_good = backward<S, input.value, plain.value>(p, factors); });
-    });
+  dispatch_kernel(p, [&]<class A>(const Factors<A>& factors, auto input, auto plain) {
+    is_good = backward<A, input.value, plain.value>(p, factors);
   });
   return is_good ? kNoBadRow : 0;
 }

@@ -9,19 +9,20 @@
 
 namespace ce_ext::cpu {
 
-// The number of an operand that has but one.
-template <class S>
-opmath_t<S> one_number(const Operand& operand) {
-  if (!operand.data) return 1;
-  return dispatch<S>(operand.type, [&](auto number) {
-    return static_cast<opmath_t<S>>(*static_cast<const decltype(number)*>(operand.data));
+// The number of an operand that has but one. The input is of `dtype`.
+template <class A>
+A one_number(const Operand& operand, DType dtype) {
+  A result = 1;
+  if (!operand.data) return result;
+  dispatch_number<A>(operand, dtype, [&](auto number) {
+    result = static_cast<A>(*static_cast<const decltype(number)*>(operand.data));
   });
+  return result;
 }
 
 // What the loss of an element is multiplied by: weight * grad_output / divisor, each for an element or for all.
-template <class S>
+template <class A>
 class Factors {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
 
  public:
@@ -30,7 +31,7 @@ class Factors {
       if (!operand->is_one_number(p.dims)) {
         is_constant_ = false;
       } else if (p.elements > 0) {
-        const A number = one_number<S>(*operand);
+        const A number = one_number<A>(*operand, p.dtype);
         constant_ = operand == &p.divisor ? constant_ / number : product(number, constant_);
       }
     }
@@ -45,7 +46,7 @@ class Factors {
     if (is_constant_) return;
     for (const Operand* operand : {&p_.weight, &p_.grad_output, &p_.divisor}) {
       if (operand->is_one_number(p_.dims)) continue;
-      const A* numbers = spare.template load<S>(*operand, tile);
+      const A* numbers = spare.load(*operand, p_.dtype, tile);
       const bool is_divisor = operand == &p_.divisor;
       for_each_vector<V>(tile.n, [&](int64_t i, int64_t m) {
         const V factor = V::load(factors + i, m, A(0)), number = V::load(numbers + i, m, A(1));
@@ -61,14 +62,14 @@ class Factors {
 };
 
 // Targets that are classes as those of their elements: 1 or 0, `ignored`, or NaN for what is none.
-template <class S, class A>
+template <class A>
 class ClassTargets {
  public:
   explicit ClassTargets(const BinaryCrossEntropyProblem& p) : p_(p) {}
 
   // Whether all of them are classes, background or ignored.
   bool load(const TileElements& tile, A ignored, A* targets) {
-    const int64_t* classes = tile_.template load<S>(p_.target, tile);
+    const int64_t* classes = tile_.load(p_.target, p_.dtype, tile);
     const int64_t stride = tile.stride(p_.class_numbers);
     bool all_good = true;
     tile.for_each_run(p_.class_numbers, [&](int64_t number, int64_t count) {
@@ -94,20 +95,48 @@ struct Element {
   V factor;
 };
 
-// Brings the elements of a problem into tiles. In a plain problem no operand but input and target differs from element
-// to element.
-template <class S, bool kPlain>
+// The elements of a tile: all that a loop over them needs, for it to have in registers. In a plain problem no operand
+// but input and target differs from element to element.
+template <class A, bool kPlain>
+struct LoadedTile {
+  using V = Lanes<A>;
+  using Numbers = std::conditional_t<kPlain, V, const A*>;  // that of all elements, or one of each
+
+  const A *inputs, *targets;
+  Numbers factors, pos_weights, alphas;
+  V ignored;
+  bool all_good;  // whether all targets are such
+
+  // The n elements from the i-th on.
+  Element<V> get(int64_t i, int64_t n) const {
+    const BinaryTarget<V> target{V::load(targets + i, n, A(0)), load(pos_weights, i, n, A(1)),
+                                 load(alphas, i, n, A(1))};
+    return {V::load(inputs + i, n, A(0)), target, load(factors, i, n, A(0))};
+  }
+
+  // `value` but for elements that are ignored, where it is 0.
+  V unless_ignored(const Element<V>& element, V value) const {
+    if constexpr (kPlain) return value;
+    return where(element.target.value == ignored, V(A(0)), value);
+  }
+
+ private:
+  static V load(V of_all, int64_t, int64_t, A) { return of_all; }
+  static V load(const A* numbers, int64_t i, int64_t n, A fill) { return V::load(numbers + i, n, fill); }
+};
+
+// Brings the elements of a problem into tiles.
+template <class A, bool kPlain>
 class Elements {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
 
  public:
   // Of tiles of at most so many elements.
-  Elements(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, int64_t tile_elements)
+  Elements(const BinaryCrossEntropyProblem& p, const Factors<A>& factors, int64_t tile_elements)
       : p_(p), factors_(factors), class_targets_(p), ignored_(p.has_ignored ? A(p.ignore_index) : A(NAN)) {
     if (p.target_is_class) ignored_ = A(-1);
     if (kPlain) {
-      if (p.elements > 0) pos_weight_of_all_ = one_number<S>(p.pos_weight);
+      if (p.elements > 0) pos_weight_of_all_ = one_number<A>(p.pos_weight, p.dtype);
       return;
     }
     std::fill_n(pos_weight_.values(), tile_elements, A(1));
@@ -116,61 +145,48 @@ class Elements {
     alphas_ = alpha_.values();
   }
 
-  // The next tile. Whether all of its targets are such.
-  bool load(const TileElements& tile) {
-    inputs_ = input_.template load<S>(p_.input, tile);
-    bool all_good = true;
-    if (!kPlain && p_.target_is_class) {
-      targets_ = target_.values();
-      all_good = class_targets_.load(tile, ignored_, target_.values());
-    } else {
-      targets_ = target_.template load<S>(p_.target, tile);
-    }
-    if (kPlain) return all_good;
-    factors_.load(tile, factor_.values(), spare_);
-    if (p_.pos_weight.data) pos_weights_ = pos_weight_.template load<S>(p_.pos_weight, tile);
-    if (p_.class_alpha.data) alphas_ = alpha_.template load<S>(p_.class_alpha, tile);
-    return all_good;
-  }
-
-  // The n elements from the i-th of the tile on.
-  Element<V> get(int64_t i, int64_t n) {
-    const V x = V::load(inputs_ + i, n, A(0)), target = V::load(targets_ + i, n, A(0));
+  // The next tile.
+  LoadedTile<A, kPlain> load(const TileElements& tile) {
+    const A* inputs = input_.load(p_.input, p_.dtype, tile);
     if constexpr (kPlain) {
-      return {x, {target, V(pos_weight_of_all_), V(A(p_.options.alpha))}, V(factors_.constant())};
+      const A* targets = target_.load(p_.target, p_.dtype, tile);
+      return {inputs,      targets, V(factors_.constant()), V(pos_weight_of_all_), V(A(p_.options.alpha)),
+              V(ignored_), true};
     } else {
-      const V factor = V::load(factor_.values() + i, n, A(0));
-      return {x, {target, V::load(pos_weights_ + i, n, A(1)), V::load(alphas_ + i, n, A(1))}, factor};
+      const A* targets = target_.values();
+      bool all_good = true;
+      if (p_.target_is_class) {
+        all_good = class_targets_.load(tile, ignored_, target_.values());
+      } else {
+        targets = target_.load(p_.target, p_.dtype, tile);
+      }
+      factors_.load(tile, factor_.values(), spare_);
+      if (p_.pos_weight.data) pos_weights_ = pos_weight_.load(p_.pos_weight, p_.dtype, tile);
+      if (p_.class_alpha.data) alphas_ = alpha_.load(p_.class_alpha, p_.dtype, tile);
+      return {inputs, targets, factor_.values(), pos_weights_, alphas_, V(ignored_), all_good};
     }
-  }
-
-  // `value` but for elements that are ignored, where it is 0.
-  V unless_ignored(const Element<V>& element, V value) const {
-    if constexpr (kPlain) return value;
-    return where(element.target.value == V(ignored_), V(A(0)), value);
   }
 
  private:
   const BinaryCrossEntropyProblem& p_;
-  const Factors<S>& factors_;
+  const Factors<A>& factors_;
   InputTile<A> input_, target_, factor_, pos_weight_, alpha_, spare_;
-  ClassTargets<S, A> class_targets_;
-  const A *inputs_, *targets_, *pos_weights_, *alphas_;
+  ClassTargets<A> class_targets_;
+  const A *pos_weights_, *alphas_;
   A ignored_;
   A pos_weight_of_all_ = 1;
 };
 
 // In the order of the input's memory but for what lies otherwise, be it one of these results.
-template <class S>
-Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, const RowStrides& result1,
-                 const RowStrides& result2) {
-  return Tiling(p.dims, p.elements, groups, sizeof(S),
+inline Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, const RowStrides& result1,
+                        const RowStrides& result2) {
+  return Tiling(p.dims, p.elements, groups, size_of(p.dtype),
                 {&p.input.strides, &p.target.strides, &p.weight.strides, &p.pos_weight.strides, &p.class_alpha.strides,
                  &p.grad_output.strides, &result1, &result2});
 }
 
-template <class S, class F>
-void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<S>& factors, F f) {
+template <class A, class F>
+void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<A>& factors, F f) {
   const bool is_plain = factors.is_constant() && p.pos_weight.is_one_number(p.dims) && !p.class_alpha.data &&
                         !p.has_ignored && !p.target_is_class;
   is_plain ? f(std::true_type()) : f(std::false_type());

@@ -63,10 +63,13 @@ struct Pieces {
 
   Pieces(int64_t total_, int64_t size_) : total(total_), size(size_), count(size > 0 ? (total + size - 1) / size : 1) {}
 
-  // Calls f(begin, n) for every piece, on all threads.
-  template <class F>
-  void parallel(F f) const {
-    count == 1 ? f(0, total) : share(f);
+  // Calls f(begin, n) for every piece, on all threads. (What f uses in a loop it has to copy first: the compiler cannot
+  // know that nothing else writes to what it refers to.)
+  void parallel(c10::function_ref<void(int64_t, int64_t)> f) const {
+    if (count == 1) return f(0, total);
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i * size, std::min(size, total - i * size));
+    });
   }
 
   // What f(begin, n) gives for every piece, computed on all threads and added in order by add(sum, next).
@@ -78,13 +81,6 @@ struct Pieces {
     T result = parts[0];
     for (int64_t i = 1; i < count; ++i) add(result, parts[i]);
     return result;
-  }
-
- private:
-  void share(c10::function_ref<void(int64_t, int64_t)> f) const {
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) f(i * size, std::min(size, total - i * size));
-    });
   }
 };
 

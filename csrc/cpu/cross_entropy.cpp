@@ -1,7 +1,4 @@
 // The CPU drivers of cross entropy: forward, backward, and both at once.
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include "cpu/backend.h"
 #include "cpu/cross_entropy_backward.h"
 #include "cpu/cross_entropy_forward.h"
@@ -10,10 +7,9 @@
 namespace ce_ext::cpu {
 namespace {
 
-template <class S, class Form>
+template <class A, class Form>
 int64_t forward(const CrossEntropyForward& p) {
-  using A = opmath_t<S>;
-  const CrossEntropyForwardRows<S, Form> rows(p);
+  const CrossEntropyForwardRows<A, Form> rows(p);
   std::vector<RowTotals> totals(rows.chunks().count);
   const int64_t bad_row =
       for_each_chunk<A>(p, rows.chunks(), [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
@@ -21,14 +17,13 @@ int64_t forward(const CrossEntropyForward& p) {
         auto* saved = static_cast<SavedRow<A>*>(p.saved);
         totals[index] = rows.run(chunk, targets, saved ? saved + chunk.first : nullptr);
       });
-  if (bad_row < 0) reduce_groups<S>(p, rows.chunks(), totals);
+  if (bad_row < 0) reduce_groups<A>(p, rows.chunks(), totals);
   return bad_row;
 }
 
-template <class S, bool kLogitsChange>
+template <class A, bool kLogitsChange>
 int64_t backward(const CrossEntropyBackward& p) {
-  using A = opmath_t<S>;
-  const CrossEntropyBackwardRows<S, kLogitsChange> rows(p);
+  const CrossEntropyBackwardRows<A, kLogitsChange> rows(p);
   return for_each_chunk<A>(p, rows.chunks(), [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
     prefetch_next_targets(p, chunk);
     rows.run(chunk, targets, static_cast<const SavedRow<A>*>(p.saved) + chunk.first);
@@ -46,46 +41,46 @@ int64_t sum_weights(const CrossEntropyForward& p, const Chunks& chunks, std::vec
 }
 
 // The gradient of a chunk follows its loss while its logits are in the cache.
-template <class S, class Form>
+template <class A, class Form>
 int64_t with_grad(const CrossEntropyWithGrad& p) {
-  using A = opmath_t<S>;
-  const CrossEntropyForwardRows<S, Form> forward(p.forward);
-  const CrossEntropyBackwardRows<S, Form::kLogitsChange> backward(p.backward);
+  const CrossEntropyForwardRows<A, Form> forward(p.forward);
+  const CrossEntropyBackwardRows<A, Form::kLogitsChange> backward(p.backward);
   const Chunks& chunks = forward.chunks();
   std::vector<RowTotals> totals(chunks.count);
   const int64_t bad_row = sum_weights<A>(p.forward, chunks, totals);
   if (bad_row != kNoBadRow) return bad_row;
-  reduce_groups<S>(p.forward, chunks, totals);  // gradients need the divisor first
+  reduce_groups<A>(p.forward, chunks, totals);  // gradients need the divisor first
   for_each_chunk<A>(p.forward, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
     prefetch_next_targets(p.forward, chunk);
     SavedRow<A> saved[kMaxChunkRows];
     totals[index] = forward.run(chunk, targets, saved);
     backward.run(chunk, targets, saved);
   });
-  reduce_groups<S>(p.forward, chunks, totals);
+  reduce_groups<A>(p.forward, chunks, totals);
   return kNoBadRow;
 }
 
 }  // namespace
 
 int64_t Backend::run(const CrossEntropyForward& p) {
-  return dispatch<c10::Half, c10::BFloat16>(p.dtype, [&](auto s) {
-    if (p.input_is_log_prob) return nll_forward<decltype(s)>(p);
-    return dispatch_form(p, [&](auto form) { return forward<decltype(s), decltype(form)>(p); });
+  return dispatch_opmath(p.dtype, [&](auto a) {
+    using A = decltype(a);
+    if (p.input_is_log_prob) return nll_forward<A>(p);
+    return dispatch_form(p, [&](auto form) { return forward<A, decltype(form)>(p); });
   });
 }
 
 int64_t Backend::run(const CrossEntropyBackward& p) {
-  return dispatch<c10::Half, c10::BFloat16>(p.dtype, [&](auto s) {
-    using S = decltype(s);
-    if (p.input_is_log_prob) return nll_backward<S>(p);
-    return p.options.logits.change() ? backward<S, true>(p) : backward<S, false>(p);
+  return dispatch_opmath(p.dtype, [&](auto a) {
+    using A = decltype(a);
+    if (p.input_is_log_prob) return nll_backward<A>(p);
+    return p.options.logits.change() ? backward<A, true>(p) : backward<A, false>(p);
   });
 }
 
 int64_t Backend::run(const CrossEntropyWithGrad& p) {
-  return dispatch<c10::Half, c10::BFloat16>(p.forward.dtype, [&](auto s) {
-    return dispatch_form(p.forward, [&](auto form) { return with_grad<decltype(s), decltype(form)>(p); });
+  return dispatch_opmath(p.forward.dtype, [&](auto a) {
+    return dispatch_form(p.forward, [&](auto form) { return with_grad<decltype(a), decltype(form)>(p); });
   });
 }
 

@@ -42,20 +42,19 @@ struct ChunkGradients {
   }
 };
 
-template <class S, bool kLogitsChange>
+template <class A, bool kLogitsChange>
 class CrossEntropyBackwardRows {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
 
  public:
   explicit CrossEntropyBackwardRows(const CrossEntropyBackward& p)
       : p_(p),
-        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
-        grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
+        matrix_{p.dtype, p.input, p.row_dims, p.input_rows, p.input_class_stride},
+        grad_{p.dtype, p.grad_input, p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
         plan_(RowPlan::make<A>(p.rows, 1, p.classes, {p.input_class_stride, p.grad_input_class_stride})) {
-    advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
+    advise_huge_pages(p_.grad_input, p_.rows * p_.classes * size_of(p_.dtype));
   }
 
   const Chunks& chunks() const { return plan_.chunks; }
@@ -74,7 +73,10 @@ class CrossEntropyBackwardRows {
     }
     prepare(chunk, targets, saved, target_values, gradients);
     if (plan_.classes_as_lanes) {
-      write_by_class(chunk, targets, target_values, gradients);
+      dispatch_stored<A>(p_.dtype, [&](auto s) {
+        write_by_class(matrix_.template as<decltype(s)>(), grad_.template as<decltype(s)>(), chunk, targets,
+                       target_values, gradients);
+      });
     } else {
       write_gradient(tile, matrix_, grad_, chunk, p_.classes, targets.target, targets.all_have_one, target_values,
                      WeightsByRow<A>(class_weight()), gradients);
@@ -86,7 +88,7 @@ class CrossEntropyBackwardRows {
   void prepare(const Chunk& chunk, const ChunkTargets<A>& targets, const SavedRow<A>* saved, A* target_values,
                ChunkGradients<A, kLogitsChange>& gradients) const {
     alignas(64) A scale[kMaxChunkRows];
-    read_scale<S>(p_, chunk, targets.sample_weight, scale);
+    read_scale<A>(p_, chunk, targets.sample_weight, scale);
     const Logits<V, kLogitsChange> logits(logits_);
     alignas(64) A spread[kMaxChunkRows];
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
@@ -105,14 +107,16 @@ class CrossEntropyBackwardRows {
     }
   }
 
-  void write_by_class(const Chunk& chunk, const ChunkTargets<A>& targets, const A* grad_target,
+  template <class S>
+  void write_by_class(const Matrix<const S>& matrix, const Matrix<S>& grad, const Chunk& chunk,
+                      const ChunkTargets<A>& targets, const A* grad_target,
                       const ChunkGradients<A, kLogitsChange>& gradients) const {
     for (int64_t r = 0; r < chunk.rows; ++r) {
-      S* grad_x = grad_.row(chunk.first + r);
+      S* grad_x = grad.row(chunk.first + r);
       if (targets.target[r] == kNoTarget) {
         std::fill(grad_x, grad_x + p_.classes, S(0));
       } else {
-        write_gradient(matrix_.row(chunk.first + r), grad_x, plan_.pieces, WeightsByClass<A>{class_weight()},
+        write_gradient(matrix.row(chunk.first + r), grad_x, plan_.pieces, WeightsByClass<A>{class_weight()},
                        gradients.template get<A>(r));
         grad_x[targets.target[r]] = static_cast<S>(grad_target[r]);
       }
@@ -123,8 +127,8 @@ class CrossEntropyBackwardRows {
   const A* class_weight() const { return p_.options.label_smoothing > 0 ? static_cast<const A*>(p_.weight) : nullptr; }
 
   const CrossEntropyBackward& p_;
-  const Matrix<const S> matrix_;
-  const Matrix<S> grad_;
+  const StoredMatrix<const A> matrix_;
+  const StoredMatrix<A> grad_;
   const Logits<A, kLogitsChange> logits_;
   const CrossEntropy<V> loss_;
   const RowPlan plan_;

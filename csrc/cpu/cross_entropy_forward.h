@@ -8,17 +8,16 @@
 
 namespace ce_ext::cpu {
 
-// S is the type of the logits, Form tells which of the problem's options are compiled in.
-template <class S, class Form>
+// A is the type that logits are computed in, Form tells which of the problem's options are compiled in.
+template <class A, class Form>
 class CrossEntropyForwardRows {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
   using Sums = ChunkSums<A, Form::kGaps, Form::kReport>;
 
  public:
   explicit CrossEntropyForwardRows(const CrossEntropyForward& p)
       : p_(p),
-        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
+        matrix_{p.dtype, p.input, p.row_dims, p.input_rows, p.input_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
         plan_(RowPlan::make<A>(p.rows, p.groups, p.classes, {p.input_class_stride})) {}
@@ -37,15 +36,21 @@ class CrossEntropyForwardRows {
 
  private:
   void gather(const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums, A* z_target, int64_t* argmax) const {
-    const A* weight = static_cast<const A*>(p_.weight);
     if (!plan_.classes_as_lanes) {
-      WeightsByRow<A> weights(weight);
+      WeightsByRow<A> weights(static_cast<const A*>(p_.weight));
       const WantedLogits<A> wanted{p_.report ? argmax : nullptr, targets.target, z_target};
       Tile<A> tile(chunk.rows);
       softmax_sums(tile, matrix_, logits_, chunk, p_.classes, weights, sums, wanted);
-      if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
-      return;
+    } else {
+      matrix_.visit([&](const auto& matrix) { gather_by_class(matrix, chunk, targets, sums, z_target, argmax); });
     }
+    if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
+  }
+
+  template <class S>
+  void gather_by_class(const Matrix<const S>& matrix, const Chunk& chunk, const ChunkTargets<A>& targets, Sums& sums,
+                       A* z_target, int64_t* argmax) const {
+    const WeightsByClass<A> weights{static_cast<const A*>(p_.weight)};
     for (int64_t r = 0; r < targets.padded_rows; ++r) {
       const bool has_target = targets.target[r] != kNoTarget;
       z_target[r] = A(0);
@@ -53,14 +58,12 @@ class CrossEntropyForwardRows {
         sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
         continue;
       }
-      const S* x = matrix_.row(chunk.first + r);
+      const S* x = matrix.row(chunk.first + r);
       if (has_target) z_target[r] = static_cast<A>(x[targets.target[r]]);
       const RowLogits<A, S, Form::kLogitsChange> row(x, logits_);
-      const WeightsByClass<A> weights{weight};
       sums.set(r,
                softmax_sums<Form::kGaps, Form::kReport>(row, plan_.pieces, weights, p_.report ? argmax + r : nullptr));
     }
-    if constexpr (Form::kLogitsChange) change(z_target, chunk.rows);
   }
 
   void change(A* z, int64_t n) const {
@@ -89,7 +92,7 @@ class CrossEntropyForwardRows {
           }
         }
       }
-      if (p_.reduction == Reduction::kNone) with_loss<S>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+      if (p_.reduction == Reduction::kNone) with_loss<A>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight * weight;
     }
@@ -97,7 +100,7 @@ class CrossEntropyForwardRows {
   }
 
   const CrossEntropyForward& p_;
-  const Matrix<const S> matrix_;
+  const StoredMatrix<const A> matrix_;
   const Logits<V, Form::kLogitsChange> logits_;
   const CrossEntropy<V> loss_;
   const RowPlan plan_;

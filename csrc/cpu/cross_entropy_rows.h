@@ -83,22 +83,24 @@ class ChunkTargets {
 
 // Asks for the targets of the chunk after this one. (The processor itself does not ask for the next page of memory, and
 // of targets a chunk has up to a page.)
-inline void prefetch_next_targets(const CrossEntropyProblem& p, const Chunk& chunk) {
+C10_ALWAYS_INLINE void prefetch_next_targets(const CrossEntropyProblem& p, const Chunk& chunk) {
   const int64_t* next = p.target + chunk.first + chunk.rows;
-  for (int64_t r = 0; r < chunk.rows; r += kPerCacheLine<int64_t>) prefetch(next + r);
+  for (int64_t r = 0; r < chunk.rows; r += kCacheLine / sizeof(*next)) prefetch(next + r);
 }
 
 // out[r] = what row r holds of its target; of rows without one, of any class.
-template <class S, class A>
-void read_targets(const Matrix<const S>& m, const Chunk& chunk, const int64_t* target, A* out) {
-  const int64_t row_stride = run_stride(m.dims, m.rows);
-  for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-    const S* rows = m.row(row);
-    for (int64_t i = 0; i < n; ++i) {  // without branches, so that many are fetched at a time
-      out[i] = static_cast<A>(rows[i * row_stride + (target[i] == kNoTarget ? 0 : target[i]) * m.class_stride]);
-    }
-    out += n;
-    target += n;
+template <class A>
+void read_targets(const StoredMatrix<const A>& matrix, const Chunk& chunk, const int64_t* target, A* out) {
+  const int64_t row_stride = run_stride(matrix.dims, matrix.rows);
+  matrix.visit([&](const auto& m) {
+    for_each_run(m.dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+      const auto* rows = m.row(row);
+      for (int64_t i = 0; i < n; ++i) {  // without branches, so that many are fetched at a time
+        out[i] = static_cast<A>(rows[i * row_stride + (target[i] == kNoTarget ? 0 : target[i]) * m.class_stride]);
+      }
+      out += n;
+      target += n;
+    });
   });
 }
 

@@ -140,13 +140,12 @@ C10_ALWAYS_INLINE void unroll(F f) {
   call(std::make_integer_sequence<int, kCount>());
 }
 
-// How many numbers a line of the cache holds.
-template <class S>
-constexpr int64_t kPerCacheLine = 64 / sizeof(S);
+constexpr int64_t kCacheLine = 64;  // bytes
 
-// Asks for memory that will soon be read once, or written: a hint, which may also point past the end.
+// Asks for memory that will soon be read once, or written: a hint, which may also point past the end. (Inlined, as is
+// whatever only calls it: to GCC a function that does nothing but this does nothing, and it leaves out the call.)
 template <class S>
-void prefetch(S* p) {
+C10_ALWAYS_INLINE void prefetch(S* p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p, std::is_const_v<S> ? 0 : 1, std::is_const_v<S> ? 1 : 3);
 #endif

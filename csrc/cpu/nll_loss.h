@@ -29,11 +29,10 @@ void fill_zero(S* p, int64_t row_stride, int64_t rows, int64_t class_stride, int
   }
 }
 
-template <class S>
+template <class A>
 int64_t nll_forward(const CrossEntropyForward& p) {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
-  const Matrix<const S> input{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride};
+  const StoredMatrix<const A> input{p.dtype, p.input, p.row_dims, p.input_rows, p.input_class_stride};
   const Chunks chunks(p.rows, p.groups, kMaxChunkRows, kElementsToFetch);
   std::vector<RowTotals> totals(chunks.count);
   const int64_t bad_row =
@@ -46,36 +45,38 @@ int64_t nll_forward(const CrossEntropyForward& p) {
           const V loss = product(sample_weight, nll_loss(V::load(x_target + r), weight));
           if (p.reduction == Reduction::kNone) {
             const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
-            with_loss<S>(p, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+            with_loss<A>(p, [&](auto* out) { loss.store(out + chunk.first + r, n); });
           }
           loss_sum = loss_sum + loss;
           weight_sum = weight_sum + sample_weight * weight;
         }
         totals[index] = {double(loss_sum.sum()), double(weight_sum.sum())};
       });
-  if (bad_row < 0) reduce_groups<S>(p, chunks, totals);
+  if (bad_row < 0) reduce_groups<A>(p, chunks, totals);
   return bad_row;
 }
 
 // Zeros but at the targets.
-template <class S>
+template <class A>
 int64_t nll_backward(const CrossEntropyBackward& p) {
-  using A = opmath_t<S>;
-  const Matrix<S> grad{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
-  advise_huge_pages(grad.data, p.rows * p.classes * sizeof(S));
+  const StoredMatrix<A> grad_input{p.dtype, p.grad_input, p.row_dims, p.grad_input_rows, p.grad_input_class_stride};
+  advise_huge_pages(p.grad_input, p.rows * p.classes * size_of(p.dtype));
   const int64_t chunk_rows = std::clamp<int64_t>(kChunkZeros / std::max<int64_t>(p.classes, 1), 1, kMaxChunkRows);
   const Chunks chunks(p.rows, 1, chunk_rows, p.classes);
   return for_each_chunk<A>(p, chunks, [&](int64_t, const Chunk& chunk, const ChunkTargets<A>& targets) {
     alignas(64) A scale[kMaxChunkRows];
-    read_scale<S>(p, chunk, targets.sample_weight, scale);
-    for_each_run(p.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
-      const int64_t row_stride = run_stride(p.row_dims, grad.rows);
-      S* rows = grad.row(row);
-      fill_zero(rows, row_stride, n, grad.class_stride, p.classes);
-      for (int64_t r = row - chunk.first; n > 0; ++r, --n, rows += row_stride) {
-        if (targets.target[r] == kNoTarget) continue;
-        rows[targets.target[r] * grad.class_stride] = static_cast<S>(nll_gradient(targets.weight[r], scale[r]));
-      }
+    read_scale<A>(p, chunk, targets.sample_weight, scale);
+    grad_input.visit([&](const auto& grad) {
+      for_each_run(p.row_dims, chunk.first, chunk.rows, [&](int64_t row, int64_t n) {
+        const int64_t row_stride = run_stride(p.row_dims, grad.rows);
+        auto* rows = grad.row(row);
+        fill_zero(rows, row_stride, n, grad.class_stride, p.classes);
+        for (int64_t r = row - chunk.first; n > 0; ++r, --n, rows += row_stride) {
+          if (targets.target[r] == kNoTarget) continue;
+          const A gradient = nll_gradient(targets.weight[r], scale[r]);
+          rows[targets.target[r] * grad.class_stride] = static_cast<std::decay_t<decltype(*rows)>>(gradient);
+        }
+      });
     });
   });
 }

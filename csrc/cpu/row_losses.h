@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/chunks.h"
+#include "cpu/dtypes.h"
 #include "cpu/lanes.h"
 #include "host/softmax_loss_problem.h"
 #include "losses/softmax.h"
@@ -26,30 +27,29 @@ void store_rows(Row* out, int64_t n, Lanes<T> first, V... others) {
   store(Column(first), Column(others)...);
 }
 
-// Calls f with the memory of the loss in its type; S is that of the logits.
-template <class S, class Problem, class F>
+// Calls f with the memory of the loss, which is computed in A, in its type.
+template <class A, class Problem, class F>
 void with_loss(const Problem& p, F f) {
-  p.loss_is_opmath ? f(static_cast<opmath_t<S>*>(p.loss)) : f(static_cast<S*>(p.loss));
+  dispatch_stored<A>(opmath_if(p.loss_is_opmath, p.dtype), [&](auto s) { f(static_cast<decltype(s)*>(p.loss)); });
 }
 
 // From the totals of the chunks to the losses of the groups.
-template <class S, class Problem>
+template <class A, class Problem>
 void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<RowTotals>& totals) {
-  using A = opmath_t<S>;
   for (int64_t g = 0; g < p.groups && p.reduction != Reduction::kNone; ++g) {
     RowTotals total;
     for (int64_t i = g; i < chunks.count; i += p.groups) total.merge(totals[i]);
     const double divisor = total.divisor(p.zero_if_empty);
     const bool mean = p.reduction == Reduction::kMean;
     const double loss = mean ? total.loss / divisor : total.loss;
-    with_loss<S>(p, [&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });
+    with_loss<A>(p, [&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });
     if (mean) static_cast<A*>(p.denominator)[g] = A(divisor);
   }
 }
 
 // scale[r] = what the gradient of the loss of row r is multiplied by, sample weights included: whole vectors of rows,
 // as of those.
-template <class S, class Problem, class A>
+template <class A, class Problem>
 void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A* scale) {
   using V = Lanes<A>;
   const int64_t padded_rows = V::round_up(chunk.rows);
@@ -57,10 +57,9 @@ void read_scale(const Problem& p, const Chunk& chunk, const A* sample_weight, A*
   const auto read = [&](const auto* values) { read_rows(values, p.row_dims, p.grad_output_rows, chunk, scale); };
   if (!p.grad_output) {
     std::fill(scale, scale + chunk.rows, A(p.loss_scale));
-  } else if (p.loss_is_opmath) {
-    read(static_cast<const A*>(p.grad_output));
   } else {
-    read(static_cast<const S*>(p.grad_output));
+    dispatch_stored<A>(opmath_if(p.loss_is_opmath, p.dtype),
+                       [&](auto s) { read(static_cast<const decltype(s)*>(p.grad_output)); });
   }
   if (p.denominator) {
     alignas(64) A denominator[kMaxChunkRows];

@@ -9,25 +9,24 @@
 
 namespace ce_ext::cpu {
 
-template <class S, class Q, bool kLogitsChange>
+template <class A, bool kLogitsChange>
 class SoftCrossEntropyBackwardRows {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
 
  public:
   explicit SoftCrossEntropyBackwardRows(const SoftCrossEntropyBackward& p)
       : p_(p),
-        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
-        targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
-        grad_{static_cast<S*>(p.grad_input), p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
-        grad_targets_{static_cast<Q*>(p.grad_target), p.row_dims, p.grad_target_rows, p.grad_target_class_stride},
+        matrix_{p.dtype, p.input, p.row_dims, p.input_rows, p.input_class_stride},
+        targets_{opmath_if(p.target_is_opmath, p.dtype), p.target, p.row_dims, p.target_rows, p.target_class_stride},
+        grad_{p.dtype, p.grad_input, p.row_dims, p.grad_input_rows, p.grad_input_class_stride},
+        grad_targets_{targets_.dtype, p.grad_target, p.row_dims, p.grad_target_rows, p.grad_target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
         plan_(RowPlan::make<A>(
             p.rows, 1, p.classes,
             {p.input_class_stride, p.target_class_stride, p.grad_input_class_stride, p.grad_target_class_stride})) {
-    if (p_.grad_input) advise_huge_pages(p_.grad_input, p_.rows * p_.classes * sizeof(S));
-    if (p_.grad_target) advise_huge_pages(p_.grad_target, p_.rows * p_.classes * sizeof(Q));
+    if (p_.grad_input) advise_huge_pages(p_.grad_input, p_.rows * p_.classes * size_of(grad_.dtype));
+    if (p_.grad_target) advise_huge_pages(p_.grad_target, p_.rows * p_.classes * size_of(grad_targets_.dtype));
   }
 
   const Chunks& chunks() const { return plan_.chunks; }
@@ -35,7 +34,12 @@ class SoftCrossEntropyBackwardRows {
   void run(const Chunk& chunk) const {
     Rows rows;
     read(chunk, rows);
-    plan_.classes_as_lanes ? write_by_class(chunk, rows) : write_by_row(chunk, rows);
+    if (!plan_.classes_as_lanes) return write_by_row(chunk, rows);
+    dispatch_stored<A>(p_, [&](auto s, auto q) {
+      using S = decltype(s);
+      using Q = decltype(q);
+      write_by_class<S, Q>(chunk, rows);
+    });
   }
 
  private:
@@ -65,27 +69,44 @@ class SoftCrossEntropyBackwardRows {
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) loss_.gradient_at_max(rows.saved(r)).store(rows.at_max + r);
     alignas(64) A sample_weight[kMaxChunkRows] = {};
     read_sample_weights(p_, chunk, sample_weight);
-    read_scale<S>(p_, chunk, sample_weight, rows.scale);
+    read_scale<A>(p_, chunk, sample_weight, rows.scale);
   }
 
+  template <class S, class Q>
   void write_by_class(const Chunk& chunk, const Rows& rows) const {
+    const auto matrix = matrix_.template as<S>();
+    const auto targets = targets_.template as<Q>();
+    const auto grad = grad_.template as<S>();
+    const auto grad_targets = grad_targets_.template as<Q>();
     const WeightsByClass<A> weights{static_cast<const A*>(p_.weight)};
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const int64_t row = chunk.first + r;
-      const S* x = matrix_.row(row);
-      const Q* q = targets_.row(row);
-      S* grad_x = p_.grad_input ? grad_.row(row) : nullptr;
-      Q* grad_q = p_.grad_target ? grad_targets_.row(row) : nullptr;
+      const S* x = matrix.row(row);
+      const Q* q = targets.row(row);
+      S* grad_x = p_.grad_input ? grad.row(row) : nullptr;
+      Q* grad_q = p_.grad_target ? grad_targets.row(row) : nullptr;
       const SavedSoftRow<V> saved{{V(rows.max[r]), V(rows.log_sum[r])}, V(rows.mass_below[r]), V(rows.mass_at_max[r])};
       const auto gradient = loss_.gradient(saved, V(rows.at_max[r]), V(rows.scale[r]), logits_);
       plan_.pieces.parallel([&](int64_t begin, int64_t count) {
-        for_each_vector<V>(count, [&](int64_t place, int64_t n) {
-          const int64_t i = begin + place;
-          const Logit<V> z = logits_.with_slope(V::load(x + i, n, A(0)));
-          const V weight = weights(i, n);
-          if (grad_x) gradient.in_logit(z, loss_.mass(V::load(q + i, n, A(0)), weight)).store(grad_x + i, n);
-          if (grad_q) gradient.in_target(z, weight).store(grad_q + i, n);
-        });
+        const auto lanes = gradient;
+        const SoftCrossEntropy<V> loss = loss_;
+        const WeightsByClass<A> weight = weights.from(begin);
+        const S* logits = x + begin;
+        if (grad_q) {  // first: the gradient in the logits may take their place
+          Q* to = grad_q + begin;
+          for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
+            const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
+            lanes.in_target(z, weight(i, n)).store(to + i, n);
+          });
+        }
+        if (grad_x) {
+          const Q* probabilities = q + begin;
+          S* to = grad_x + begin;
+          for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
+            const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
+            lanes.in_logit(z, loss.mass(V::load(probabilities + i, n, A(0)), weight(i, n))).store(to + i, n);
+          });
+        }
       });
     }
   }
@@ -93,8 +114,8 @@ class SoftCrossEntropyBackwardRows {
   void write_by_row(const Chunk& chunk, const Rows& rows) const {
     Tile<A> x(chunk.rows), q(chunk.rows);
     WeightsByRow<A> weights(static_cast<const A*>(p_.weight));
-    const RowsAhead<const S> next_x(matrix_, chunk.first + chunk.rows);
-    const RowsAhead<const Q> next_q(targets_, chunk.first + chunk.rows);
+    const RowsAhead<const A> next_x(matrix_, chunk.first + chunk.rows);
+    const RowsAhead<const A> next_q(targets_, chunk.first + chunk.rows);
     for (int64_t begin = 0; begin < p_.classes; begin += x.max_classes()) {
       const int64_t n = std::min(x.max_classes(), p_.classes - begin);
       x.load(matrix_, chunk, begin, n);
@@ -117,10 +138,10 @@ class SoftCrossEntropyBackwardRows {
   }
 
   const SoftCrossEntropyBackward& p_;
-  const Matrix<const S> matrix_;
-  const Matrix<const Q> targets_;
-  const Matrix<S> grad_;
-  const Matrix<Q> grad_targets_;
+  const StoredMatrix<const A> matrix_;
+  const StoredMatrix<const A> targets_;
+  const StoredMatrix<A> grad_;
+  const StoredMatrix<A> grad_targets_;
   const Logits<V, kLogitsChange> logits_;
   const SoftCrossEntropy<V> loss_;
   const RowPlan plan_;

@@ -7,18 +7,17 @@
 
 namespace ce_ext::cpu {
 
-// S is the type of the logits, Q that of the targets, Form tells which of the problem's options are compiled in.
-template <class S, class Q, class Form>
+// A is the type that numbers are computed in, Form tells which of the problem's options are compiled in.
+template <class A, class Form>
 class SoftCrossEntropyForwardRows {
-  using A = opmath_t<S>;
   using V = Lanes<A>;
   using Sums = ChunkSums<A, Form::kGaps, Form::kReport>;
 
  public:
   explicit SoftCrossEntropyForwardRows(const SoftCrossEntropyForward& p)
       : p_(p),
-        matrix_{static_cast<const S*>(p.input), p.row_dims, p.input_rows, p.input_class_stride},
-        targets_{static_cast<const Q*>(p.target), p.row_dims, p.target_rows, p.target_class_stride},
+        matrix_{p.dtype, p.input, p.row_dims, p.input_rows, p.input_class_stride},
+        targets_{opmath_if(p.target_is_opmath, p.dtype), p.target, p.row_dims, p.target_rows, p.target_class_stride},
         logits_(p.options.logits),
         loss_(make_loss<A>(p)),
         plan_(RowPlan::make<A>(p.rows, p.groups, p.classes, {p.input_class_stride, p.target_class_stride})) {}
@@ -38,21 +37,34 @@ class SoftCrossEntropyForwardRows {
  private:
   int64_t* argmax(const Chunk& chunk, int64_t r) const { return p_.report ? p_.argmax + chunk.first + r : nullptr; }
 
-  RowLogits<A, S, Form::kLogitsChange> row_logits(int64_t row) const { return {matrix_.row(row), logits_}; }
+  // Calls f(logits, probabilities) with them as matrices of what they are.
+  template <class F>
+  void visit(F f) const {
+    dispatch_stored<A>(
+        p_, [&](auto s, auto q) { f(matrix_.template as<decltype(s)>(), targets_.template as<decltype(q)>()); });
+  }
+
+  template <class S>
+  RowLogits<A, S, Form::kLogitsChange> row_logits(const S* x) const {
+    return {x, logits_};
+  }
 
   void gather_by_class(const Chunk& chunk, Sums& sums) const {
-    for (int64_t r = 0; r < chunk.rows; ++r) {
-      const int64_t row = chunk.first + r;
-      const MassesByClass<A, Q> masses{targets_.row(row), {static_cast<const A*>(p_.weight)}, loss_};
-      sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(row), plan_.pieces, masses, argmax(chunk, r)));
-    }
+    visit([&](const auto& matrix, const auto& targets) {
+      for (int64_t r = 0; r < chunk.rows; ++r) {
+        const int64_t row = chunk.first + r;
+        const MassesByClass masses{targets.row(row), WeightsByClass<A>{static_cast<const A*>(p_.weight)}, loss_};
+        sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(matrix.row(row)), plan_.pieces, masses,
+                                                             argmax(chunk, r)));
+      }
+    });
     for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) {
       sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>());
     }
   }
 
   void gather_by_row(const Chunk& chunk, Sums& sums) const {
-    MassesByRow<A, Q> masses(targets_, chunk, static_cast<const A*>(p_.weight), loss_);
+    MassesByRow<A> masses(targets_, chunk, static_cast<const A*>(p_.weight), loss_);
     Tile<A> tile(chunk.rows);
     softmax_sums(tile, matrix_, logits_, chunk, p_.classes, masses, sums, {argmax(chunk, 0), nullptr, nullptr});
   }
@@ -70,7 +82,7 @@ class SoftCrossEntropyForwardRows {
         store_rows(saved + chunk.first + r, n, row.stats.max, row.stats.log_sum, row.mass_below, row.mass_at_max);
       const V sample_weight = V::load(sample_weights + r);
       const V loss = product(sample_weight, loss_.loss(row, row_sums.gap_sum));
-      if (p_.reduction == Reduction::kNone) with_loss<S>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+      if (p_.reduction == Reduction::kNone) with_loss<A>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight;
     }
@@ -81,7 +93,13 @@ class SoftCrossEntropyForwardRows {
   void report(const Chunk& chunk, const Sums& sums) const {
     alignas(64) A target_log_prob[kMaxChunkRows];
     if (plan_.classes_as_lanes) {
-      for (int64_t r = 0; r < chunk.rows; ++r) target_log_prob[r] = target_log_prob_by_class(chunk.first + r, sums, r);
+      visit([&](const auto& matrix, const auto& targets) {
+        for (int64_t r = 0; r < chunk.rows; ++r) {
+          const int64_t row = chunk.first + r;
+          const RowStats<A> stats = sums.template get<A>(r).finish();
+          target_log_prob[r] = target_log_prob_by_class(matrix.row(row), targets.row(row), stats);
+        }
+      });
     } else {
       target_log_prob_by_row(chunk, sums, target_log_prob);
     }
@@ -94,11 +112,10 @@ class SoftCrossEntropyForwardRows {
     }
   }
 
-  A target_log_prob_by_class(int64_t row, const Sums& sums, int64_t r) const {
-    const RowStats<A> row_stats = sums.template get<A>(r).finish();
+  template <class S, class Q>
+  A target_log_prob_by_class(const S* x, const Q* q, const RowStats<A>& row_stats) const {
     const RowStats<V> stats{V(row_stats.max), V(row_stats.log_sum)};
-    const Q* q = targets_.row(row);
-    auto logits = row_logits(row);
+    auto logits = row_logits(x);
     A result = 0;
     for (int64_t begin = 0; begin < p_.classes; begin += kClassBlock<A>) {
       const int64_t n = std::min(kClassBlock<A>, p_.classes - begin);
@@ -130,8 +147,8 @@ class SoftCrossEntropyForwardRows {
   }
 
   const SoftCrossEntropyForward& p_;
-  const Matrix<const S> matrix_;
-  const Matrix<const Q> targets_;
+  const StoredMatrix<const A> matrix_;
+  const StoredMatrix<const A> targets_;
   const Logits<V, Form::kLogitsChange> logits_;
   const SoftCrossEntropy<V> loss_;
   const RowPlan plan_;

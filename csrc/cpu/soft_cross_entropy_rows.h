@@ -25,10 +25,10 @@ struct MassesByClass {
 };
 
 // Those of a chunk as WeightsByRow.
-template <class A, class Q>
+template <class A>
 class MassesByRow {
  public:
-  MassesByRow(const Matrix<const Q>& targets, const Chunk& chunk, const A* weight,
+  MassesByRow(const StoredMatrix<const A>& targets, const Chunk& chunk, const A* weight,
               const SoftCrossEntropy<Lanes<A>>& loss)
       : targets_(targets),
         chunk_(chunk),
@@ -48,12 +48,12 @@ class MassesByRow {
   }
 
  private:
-  const Matrix<const Q>& targets_;
+  const StoredMatrix<const A>& targets_;
   const Chunk& chunk_;
   const SoftCrossEntropy<Lanes<A>>& loss_;
   WeightsByRow<A> weights_;
   Tile<A> tile_;
-  RowsAhead<const Q> next_;
+  RowsAhead<const A> next_;
   int64_t begin_ = 0;
 };
 

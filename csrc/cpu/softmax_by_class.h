@@ -70,7 +70,7 @@ class RowLogits {
   RowLogits from(int64_t i) const { return {x_ + i, logits_}; }
 
   // What is a block after class i, or belongs to the next row: memory is busy while sums are computed.
-  void prefetch_after(int64_t i) const { prefetch(x_ + i + kClassBlock<A>); }
+  C10_ALWAYS_INLINE void prefetch_after(int64_t i) const { prefetch(x_ + i + kClassBlock<A>); }
 
  private:
   const S* x_;
@@ -170,11 +170,13 @@ template <class A, class S, class Gradient>
 void write_gradient(const S* x, S* grad_x, const Pieces& pieces, const WeightsByClass<A>& weights,
                     const Gradient& gradient) {
   using V = Lanes<A>;
-  const auto lanes = gradient.template as<V>();
   pieces.parallel([&](int64_t begin, int64_t n) {
+    const auto lanes = gradient.template as<V>();
+    const WeightsByClass<A> weight = weights.from(begin);
+    const S* from = x + begin;
+    S* to = grad_x + begin;
     for_each_vector<V>(n, [&](int64_t i, int64_t count) C10_ALWAYS_INLINE_ATTRIBUTE {
-      const int64_t c = begin + i;
-      lanes.at(V::load(x + c, count, A(0)), weights(c, count)).store(grad_x + c, count);
+      lanes.at(V::load(from + i, count, A(0)), weight(i, count)).store(to + i, count);
     });
   });
 }

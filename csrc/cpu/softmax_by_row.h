@@ -93,12 +93,12 @@ struct WantedLogits {
 };
 
 // The sums of every row of a chunk. `weights` matter for the gaps only.
-template <class A, class S, Gaps kGaps, bool kEntropy, bool kLogitsChange, class Weights>
-void softmax_sums(Tile<A>& tile, const Matrix<const S>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits,
+template <class A, Gaps kGaps, bool kEntropy, bool kLogitsChange, class Weights>
+void softmax_sums(Tile<A>& tile, const StoredMatrix<const A>& matrix, const Logits<Lanes<A>, kLogitsChange>& logits,
                   const Chunk& chunk, int64_t classes, Weights& weights, ChunkSums<A, kGaps, kEntropy>& sums,
                   const WantedLogits<A>& wanted) {
   using V = Lanes<A>;
-  const RowsAhead<const S> next(matrix, chunk.first + chunk.rows);
+  const RowsAhead<const A> next(matrix, chunk.first + chunk.rows);
   if (classes == 0) {
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) sums.set(r, SoftmaxSums<V, kGaps, kEntropy>());
   }
@@ -166,13 +166,13 @@ void store_targets(Tile<A>& tile, int64_t begin, int64_t n, int64_t rows, const 
 }
 
 // The gradient of every class of every row of a chunk, that of the targets given; zeros for rows without a target.
-template <class A, class S, class Gradients>
-void write_gradient(Tile<A>& tile, const Matrix<const S>& logits, const Matrix<S>& grad, const Chunk& chunk,
+template <class A, class Gradients>
+void write_gradient(Tile<A>& tile, const StoredMatrix<const A>& logits, const StoredMatrix<A>& grad, const Chunk& chunk,
                     int64_t classes, const int64_t* target, bool all_have_target, const A* grad_target,
                     WeightsByRow<A> weights, const Gradients& gradients) {
   using V = Lanes<A>;
-  const RowsAhead<const S> next(logits, chunk.first + chunk.rows);
-  const RowsAhead<S> results(grad, chunk.first);
+  const RowsAhead<const A> next(logits, chunk.first + chunk.rows);
+  const RowsAhead<A> results(grad, chunk.first);
   const bool compares = all_have_target && classes <= kMaxComparedClasses;
   alignas(64) A target_class[kMaxChunkRows];
   if (compares) std::copy_n(target, V::round_up(chunk.rows), target_class);

@@ -86,10 +86,6 @@ void launch_teams(void (*kernel)(Parameters...), int64_t blocks, const RowShape&
   }
 }
 
-inline int64_t size_of(DType dtype) {
-  return dispatch<__half, __nv_bfloat16>(dtype, [](auto s) { return int64_t(sizeof(s)); });
-}
-
 // The workspace of a launch: a sum of class weights, totals of shares, and what the parts of rows add up to.
 class Workspace {
  public:

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,13 @@ ISAS = _C.cpu_isas.split(";")
 # Every library that this machine can run: a machine runs what it reports and all that is less.
 RUNNABLE = {"AVX512": ("avx512", "avx2", "default"), "AVX2": ("avx2", "default")}.get(
     torch.backends.cpu.get_cpu_capability(), ("default",)
+)
+
+IS_GCC = _C.compiler[0].isdigit()  # others put their name before the number
+
+# The loop over the logits of a row, in the disassembly of a library.
+SUMS_OF_A_ROW = re.compile(
+    r"^[0-9a-f]+ <ce_ext::SoftmaxSums<.* ce_ext::cpu::softmax_sums<.*\(ce_ext::cpu::RowLogits<(?!.*Pieces)"
 )
 
 # Ops that take no tensor, by which the dispatcher could choose.
@@ -51,6 +60,22 @@ def test_kernels_of_every_instruction_set(isa: str, part: str) -> None:
 def test_best_library_is_chosen() -> None:
     if "ATEN_CPU_CAPABILITY" not in os.environ:
         assert _load.cpu_library()[0] == RUNNABLE[0]
+
+
+@pytest.mark.skipif(not IS_GCC or shutil.which("objdump") is None, reason="needs a build by GCC, and objdump")
+@pytest.mark.parametrize("isa", ISAS)
+def test_logits_are_prefetched(isa: str) -> None:
+    """A compiler may drop the hint unseen: no result changes, and instructions get fewer, but long rows take longer."""
+    run = subprocess.run(
+        ["objdump", "-d", "-C", "--no-show-raw-insn", _load._path(f"_cpu_{isa}")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loops = [code for code in run.stdout.split("\n\n") if SUMS_OF_A_ROW.match(code)]
+    assert loops
+    for code in loops:
+        assert re.search(r"\t(prefetch|prfm)", code), code.partition("\n")[0]
 
 
 @pytest.mark.torch_modes
