@@ -106,6 +106,6 @@ $(TORCH_STAMP):
 	@echo '$(TORCH)' > $@
 
 $(BUILD_STAMP): $(TORCH_STAMP) $(INPUTS)
-	@echo "building ce_ext, which takes minutes the first time"
+	@echo "building ce_ext, which takes a minute or two the first time"
 	@$(PIP) install --no-build-isolation $(EDITABLE) '.[$(EXTRAS)]'
 	@touch $@

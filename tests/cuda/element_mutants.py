@@ -114,7 +114,7 @@ ELEMENT_MUTANTS = (
         "tests/losses/sigmoid/test_layouts.py -k misaligned",
         BINARY_LAUNCH,
         MISALIGNED,
-        sanitizer="address",
+        sanitizer="alignment",
     ),
     Mutant(
         "packs where the upstream gradient is aligned otherwise",
@@ -124,7 +124,7 @@ ELEMENT_MUTANTS = (
         "tests/losses/sigmoid/test_layouts.py -k misaligned",
         BINARY_LAUNCH,
         MISALIGNED,
-        sanitizer="address",
+        sanitizer="alignment",
     ),
     Mutant(
         "packs where the gradient is aligned otherwise",
@@ -134,7 +134,7 @@ ELEMENT_MUTANTS = (
         "tests/losses/sigmoid/test_layouts.py -k misaligned",
         BINARY_LAUNCH,
         MISALIGNED,
-        sanitizer="address",
+        sanitizer="alignment",
     ),
     Mutant(
         "a run that goes on in the next row",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 WRONG_VALUES = r"AssertionError"
-WRONG_PLACE = rf"{WRONG_VALUES}|Segmentation fault"
+WRONG_PLACE = rf"{WRONG_VALUES}|Fatal Python error: (Segmentation fault|Aborted)"
 OUT_OF_BOUNDS = r"AddressSanitizer: heap-buffer-overflow"
 MISALIGNED = r"runtime error: .* misaligned address"
 RACE = r"ThreadSanitizer: data race"
@@ -19,7 +19,7 @@ class Mutant:
     sources: str  # of csrc/cuda or the emulator, by name: those with the kernels that these tests run
     evidence: str = WRONG_VALUES
     schedule: str = "forward"
-    sanitizer: str | None = None
+    sanitizer: str | None = None  # which gives the evidence
 
 
 def in_cuda(name: str) -> str:

@@ -257,7 +257,7 @@ ROW_MUTANTS = (
         "tests/losses/softmax/test_few_classes.py",
         CROSS_ENTROPY,
         MISALIGNED + "|AssertionError",
-        sanitizer="address",
+        sanitizer="alignment",
     ),
     Mutant(
         "neighbouring rows that are no neighbours",
@@ -431,7 +431,7 @@ ROW_MUTANTS = (
         "tests/losses/softmax/test_probability_targets.py -k misaligned",
         SOFT_LAUNCH,
         MISALIGNED,
-        sanitizer="address",
+        sanitizer="alignment",
     ),
     Mutant(
         "gradients to probabilities written where those to the logits are",

@@ -17,7 +17,7 @@ pytestmark = [NEEDS_EMULATOR, pytest.mark.thorough]
 SANITIZED = "not sum and not -float16 and not focal"
 
 # Schedule and sanitizer. Forward without one is what `pytest --device emulated` does.
-RUNS = (("reverse", "address"), ("forward", "thread"), ("reverse", None), ("random:1", None))
+RUNS = (("reverse", "address,undefined"), ("forward", "thread"), ("reverse", None), ("random:1", None))
 
 
 @pytest.mark.parametrize("part", KERNEL_TESTS)

@@ -27,12 +27,8 @@ BUILD = ROOT / "build" / "cuda_emu"
 IS_SUPPORTED = platform.machine() in ("x86_64", "AMD64") and platform.system() == "Linux"
 
 _FLAGS = ("-std=c++20", "-g1", "-fno-omit-frame-pointer", "-fPIC", "-Wall", "-Wno-unknown-pragmas")
-# Of the kernels, and what tells the engine, which is never instrumented itself.
-_SANITIZERS = {
-    None: ((), ()),
-    "address": (("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"), ("-DCUDA_EMU_ASAN",)),
-    "thread": (("-fsanitize=thread",), ("-DCUDA_EMU_TSAN",)),
-}
+# What tells the engine, which is never instrumented itself, of the sanitizers that it has to help.
+_TOLD = {"address": "-DCUDA_EMU_ASAN", "thread": "-DCUDA_EMU_TSAN"}
 
 Source = tuple[Path, tuple[str, ...]]  # a file, and its flags
 
@@ -40,21 +36,25 @@ Source = tuple[Path, tuple[str, ...]]  # a file, and its flags
 def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Sequence[str] | None = None) -> Path:
     """A library with the launchers of `csrc/cuda`, their kernels and those of the emulator's own tests.
 
-    With `changed`, only the sources of these names are the ones in `root`, for a few tests: they are compiled in a
-    hurry. They come first: of an inline function that several objects have, the linker takes the first.
+    `sanitizer` is what -fsanitize takes. With `changed`, only the sources of these names are the ones in `root`, for a
+    few tests: they alone are sanitized, and compiled in a hurry. They come first: of an inline function that several
+    objects have, the linker takes the first.
     """
-    kernel_flags, engine_flags = _SANITIZERS[sanitizer]
+    sanitizers = sanitizer.split(",") if sanitizer else []
+    sanitized = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all") if sanitizer else ()
+    engine_flags = [_TOLD[name] for name in sanitizers if name in _TOLD]
     engine = _library("engine", root, [EMULATOR], [(root / EMULATOR / "engine.cpp", ("-O2", *engine_flags))])
 
     def source(file: Path) -> Source:
         is_changed = changed is not None and file.stem in changed
         of = root if is_changed or changed is None else ROOT
         include = (f"-I{of / EMULATOR / 'include'}", f"-I{of / CSRC}")
+        kernel_flags = sanitized if is_changed or changed is None else ()
         return of / file, ("-O0" if is_changed else "-O1", *include, *kernel_flags, "-x", "c++")
 
     files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/*.cu")] + [EMULATOR / "selftest.cu"]
     sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
-    link = (*kernel_flags, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
+    link = (*sanitized, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
     return _library("kernels", root, [CSRC, EMULATOR], sources, link)
 
 

@@ -12,8 +12,8 @@ from torch.utils.cpp_extension import get_cxx_compiler
 from tests.cuda_emu import ROOT, compile_kernels
 from tests.support.forks import Forks, Run
 
-# A sanitizer has to be in the process before the library that it watches.
-_RUNTIMES = {"address": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
+# These have to be in the process before the library that they watch.
+_RUNTIMES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
 _OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks at exit
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -31,14 +31,15 @@ def run_suite(
     """pytest with these arguments, on the kernels and the emulator of `root`, up to the first failure."""
     kernels = compile_kernels(root, sanitizer, changed)
     options = ("-x", "--device", "emulated", f"--emulated-kernels={kernels}")
-    return _forks(sanitizer).pytest(*options, *arguments, environment={"CUDA_EMU_SCHEDULE": schedule})
+    runtimes = tuple(_RUNTIMES[name] for name in (sanitizer or "").split(",") if name in _RUNTIMES)
+    return _forks(runtimes).pytest(*options, *arguments, environment={"CUDA_EMU_SCHEDULE": schedule})
 
 
 @functools.cache
-def _forks(sanitizer: str | None) -> Forks:
-    if sanitizer is None:
+def _forks(runtimes: tuple[str, ...]) -> Forks:
+    if not runtimes:
         return Forks()
-    preload = ":".join(map(_runtime, _RUNTIMES[sanitizer]))
+    preload = ":".join(map(_runtime, runtimes))
     return Forks(_OPTIONS | {"LD_PRELOAD": preload}, launcher=_fixed_addresses())
 
 
