@@ -11,7 +11,7 @@ from benchmarks.cases import Case
 from benchmarks.floors import floors
 from benchmarks.inputs import Inputs, make_inputs
 from benchmarks.limits import Floor
-from benchmarks.memory import ADAPTED, peak_extra_bytes, set_malloc, warm_memory
+from benchmarks.memory import make_memory_fresh, peak_extra_bytes, warm_memory
 from benchmarks.oracle import Truth, check, exact
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, PASSES, RUNS
 from benchmarks.providers import PROVIDERS, Provider
@@ -68,8 +68,6 @@ def measure(
         return [], [Failure("float64", case, str(error))]
     forward, backward = floors(case.loss, inputs)
     floor = {FORWARD: forward, BOTH: forward + backward, BACKWARD: backward}
-    if device == "cpu":
-        set_malloc(ADAPTED)
     # Overhead is the host's time; otherwise only the kernels count.
     clock = wall_clock(device) if case.is_tiny else kernel_clock(device)
     for pass_name in passes:
@@ -77,6 +75,8 @@ def measure(
         if pass_name in (passes[0], BOTH):  # after which backward alone takes the same
             torch.compiler.reset()  # compile for this shape alone
         entries: dict[str, _Entry] = {}
+        if device == "cpu":
+            make_memory_fresh()
         is_warm = pass_name == BACKWARD and device == "cpu"
         memory = warm_memory(WARM_SIZES * inputs.input.nbytes) if is_warm else nullcontext()
         with memory, torch.set_grad_enabled(pass_name != FORWARD):

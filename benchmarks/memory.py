@@ -17,15 +17,23 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's notices 
 # Of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 # glibc adapts to tensors that come and go until it has this, or until the first mallopt. So that no case's memory
-# depends on the cases before it, all of them have what it ends with: what is larger than 32 MiB is mapped anew.
+# depends on the cases before it, all of them have what it ends with: what is larger than 32 MiB is mapped anew, unless
+# there is room for it in the heap.
 ADAPTED = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20, M_MMAP_MAX: 1 << 16}
 ALL_KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 
 
-def set_malloc(parameters: dict[int, int]) -> None:
+def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes, libc.free.restype = (ctypes.c_void_p,), None
+    libc.sbrk.argtypes, libc.sbrk.restype = (ctypes.c_ssize_t,), ctypes.c_void_p
+    return libc
+
+
+def set_malloc(parameters: dict[int, int]) -> None:
     for name, value in parameters.items():
-        if not libc.mallopt(name, value):
+        if not _libc().mallopt(name, value):
             raise OSError(f"mallopt({name}, {value}) failed")
 
 
@@ -37,8 +45,26 @@ def warm_memory(nbytes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        set_malloc(ADAPTED)
-        ctypes.CDLL(None).malloc_trim(0)
+        make_memory_fresh()
+
+
+def make_memory_fresh() -> None:
+    """From now on what is large is mapped anew, and what is free by now is with the system.
+
+    But where something small lies above it, its place stays in the heap. Nothing large may get such a place, whose
+    pages would be those of the call before: it is taken for good, and not written, which costs no memory.
+    """
+    libc = _libc()
+    set_malloc(ALL_KEPT)  # the heap is asked alone
+    libc.malloc_trim(0)
+    end = libc.sbrk(0)
+    while True:
+        place = libc.malloc(ADAPTED[M_MMAP_THRESHOLD])
+        if not place or place >= end or libc.sbrk(0) != end:
+            break
+    libc.free(place)  # what is behind the old end
+    set_malloc(ADAPTED)
+    libc.malloc_trim(0)
 
 
 def page_faults() -> int:

@@ -17,8 +17,8 @@ auto dispatch_opmath(DType dtype, F f) {
   return dtype == DType::kFloat64 ? f(double()) : f(float());
 }
 
-// Calls f with a value of the type that memory holds, which is computed in A. `what` is a dtype, or a problem whose
-// tensors have one or two.
+// Calls f with values of the types that memory holds, which are computed in A. `what` is a dtype, or a problem whose
+// tensors have two.
 template <class A, class What, class F>
 void dispatch_stored(const What& what, F f) {
   dispatch<c10::Half, c10::BFloat16>(what, [&](auto... numbers) {

@@ -12,7 +12,7 @@ from benchmarks.floors import floors
 from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, LOG_SOFTMAX, SOFT_CROSS_ENTROPY
 from benchmarks.inputs import make_inputs
 from benchmarks.limits import Ceilings, Floor
-from benchmarks.memory import page_faults, peak_extra_bytes, warm_memory
+from benchmarks.memory import make_memory_fresh, page_faults, peak_extra_bytes, warm_memory
 from benchmarks.oracle import TOLERANCE, WrongResultError, check, exact
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, RUNS
 from benchmarks.timing import Step, Timing, kernel_clock, time_interleaved
@@ -147,24 +147,41 @@ def test_kernel_clock(device: str) -> None:
     assert 0.1 < gigabytes_per_second < 20_000
 
 
+LARGE = 100 << 20  # beyond what glibc ever keeps for itself
+
+
+def _faults() -> int:
+    before = page_faults()
+    torch.ones(LARGE, dtype=torch.uint8)
+    return page_faults() - before
+
+
 def test_warm_memory_has_its_pages() -> None:
-    large = 100 << 20  # beyond what glibc ever keeps for itself
-
-    def faults() -> int:
-        before = page_faults()
-        torch.ones(large, dtype=torch.uint8)
-        return page_faults() - before
-
-    fresh = min(faults(), faults())
+    make_memory_fresh()
+    fresh = _faults()
     assert fresh > 0
-    with warm_memory(4 * large):  # small ones may come to lie in the middle of it
-        assert 10 * faults() < fresh
-    assert faults() > 0
+    with warm_memory(4 * LARGE):  # small ones may come to lie in the middle of it
+        assert 10 * _faults() < fresh
+    assert min(_faults(), _faults()) > fresh / 2
+
+
+def test_memory_is_fresh_below_what_was_warm() -> None:
+    make_memory_fresh()
+    fresh = _faults()
+    above = []
+    for _ in range(3):
+        with warm_memory(4 * LARGE):
+            below = torch.ones(2 * LARGE, dtype=torch.uint8)
+            above += [torch.ones(LARGE // 4, dtype=torch.uint8) for _ in range(4)]  # one of them at least
+            del below
+            assert 10 * _faults() < fresh
+        assert min(_faults() for _ in range(8)) > fresh / 2
 
 
 def test_page_faults_of_a_call() -> None:
     step = Step(lambda: torch.ones(100 << 20, dtype=torch.uint8))
     clock = kernel_clock("cpu")
+    make_memory_fresh()
     fresh = time_interleaved({"ones": step}, clock, 0.0)["ones"]
     with warm_memory(400 << 20):
         warm = time_interleaved({"ones": step}, clock, 0.0)["ones"]
