@@ -53,14 +53,18 @@ class SoftCrossEntropyForwardRows {
     visit([&](const auto& matrix, const auto& targets) {
       for (int64_t r = 0; r < chunk.rows; ++r) {
         const int64_t row = chunk.first + r;
-        const MassesByClass masses{targets.row(row), WeightsByClass<A>{static_cast<const A*>(p_.weight)}, loss_};
-        sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(matrix.row(row)), plan_.pieces, masses,
-                                                             argmax(chunk, r)));
+        gather_row(matrix.row(row), targets.row(row), chunk, r, sums);
       }
     });
     for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) {
       sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>());
     }
+  }
+
+  template <class S, class Q>
+  void gather_row(const S* x, const Q* q, const Chunk& chunk, int64_t r, Sums& sums) const {
+    const MassesByClass<A, Q> masses{q, {static_cast<const A*>(p_.weight)}, loss_};
+    sums.set(r, softmax_sums<Form::kGaps, Form::kReport>(row_logits(x), plan_.pieces, masses, argmax(chunk, r)));
   }
 
   void gather_by_row(const Chunk& chunk, Sums& sums) const {
