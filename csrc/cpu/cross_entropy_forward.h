@@ -72,6 +72,7 @@ class CrossEntropyForwardRows {
 
   RowTotals finish(const Chunk& chunk, const ChunkTargets<A>& targets, const Sums& sums, const A* z_targets,
                    SavedRow<A>* saved) const {
+    alignas(64) A losses[kMaxChunkRows];
     V loss_sum, weight_sum;
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
@@ -92,10 +93,11 @@ class CrossEntropyForwardRows {
           }
         }
       }
-      if (p_.reduction == Reduction::kNone) with_loss<A>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+      loss.store(losses + r);
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight * weight;
     }
+    store_losses(p_, chunk, losses);
     return {double(loss_sum.sum()), double(weight_sum.sum())};
   }
 

@@ -38,18 +38,17 @@ int64_t nll_forward(const CrossEntropyForward& p) {
   const int64_t bad_row =
       for_each_chunk<A>(p, chunks, [&](int64_t index, const Chunk& chunk, const ChunkTargets<A>& targets) {
         alignas(64) A x_target[kMaxChunkRows] = {};
+        alignas(64) A losses[kMaxChunkRows];
         if (p.classes > 0) read_targets(input, chunk, targets.target, x_target);
         V loss_sum, weight_sum;
         for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
           const V weight = V::load(targets.weight + r), sample_weight = V::load(targets.sample_weight + r);
           const V loss = product(sample_weight, nll_loss(V::load(x_target + r), weight));
-          if (p.reduction == Reduction::kNone) {
-            const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
-            with_loss<A>(p, [&](auto* out) { loss.store(out + chunk.first + r, n); });
-          }
+          loss.store(losses + r);
           loss_sum = loss_sum + loss;
           weight_sum = weight_sum + sample_weight * weight;
         }
+        store_losses(p, chunk, losses);
         totals[index] = {double(loss_sum.sum()), double(weight_sum.sum())};
       });
   if (bad_row < 0) reduce_groups<A>(p, chunks, totals);

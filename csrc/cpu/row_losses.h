@@ -33,6 +33,13 @@ void with_loss(const Problem& p, F f) {
   dispatch_stored<A>(opmath_if(p.loss_is_opmath, p.dtype), [&](auto s) { f(static_cast<decltype(s)*>(p.loss)); });
 }
 
+// The losses of the rows of a chunk, where they are not reduced.
+template <class A, class Problem>
+void store_losses(const Problem& p, const Chunk& chunk, const A* losses) {
+  if (p.reduction != Reduction::kNone) return;
+  with_loss<A>(p, [&](auto* out) { copy_run(out + chunk.first, 1, losses, 1, chunk.rows); });
+}
+
 // From the totals of the chunks to the losses of the groups.
 template <class A, class Problem>
 void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<RowTotals>& totals) {

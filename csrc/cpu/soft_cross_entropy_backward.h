@@ -92,19 +92,19 @@ class SoftCrossEntropyBackwardRows {
         const SoftCrossEntropy<V> loss = loss_;
         const WeightsByClass<A> weight = weights.from(begin);
         const S* logits = x + begin;
-        if (grad_q) {  // first: the gradient in the logits may take their place
-          Q* to = grad_q + begin;
-          for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
-            const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
-            lanes.in_target(z, weight(i, n)).store(to + i, n);
-          });
-        }
         if (grad_x) {
           const Q* probabilities = q + begin;
           S* to = grad_x + begin;
           for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
             const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
             lanes.in_logit(z, loss.mass(V::load(probabilities + i, n, A(0)), weight(i, n))).store(to + i, n);
+          });
+        }
+        if (grad_q) {
+          Q* to = grad_q + begin;
+          for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
+            const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
+            lanes.in_target(z, weight(i, n)).store(to + i, n);
           });
         }
       });

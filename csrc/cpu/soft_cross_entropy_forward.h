@@ -77,6 +77,7 @@ class SoftCrossEntropyForwardRows {
     alignas(64) A sample_weights[kMaxChunkRows];
     read_sample_weights(p_, chunk, sample_weights);
     auto* saved = static_cast<SavedSoftRow<A>*>(p_.saved);
+    alignas(64) A losses[kMaxChunkRows];
     V loss_sum, weight_sum;
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
@@ -86,10 +87,11 @@ class SoftCrossEntropyForwardRows {
         store_rows(saved + chunk.first + r, n, row.stats.max, row.stats.log_sum, row.mass_below, row.mass_at_max);
       const V sample_weight = V::load(sample_weights + r);
       const V loss = product(sample_weight, loss_.loss(row, row_sums.gap_sum));
-      if (p_.reduction == Reduction::kNone) with_loss<A>(p_, [&](auto* out) { loss.store(out + chunk.first + r, n); });
+      loss.store(losses + r);
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight;
     }
+    store_losses(p_, chunk, losses);
     return {double(loss_sum.sum()), double(weight_sum.sum())};
   }
 
