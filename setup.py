@@ -43,7 +43,7 @@ def extension(name: str, sources: str, flags: str = "") -> Extension:
     make = CUDAExtension if name == "_cuda" else CppExtension
     return make(
         f"ce_ext.{name}",
-        sorted(path for pattern in sources.split() for path in glob(f"csrc/{pattern}")),
+        sorted(path for pattern in sources.split() for path in glob(f"csrc/{pattern}", recursive=True)),
         include_dirs=[os.path.abspath("csrc")],
         extra_compile_args={"cxx": CXX_FLAGS + flags.split(), "nvcc": ["-O3", "-lineinfo"]},
         extra_link_args=OPENMP,
@@ -102,6 +102,6 @@ for isa, flags in ISA_FLAGS.items():
     macros = f"-DCPU_CAPABILITY={isa.upper()} -DCPU_CAPABILITY_{isa.upper()} "
     extensions.append(extension(f"_cpu_{isa}", "cpu/*.cpp", macros + flags))
 if CUDA_ARCHS:
-    extensions.append(extension("_cuda", "cuda/*.cu cuda/*.cpp"))
+    extensions.append(extension("_cuda", "cuda/**/*.cu cuda/**/*.cpp"))
 
 setup(ext_modules=extensions, cmdclass={"build_ext": Build})

@@ -1,4 +1,4 @@
-"""The table of csrc/cuda/policy.cuh, by which teams of threads share rows: what could be in it, and what should."""
+"""The table of csrc/cuda/rows/policy.cuh, by which teams share rows: what could be in it, and what should."""
 
 from __future__ import annotations
 

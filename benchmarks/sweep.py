@@ -1,4 +1,4 @@
-"""Time the teams of threads that could share a row in the CUDA kernels, and print the table of csrc/cuda/policy.cuh
+"""Time the teams of threads that could share a row in the CUDA kernels, and print the table of csrc/cuda/rows/policy.cuh
 with those that are faster than its own.
 
 A shape is timed once its results agree with those of the table, in turns with all others that are worth a try for

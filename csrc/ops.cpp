@@ -76,7 +76,7 @@ TORCH_LIBRARY(ce_ext, m) {
   // Of CUDA alone, whose kernels find targets out of bounds when nobody waits for them: waits, and raises the first.
   m.def("check_targets(Device? device) -> ()");
   // Of CUDA alone, for benchmarks: which teams of threads share rows, entry by entry, and others in their place. See
-  // csrc/cuda/policy.cuh.
+  // csrc/cuda/rows/policy.cuh.
   m.def("cuda_policy() -> str");
   m.def("override_cuda_policy(str overrides) -> ()");
 }

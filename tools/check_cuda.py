@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         "files",
         nargs="*",
         type=Path,
-        default=sorted((CSRC / "cuda").glob("*.cu")),
+        default=sorted((CSRC / "cuda").rglob("*.cu")),
         help="sources, object files or libraries; default: the sources in csrc/cuda",
     )
     parser.add_argument("--sm", nargs="+", type=int, choices=SHARED_BYTES, default=list(SHARED_BYTES))

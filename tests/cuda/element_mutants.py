@@ -2,12 +2,12 @@
 
 from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
 
-BINARY = in_cuda("binary_cross_entropy")
+BINARY = in_cuda("elements/binary_cross_entropy")
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
-ELEMENTS = in_cuda("elements")
-PACKS = in_cuda("packs")
-PLAIN_ELEMENTS = in_cuda("plain_elements")
-SHARES = in_cuda("shares")
+ELEMENTS = in_cuda("elements/elements")
+PACKS = in_cuda("device/packs")
+PLAIN_ELEMENTS = in_cuda("elements/plain_elements")
+SHARES = in_cuda("device/shares")
 BINARY_LAUNCH = "binary_cross_entropy_forward binary_cross_entropy_backward"
 
 ELEMENT_MUTANTS = (

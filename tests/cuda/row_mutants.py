@@ -2,21 +2,21 @@
 
 from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
 
-BY_CLASS = in_cuda("cross_entropy_by_class")
-BY_ROW = in_cuda("cross_entropy_by_row")
-FEW_ROWS = in_cuda("few_rows")
-LOG_SOFTMAX = in_cuda("log_softmax")
-LOSS_ROWS = in_cuda("softmax_loss_rows")
-PACKS = in_cuda("packs")
-REDUCE = in_cuda("reduce")
-ROWS = in_cuda("cross_entropy_rows")
-ROW_LAUNCH = in_cuda("row_launch")
-ROW_PARTS = in_cuda("row_parts")
+BY_CLASS = in_cuda("rows/cross_entropy_by_class")
+BY_ROW = in_cuda("rows/cross_entropy_by_row")
+FEW_ROWS = in_cuda("rows/few_rows")
+LOG_SOFTMAX = in_cuda("rows/log_softmax")
+LOSS_ROWS = in_cuda("rows/softmax_loss_rows")
+PACKS = in_cuda("device/packs")
+REDUCE = in_cuda("device/reduce")
+ROWS = in_cuda("rows/cross_entropy_rows")
+ROW_LAUNCH = in_cuda("rows/row_launch")
+ROW_PARTS = in_cuda("rows/row_parts")
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
-SHARES = in_cuda("shares")
-SOFT = in_cuda("soft_cross_entropy")
+SHARES = in_cuda("device/shares")
+SOFT = in_cuda("rows/soft_cross_entropy")
 SOFTMAX = "csrc/losses/softmax.h"
-TEAMS = in_cuda("teams")
+TEAMS = in_cuda("rows/teams")
 
 # The sources that have their kernels.
 CROSS_ENTROPY = "cross_entropy_forward cross_entropy_backward"
@@ -241,7 +241,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "a tile takes rows that are not there",
-        "csrc/cuda/tile.cuh",
+        "csrc/cuda/rows/tile.cuh",
         "rows_(rows < blockDim.x ? int(rows) : int(blockDim.x))",
         "rows_(int(blockDim.x))",
         "tests/losses/softmax/test_values.py -k 600x10",
@@ -251,7 +251,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "a tile whose packs lie where the row's do",
-        "csrc/cuda/tile.cuh",
+        "csrc/cuda/rows/tile.cuh",
         "shift_((kSize - split_.head % kSize) % kSize)",
         "shift_(0)",
         "tests/losses/softmax/test_few_classes.py",
@@ -270,7 +270,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "held classes that there are not",
-        "csrc/cuda/thread_rows.cuh",
+        "csrc/cuda/rows/thread_rows.cuh",
         "if (c < classes) copy_in(",
         "copy_in(",
         "tests/losses/softmax/test_images.py -k bfloat16",
@@ -280,7 +280,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "a factor of one for all rows if the first has it",
-        "csrc/cuda/scale_gradient.cu",
+        "csrc/cuda/rows/scale_gradient.cu",
         "all_one = all_one && factors[r] == A(1);",
         "all_one = factors[0] == A(1);",
         "tests/losses/softmax/test_scale_gradient.py -k rows",
@@ -297,7 +297,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "offset of a class in 32 bits",
-        "csrc/cuda/thread_rows.cuh",
+        "csrc/cuda/rows/thread_rows.cuh",
         "load_pack(data + c * stride, values)",
         "load_pack(data + int(c * stride), values)",
         FAR_APART,
@@ -314,7 +314,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "the gradient of the forward pass starts before the divisor is known",
-        "csrc/cuda/cross_entropy_with_grad.cu",
+        "csrc/cuda/rows/cross_entropy_with_grad.cu",
         "if (forward.reduction == Reduction::kMean) {",
         "if (false) {",
         "tests/losses/softmax/test_options.py -k inplace",
@@ -331,7 +331,7 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "bad targets of two rows in one record",
-        "csrc/cuda/bad_target.cuh",
+        "csrc/cuda/device/bad_target.cuh",
         "if (atomicCAS(&record->state, unsigned(BadTarget::kFree), unsigned(BadTarget::kClaimed)) != BadTarget::kFree) "
         "return;",
         "",

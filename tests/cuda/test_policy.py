@@ -22,7 +22,7 @@ from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = [pytest.mark.kernel, pytest.mark.not_cpu]
 
-HEADER = ROOT / "csrc" / "cuda" / "policy.cuh"
+HEADER = ROOT / "csrc" / "cuda" / "rows" / "policy.cuh"
 LANES = ("128,8,4,1", "64,16,8,1", "128,32,4,1", "256,32,8,1")
 BLOCKS = ("32,32,4,1", "128,128,8,1", "256,256,4,1", "512,512,8,1", "96,96,4,1")
 CLUSTERS = ("64,64,4,2", "128,128,8,4", "32,32,4,8")

@@ -52,7 +52,7 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
         kernel_flags = sanitized if is_changed or changed is None else ()
         return of / file, ("-O0" if is_changed else "-O1", *include, *kernel_flags, "-x", "c++")
 
-    files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/*.cu")] + [EMULATOR / "selftest.cu"]
+    files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/**/*.cu")] + [EMULATOR / "selftest.cu"]
     sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
     link = (*sanitized, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
     return _library("kernels", root, [CSRC, EMULATOR], sources, link)
@@ -61,7 +61,7 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
 def _compile_binding() -> Path:
     csrc, emulator = ROOT / CSRC, ROOT / EMULATOR
     flags = ("-O1", f"-I{csrc}", *(f"-isystem{path}" for path in include_paths()))
-    sources = [(emulator / "binding.cpp", flags), (csrc / "cuda" / "bad_target.cpp", flags)]
+    sources = [(emulator / "binding.cpp", flags), (csrc / "cuda" / "host" / "bad_target.cpp", flags)]
     link = (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
     return _library("binding", ROOT, [CSRC, EMULATOR], sources, link)
 

@@ -5,9 +5,9 @@
 
 #include <optional>
 
-#include "cuda/bad_target.h"
-#include "cuda/launch.h"
-#include "cuda/policy.cuh"
+#include "cuda/host/bad_target.h"
+#include "cuda/host/launch.h"
+#include "cuda/rows/policy.cuh"
 #include "host/drivers.h"
 
 namespace {

@@ -2,9 +2,9 @@
 #include <map>
 #include <string>
 
-#include "cuda/packs.cuh"
-#include "cuda/portability.cuh"
-#include "cuda/reduce.cuh"
+#include "cuda/device/packs.cuh"
+#include "cuda/device/portability.cuh"
+#include "cuda/device/reduce.cuh"
 
 namespace {
 

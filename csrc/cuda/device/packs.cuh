@@ -1,0 +1,134 @@
+// A contiguous row in 16-byte accesses, wherever it starts and however long it is.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "cuda/device/portability.cuh"
+#include "host/dtype.h"
+
+namespace ce_ext::cuda {
+
+// Numbers as they lie in memory: one, or a pack of 16 bytes, or several, or a part of one. Halves are kept in pairs:
+// for each of them the compiler would take a register.
+template <class T, int kCount>
+struct Numbers {
+  static constexpr int kBytes = kCount * sizeof(T);
+  static constexpr int kAlignment = kBytes < 16 ? kBytes : 16;
+  static constexpr bool kPaired = sizeof(T) == 2 && !std::is_integral_v<T> && kCount > 1;
+  using Stored = std::conditional_t<kPaired, unsigned, T>;
+
+  alignas(kAlignment) Stored stored[kBytes / sizeof(Stored)];
+};
+
+template <class S>
+constexpr int kPackSize = 16 / sizeof(S);
+
+__host__ __device__ __forceinline__ bool is_aligned(const void* p, int bytes = 16) {
+  return reinterpret_cast<uintptr_t>(p) % bytes == 0;
+}
+
+// [0, head) and [packs_end, size) are single elements; between them lie whole packs, aligned to 16 bytes.
+template <class S>
+struct RowSplit {
+  int64_t head;
+  int64_t packs_end;
+  int64_t size;
+
+  __device__ RowSplit(const S* row, int64_t size_) : size(size_) {
+    const int64_t misaligned = reinterpret_cast<uintptr_t>(row) % 16 / sizeof(S);
+    const int64_t to_boundary = misaligned ? kPackSize<S> - misaligned : 0;
+    head = to_boundary < size ? to_boundary : size;
+    packs_end = head + (size - head) / kPackSize<S> * kPackSize<S>;
+  }
+};
+
+// At once where they are aligned, which those that lie `stride` apart are not.
+template <class T, int kCount>
+__device__ __forceinline__ void copy_in(const T* p, bool aligned, Numbers<T, kCount>& numbers, int64_t stride = 1) {
+  if (kCount == 1 || aligned) {
+    numbers = *reinterpret_cast<const Numbers<T, kCount>*>(p);
+  } else {
+    T values[kCount];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = p[i * stride];
+    memcpy(&numbers, values, sizeof(numbers));
+  }
+}
+
+// What is streamed is soon evicted from the cache of the GPU, which then keeps what is read again.
+template <class T, int kCount>
+__device__ __forceinline__ void copy_out(const Numbers<T, kCount>& numbers, bool aligned, T* p, bool streams = false) {
+  if constexpr (kCount == 1) {
+    *p = numbers.stored[0];
+  } else if (aligned) {
+    if constexpr (Numbers<T, kCount>::kBytes < 16) {
+      *reinterpret_cast<Numbers<T, kCount>*>(p) = numbers;
+    } else {
+#pragma unroll
+      for (int i = 0; i < int(sizeof(numbers) / 16); ++i) {
+        // Said outright: the compiler does not see every store of a whole pack as one.
+        uint4 bits;
+        memcpy(&bits, reinterpret_cast<const char*>(&numbers) + 16 * i, sizeof(bits));
+        uint4* pack = reinterpret_cast<uint4*>(p) + i;
+        streams ? __stcs(pack, bits) : __stwb(pack, bits);
+      }
+    }
+  } else {
+    T values[kCount];
+    memcpy(values, &numbers, sizeof(numbers));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) p[i] = values[i];
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void convert(const Numbers<T, kCount>& numbers, opmath_t<T> (&values)[kCount]) {
+  if constexpr (Numbers<T, kCount>::kPaired) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) unpack_pair<T>(numbers.stored[i / 2], values[i], values[i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = load(&numbers.stored[i]);
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void convert(const opmath_t<T> (&values)[kCount], Numbers<T, kCount>& numbers) {
+  if constexpr (Numbers<T, kCount>::kPaired) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) numbers.stored[i / 2] = pack_pair<T>(values[i], values[i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) store(&numbers.stored[i], values[i]);
+  }
+}
+
+// The same numbers in another type.
+template <class From, class To, int kCount>
+__device__ __forceinline__ void convert(const Numbers<From, kCount>& from, Numbers<To, kCount>& to) {
+  if constexpr (std::is_same_v<From, To>) {
+    to = from;
+  } else {
+    opmath_t<From> values[kCount];
+    convert(from, values);
+    convert(values, to);
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCount]) {
+  Numbers<T, kCount> numbers;
+  copy_in(p, is_aligned(p, numbers.kAlignment), numbers);
+  convert(numbers, values);
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount], bool streams = false) {
+  Numbers<T, kCount> numbers;
+  convert(values, numbers);
+  copy_out(numbers, is_aligned(p, numbers.kAlignment), p, streams);
+}
+
+}  // namespace ce_ext::cuda

@@ -1,0 +1,43 @@
+#include "cuda/elements/binary_cross_entropy_launch.cuh"
+
+namespace ce_ext::cuda {
+namespace {
+
+template <class S, class Loss>
+void launch_forward(const BinaryCrossEntropyForward& p, const Loss& loss, const LaunchContext& context) {
+  const Shares shares = shares_of<S>(p, p.groups);
+  const Scratch scratch{static_cast<RowTotals*>(context.workspace), context.counters};
+  if (p.elements > 0 && is_plain(p)) {  // of no elements, not even what is one number for all is there
+    dispatch_target<S>(p.target.type, [&](auto number) {
+      using N = decltype(number);
+      LAUNCH((binary_cross_entropy_forward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
+             loss, shares, scratch);
+    });
+  } else {
+    dispatch_run<S>(p, [&](auto run) {
+      LAUNCH((binary_cross_entropy_forward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
+             context.stream, p, loss, shares, scratch, context.bad_target);
+    });
+  }
+}
+
+}  // namespace
+
+int64_t workspace_size(const BinaryCrossEntropyForward& problem) {
+  if (problem.reduction == Reduction::kNone) return 0;
+  int64_t bytes = 0;
+  dispatch<__half, __nv_bfloat16>(
+      problem.dtype, [&](auto s) { bytes = shares_of<decltype(s)>(problem, problem.groups).totals_bytes(); });
+  return bytes;
+}
+
+void launch(const BinaryCrossEntropyForward& problem, const LaunchContext& context) {
+  const bool has_losses = problem.reduction == Reduction::kNone ? problem.elements > 0 : problem.groups > 0;
+  if (!has_losses) return;
+  dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {
+    using S = decltype(s);
+    dispatch_loss<S>(problem, [&](const auto& loss) { launch_forward<S>(problem, loss, context); });
+  });
+}
+
+}  // namespace ce_ext::cuda

@@ -1,0 +1,72 @@
+#include "cuda/rows/clusters.cuh"
+#include "cuda/rows/cross_entropy_launch.cuh"
+#include "cuda/rows/nll_loss.cuh"
+
+namespace ce_ext::cuda {
+namespace {
+
+template <class S, class Form>
+void launch_by_class(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
+  const RowParts parts(p.rows, p.classes, sizeof(S));
+  if (parts.per_row > 1) return launch_parts<S, Form>(p, parts, loss, context, /*gradients=*/nullptr);
+  constexpr bool kMany = kManyRegisters<S, Form>;
+  const RowShape shape = shape_of(Pass::kForward, p.classes * sizeof(S), max_row_threads(kMany));
+  dispatch_packs<kMany>(shape, [&](auto packs) {
+    launch_shares(cross_entropy_forward_by_class<S, Form, packs.value>, shape, p.rows, p.groups, p, loss, context);
+  });
+}
+
+template <class S, class Form, int kRows>
+void launch_by_row(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
+  const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
+  LAUNCH((cross_entropy_forward_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
+         Workspace(context).scratch());
+}
+
+template <class S, class Form>
+void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) {
+  const auto loss = make_loss<opmath_t<S>>(p, 1, context);
+  switch (way_of<S>({{p.input, p.input_rows, p.input_class_stride}}, p.row_dims, p.classes, p.rows / p.groups,
+                    kRowPack<S, Form>)) {
+    case RowWay::kInTiles: {
+      const Shares shares(p.rows, p.groups, kThreadsByRow);
+      LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form>), shares.count, kThreadsByRow,
+                         Tile<S>::bytes(kThreadsByRow, p.classes), context.stream, p, loss, shares,
+                         Workspace(context).scratch());
+      break;
+    }
+    case RowWay::kByClass:
+      launch_by_class<S, Form>(p, loss, context);
+      break;
+    case RowWay::kByRowPack:
+      launch_by_row<S, Form, kRowPack<S, Form>>(p, loss, context);
+      break;
+    case RowWay::kByRow:
+      launch_by_row<S, Form, 1>(p, loss, context);
+      break;
+  }
+}
+
+template <class S>
+void launch_nll_forward(const CrossEntropyForward& p, const LaunchContext& context) {
+  const Shares shares(p.rows, p.groups, kThreadsByRow);
+  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, Workspace(context).scratch(),
+         context.bad_target);
+}
+
+}  // namespace
+
+int64_t workspace_size(const CrossEntropyForward& problem) {
+  return Workspace::bytes(problem.reduction, problem.rows, parts_bytes(problem, /*with_grad=*/false));
+}
+
+void launch(const CrossEntropyForward& problem, const LaunchContext& context) {
+  if (problem.groups == 0 || (problem.rows == 0 && problem.reduction == Reduction::kNone)) return;
+  dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {
+    using S = decltype(s);
+    if (problem.input_is_log_prob) return launch_nll_forward<S>(problem, context);
+    dispatch_form(problem, [&](auto form) { launch_forward<S, decltype(form)>(problem, context); });
+  });
+}
+
+}  // namespace ce_ext::cuda

@@ -1,0 +1,196 @@
+// What the CUDA kernels of cross entropy do with a row, however its logits are read: before they are, with what has
+// been gathered of them, and for its gradient.
+#pragma once
+
+#include "cuda/device/bad_target.cuh"
+#include "cuda/rows/row_sums.cuh"
+#include "cuda/rows/softmax_loss_rows.cuh"
+#include "host/cross_entropy_problem.h"
+
+namespace ce_ext::cuda {
+
+// Targets that are neither a class nor ignored are never used as an index: they are reported, their loss and gradient
+// are NaN.
+enum class TargetKind { kClass, kIgnored, kOutOfBounds };
+
+// The loss with its constants, made on the host, where float64 costs nothing; but the sum of the class weights is known
+// to the device alone.
+template <class A>
+struct DeviceLoss {
+  CrossEntropy<A> on_host;
+  Logits<A, true> logits;
+  A loss_scale;         // where there is no grad_output
+  const A* weight_sum;  // null where every class weighs 1
+  BadTarget* bad_target;
+
+  __device__ CrossEntropy<A> get() const {
+    CrossEntropy<A> loss = on_host;
+    if (weight_sum) loss.weight_sum = *weight_sum;
+    return loss;
+  }
+};
+
+// The target of a row, and what is known of its class.
+template <class A>
+struct RowTarget {
+  int64_t index;
+  TargetKind kind;
+  A x = A(0);  // its logit, read before a gradient may overwrite it
+  A weight = A(0);
+};
+
+__device__ __forceinline__ TargetKind kind_of(const CrossEntropyProblem& p, int64_t target) {
+  if (target == p.ignore_index) return TargetKind::kIgnored;
+  return target >= 0 && target < p.classes ? TargetKind::kClass : TargetKind::kOutOfBounds;
+}
+
+// `logit_of` gives the logit of a class of the row.
+template <class A, class LogitOf>
+__device__ __forceinline__ RowTarget<A> load_target(const CrossEntropyProblem& p, int64_t row,
+                                                    const LogitOf& logit_of) {
+  RowTarget<A> target{p.target[row], kind_of(p, p.target[row])};
+  if (target.kind == TargetKind::kClass) {
+    target.x = logit_of(target.index);
+    target.weight = class_weight<A>(p, target.index);
+  }
+  return target;
+}
+
+// One thread of the row calls it.
+template <class A>
+__device__ __forceinline__ void report_if_bad(const CrossEntropyProblem& p, BadTarget* record, int64_t row,
+                                              const RowTarget<A>& target) {
+  if (target.kind == TargetKind::kOutOfBounds) report_bad_target(record, row, target.index, p.classes);
+}
+
+// Whether the logits of a row have to be read.
+template <class Form, class A>
+__device__ __forceinline__ bool is_wanted(const RowTarget<A>& target) {
+  return Form::kReport || target.kind == TargetKind::kClass;
+}
+
+// Takes the logits from class c on into the sums of their row.
+template <class S, class Form>
+struct AddLogits {
+  using A = opmath_t<S>;
+
+  const CrossEntropyProblem& p;
+  Logits<A, Form::kLogitsChange> logits;
+
+  __device__ AddLogits(const CrossEntropyProblem& p_, const DeviceLoss<A>& loss)
+      : p(p_), logits(logits_of<Form::kLogitsChange>(loss.logits)) {}
+
+  template <int kCount>
+  __device__ __forceinline__ void operator()(RowSums<A, Form>& sums, A (&values)[kCount], int64_t c) const {
+    A weights[kCount];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) weights[i] = Form::kGaps == Gaps::kNone ? A(1) : class_weight<A>(p, c + i);
+    sums.add(logits, values, weights, c);
+  }
+};
+
+// A row whose logits have all been seen.
+template <class A>
+struct FinishedRow {
+  SavedRow<A> saved;
+  A loss;
+  A target_log_prob;
+};
+
+template <class S, class Form>
+__device__ __forceinline__ FinishedRow<opmath_t<S>> finish_row(const CrossEntropyProblem& p,
+                                                               const DeviceLoss<opmath_t<S>>& device_loss, int64_t row,
+                                                               const RowTarget<opmath_t<S>>& target,
+                                                               const RowSums<opmath_t<S>, Form>& sums) {
+  using A = opmath_t<S>;
+  const CrossEntropy<A> loss = device_loss.get();
+  const RowStats<A> stats = sums.softmax.finish();
+  const A unknown = target.kind == TargetKind::kIgnored ? A(0) : A(NAN);
+  FinishedRow<A> finished{loss.save(stats, sums.softmax.gap_sum), unknown, unknown};
+  if (target.kind == TargetKind::kClass) {
+    const A z_target = logits_of<Form::kLogitsChange>(device_loss.logits)(target.x);
+    finished.target_log_prob = -negative_log_likelihood(stats, z_target);
+    finished.loss = product(sample_weight<A>(p, row), loss.loss(finished.saved, z_target, target.weight));
+  }
+  return finished;
+}
+
+// What the mean counts a row as.
+template <class A>
+__device__ __forceinline__ A row_weight(const CrossEntropyProblem& p, int64_t row, const RowTarget<A>& target) {
+  return target.kind == TargetKind::kClass ? sample_weight<A>(p, row) * target.weight : A(0);
+}
+
+// Writes what is kept and what is reported of a row, and returns what it adds to its group. One thread calls it.
+template <class S, class Form>
+__device__ __forceinline__ RowTotals store_row(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss,
+                                               int64_t row, const RowTarget<opmath_t<S>>& target,
+                                               const FinishedRow<opmath_t<S>>& finished,
+                                               const RowSums<opmath_t<S>, Form>& sums) {
+  using A = opmath_t<S>;
+  report_if_bad(p, loss.bad_target, row, target);
+  if (p.saved) static_cast<SavedRow<A>*>(p.saved)[row] = finished.saved;
+  store_report(p, row, finished.saved.stats, sums, finished.target_log_prob);
+  return store_row_loss<S>(p, row, finished.loss, row_weight(p, row, target));
+}
+
+// The gradient of a row, class by class.
+template <class A, bool kLogitsChange>
+struct RowGradient {
+  int64_t target;
+  TargetKind kind;
+  A at_target;
+  const A* weight;  // of every class, or null where only the target's matters
+  CrossEntropyGradient<A, kLogitsChange> gradient;
+
+  __device__ __forceinline__ bool reads_logits() const { return kind == TargetKind::kClass; }
+
+  // The logits of kCount classes from class c on become gradients.
+  template <int kCount>
+  __device__ __forceinline__ void apply(int64_t c, A (&x)[kCount]) const {
+    if (!reads_logits()) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) x[i] = at_target;
+      return;
+    }
+    const int64_t place = target - c;
+    const int target_place = place >= 0 && place < kCount ? int(place) : -1;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const A grad = gradient.at(x[i], weight ? weight[c + i] : A(1));
+      x[i] = i == target_place ? at_target : grad;
+    }
+  }
+};
+
+template <class S, bool kLogitsChange>
+__device__ __forceinline__ RowGradient<opmath_t<S>, kLogitsChange> row_gradient(const CrossEntropyBackward& p,
+                                                                                const DeviceLoss<opmath_t<S>>& loss,
+                                                                                int64_t row,
+                                                                                const RowTarget<opmath_t<S>>& target,
+                                                                                const SavedRow<opmath_t<S>>& saved) {
+  using A = opmath_t<S>;
+  const A* weight = loss.on_host.smoothing > 0 ? static_cast<const A*>(p.weight) : nullptr;
+  RowGradient<A, kLogitsChange> result{target.index, target.kind, A(0), weight, {}};
+  if (target.kind == TargetKind::kClass) {
+    const auto logits = logits_of<kLogitsChange>(loss.logits);
+    const A scale = row_scale<S>(p, loss.loss_scale, row);
+    result.gradient = loss.get().gradient(saved, logits(target.x), target.weight, scale, logits);
+    result.at_target = result.gradient.at_target(target.x);
+  } else if (target.kind == TargetKind::kOutOfBounds) {
+    result.at_target = A(NAN);
+  }
+  return result;
+}
+
+template <class S>
+__device__ __forceinline__ S* grad_row(const CrossEntropyBackward& p, int64_t row) {
+  return static_cast<S*>(p.grad_input) + p.grad_input_rows.offset(p.row_dims, row);
+}
+
+template <class S>
+__device__ __forceinline__ SavedRow<opmath_t<S>> saved_row(const CrossEntropyBackward& p, int64_t row) {
+  return static_cast<const SavedRow<opmath_t<S>>*>(p.saved)[row];
+}
+
+}  // namespace ce_ext::cuda

@@ -1,0 +1,57 @@
+// What the CUDA kernels of all losses of softmax know of a row: its logits, its weights and its place in memory.
+#pragma once
+
+#include "cuda/device/shares.cuh"
+#include "host/softmax_loss_problem.h"
+
+namespace ce_ext::cuda {
+
+// Constants are made on the host, where float64 costs nothing; what does not change the logits is known at compile
+// time.
+template <bool kChanged, class A>
+__device__ __forceinline__ Logits<A, kChanged> logits_of(const Logits<A, true>& on_host) {
+  if constexpr (kChanged) {
+    return on_host;
+  } else {
+    return {};
+  }
+}
+
+template <class S>
+__device__ __forceinline__ const S* logits_row(const SoftmaxLossProblem& p, int64_t row) {
+  return static_cast<const S*>(p.input) + p.input_rows.offset(p.row_dims, row);
+}
+
+template <class A>
+__device__ __forceinline__ A class_weight(const SoftmaxLossProblem& p, int64_t c) {
+  return p.weight ? static_cast<const A*>(p.weight)[c] : A(1);
+}
+
+template <class A>
+__device__ __forceinline__ A sample_weight(const SoftmaxLossProblem& p, int64_t row) {
+  return p.sample_weight ? static_cast<const A*>(p.sample_weight)[row] : A(1);
+}
+
+// The loss of a row is a result for kNone. Else it is returned as what adds up to results, with its weight in the mean.
+template <class S, class Problem>
+__device__ __forceinline__ RowTotals store_row_loss(const Problem& p, int64_t row, opmath_t<S> loss,
+                                                    opmath_t<S> weight) {
+  if (p.reduction != Reduction::kNone) return {double(loss), double(weight)};
+  store_loss<S>(p, row, loss);
+  return {};
+}
+
+// What the gradient of the loss of a row is multiplied by.
+template <class S, class Problem>
+__device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
+  using A = opmath_t<S>;
+  A scale = loss_scale;
+  if (p.grad_output) {
+    const int64_t i = p.grad_output_rows.offset(p.row_dims, row);
+    scale = p.loss_is_opmath ? static_cast<const A*>(p.grad_output)[i] : load(static_cast<const S*>(p.grad_output) + i);
+  }
+  if (p.denominator) scale /= static_cast<const A*>(p.denominator)[p.denominator_rows.offset(p.row_dims, row)];
+  return product(sample_weight<A>(p, row), scale);
+}
+
+}  // namespace ce_ext::cuda
