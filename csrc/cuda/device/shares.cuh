@@ -13,7 +13,7 @@ namespace ce_ext::cuda {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Of at most kMaxBlocks shares, unless there are more groups. A group without items has one share, too.
+// Of at most max_blocks shares, unless there are more groups. A group without items has one share, too.
 struct Shares {
   int64_t group_size;  // in items
   int64_t share_size;  // in items; the last share of a group may have fewer
@@ -21,9 +21,10 @@ struct Shares {
   int64_t count;
 
   // A block takes `tile` items at a time.
-  Shares(int64_t items, int64_t groups, int64_t tile) : group_size(groups > 0 ? items / groups : 0) {
+  Shares(int64_t items, int64_t groups, int64_t tile, int64_t max_blocks = kMaxBlocks)
+      : group_size(groups > 0 ? items / groups : 0) {
     const int64_t tiles = std::max<int64_t>(1, divide_up(group_size, tile));
-    const int64_t most = std::max<int64_t>(1, kMaxBlocks / std::max<int64_t>(1, groups));
+    const int64_t most = std::max<int64_t>(1, max_blocks / std::max<int64_t>(1, groups));
     share_size = divide_up(tiles, most) * tile;
     per_group = std::max<int64_t>(1, divide_up(group_size, share_size));
     count = groups * per_group;
@@ -73,19 +74,21 @@ __device__ __forceinline__ void store_loss(const Problem& p, int64_t i, opmath_t
   }
 }
 
-// Ends a block whose threads have added up these, which together are the totals of its share.
-template <class S, class Problem>
+// Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
+// totals of its share.
+template <class S, bool kOneThread = false, class Problem>
 __device__ void finish_share(const Problem& p, const Shares& shares, int64_t share, RowTotals totals,
                              const Scratch& scratch) {
   using A = opmath_t<S>;
   if (p.reduction == Reduction::kNone) return;
-  totals = block_reduce(totals);
+  if constexpr (!kOneThread) totals = block_reduce(totals);
   const int64_t group = shares.group(share);
   if (shares.per_group > 1) {
     if (threadIdx.x == 0) scratch.totals[share] = totals;
     if (!comes_last(scratch.counters + group, shares.per_group)) return;
     const RowTotals* of_group = scratch.totals + group * shares.per_group;
     totals = {};
+#pragma unroll 4
     for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
       totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
     }

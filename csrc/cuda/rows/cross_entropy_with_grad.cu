@@ -37,24 +37,44 @@ template <class S, class Form>
 void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const auto loss = make_loss<opmath_t<S>>(p, context);
-  const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-  LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                     Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares,
-                     Workspace(context).scratch());
+  const TileShape shape = tile_shape<S, Form>(forward);
+  const Shares shares(forward.rows, forward.groups, shape.rows(), kTileBlocks);
+  dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
+    LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
+                       2 * CrossEntropyStage<S>::bytes(shape, forward.classes, /*has_saved=*/false), context.stream, p,
+                       loss, shape, shares, Workspace(context).scratch());
+  });
+}
+
+// Rows that are few and long are shared by many blocks, in two passes. A gradient that overwrites the logits must not
+// do so as long as other blocks ask for the target's, as those of the focal loss do.
+bool has_parts(const CrossEntropyWithGrad& p) {
+  const bool overwrites = p.backward.grad_input == p.forward.input;
+  return parts_of(p.forward).per_row > 1 && !(overwrites && p.forward.options.gamma > 0);
+}
+
+void launch_parts(CrossEntropyWithGrad p, const LaunchContext& context) {
+  if (!p.forward.saved) p.forward.saved = Workspace(context).parts() + parts_bytes(p.forward);
+  p.backward.saved = p.forward.saved;
+  launch(p.forward, context);
+  launch(p.backward, context);
 }
 
 template <class S, class Form>
 void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const CrossEntropyBackward& backward = p.backward;
+  const RowWay way = way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
+                                {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
+                               backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>,
+                               kMaxTileClasses<S>);
+  if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
     LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares,
            Workspace(context).scratch());
   }
-  switch (way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
-                     {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
-                    backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>)) {
+  switch (way) {
     case RowWay::kInTiles:
       return launch_in_tiles<S, Form>(p, context);
     case RowWay::kByClass:
@@ -70,7 +90,9 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
 
 int64_t workspace_size(const CrossEntropyWithGrad& problem) {
   const CrossEntropyForward& forward = problem.forward;
-  return Workspace::bytes(forward.reduction, forward.rows, parts_bytes(forward, /*with_grad=*/true));
+  const int64_t parts = parts_bytes(forward);
+  return Workspace::bytes(forward.reduction, forward.rows,
+                          parts == 0 ? 0 : parts + forward.rows * sizeof(SavedRow<double>));
 }
 
 void launch(const CrossEntropyWithGrad& problem, const LaunchContext& context) {

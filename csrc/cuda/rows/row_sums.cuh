@@ -2,28 +2,49 @@
 // itself, and adds them up.
 #pragma once
 
-#include "cuda/rows/row_parts.cuh"
+#include "cuda/rows/row_chunks.cuh"
 #include "cuda/rows/thread_rows.cuh"
 #include "host/softmax_loss_problem.h"
 
 namespace ce_ext::cuda {
 
-// add(sums, values, c) takes in the values from class c on. The result is that of this thread; `held` then has what it
-// loaded last, which of a row of one chunk is all.
-template <class Sums, int kPacks, class S, class T, class Held, class Add>
-__device__ __forceinline__ Sums sum_row(const Team& team, const RowSplit<S>& split, const T* x, Held& held,
-                                        const Add& add) {
-  Sums sums;
-  const int64_t chunks = chunks_of_row<kPacks, S>(split.size, team.size());
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const RowPart<S, kPacks> part(split, team, chunk);
-    part.load(x, held);
-    part.for_each([&](int i, int64_t c, auto n) {
-      opmath_t<T> values[n.value];
-      convert(held.at(i, n), values);
-      add(sums, values, c);
-    });
+// Goes over so many chunks, the first of which is held: load(chunk, held) brings the next one on its way while
+// use(chunk) has what is held, which in the end is the last.
+template <class Held, class Load, class Use>
+__device__ __forceinline__ void for_each_chunk(int count, Held& held, const Load& load, const Use& use) {
+  for (int chunk = 0; chunk < count - 1; ++chunk) {
+    Held next = held;
+    load(chunk + 1, next);
+    use(chunk);
+    held = next;
   }
+  use(count - 1);
+}
+
+// The sums of a thread over a row of one tensor: add(sums, values, c) takes in the values from class c on, or, with
+// kTakesNumbers, add(sums, packs) numbers as they lie in memory, and Add::kFill where the row has none.
+template <class Sums, class Chunks, class Held, class Load, class Add>
+__device__ __forceinline__ Sums sum_row(const Chunks& chunks, Held& held, const Load& load, const Add& add) {
+  Sums sums;
+  const auto add_values = [&](int i, int64_t c, auto n) {
+    typename Add::Value values[n.value];
+    convert(held.at(i, n), values);
+    add(sums, values, c);
+  };
+  if (chunks.has_singles()) {
+    if constexpr (Add::kTakesNumbers) {
+      add(sums, held.singles);
+    } else {
+      chunks.for_each_single(add_values);
+    }
+  }
+  for_each_chunk(chunks.count(), held, load, [&](int chunk) {
+    if constexpr (Add::kTakesNumbers) {
+      add(sums, held.packs);
+    } else {
+      chunks.for_each_pack(chunk, add_values);
+    }
+  });
   return sums;
 }
 
@@ -80,35 +101,57 @@ struct RowSums {
   }
 };
 
-template <class A, class Form, class F>
-__device__ __forceinline__ RowSums<A, Form> transform(const RowSums<A, Form>& x, const F& f) {
-  RowSums<A, Form> result{transform(x.softmax, f), {}};
-  if constexpr (Form::kReport) result.top = transform(x.top, f);
+template <class A, class Form>
+__device__ __forceinline__ RowSums<A, Form> warp_reduce(const RowSums<A, Form>& sums, int lanes = kWarpSize,
+                                                        unsigned mask = kFullWarp) {
+  RowSums<A, Form> result{warp_reduce(sums.softmax, lanes, mask), {}};
+  if constexpr (Form::kReport) result.top = warp_reduce(sums.top, lanes, mask);
   return result;
 }
 
-template <class A, class Form, class F>
-__device__ __forceinline__ void agree(RowSums<A, Form>& sums, const F& max_of) {
-  agree(sums.softmax, max_of);
+// Takes logits into plain sums as they lie in memory. Halves play in pairs, one instruction for both matches.
+template <class S, int kCount, int kPacks, class Sums>
+__device__ __forceinline__ void add_numbers(Sums& sums, const Numbers<S, kCount> (&packs)[kPacks]) {
+  auto all = join(packs);
+  hold_tournament(all.stored);
+  opmath_t<S> values[kCount * kPacks];
+  convert(all, values);
+  sums.template add_fought<all.kPaired ? 2 : 1>(values);
 }
 
-template <class A, class Form>
-__device__ __forceinline__ void add_agreed(RowSums<A, Form>& sums, const RowSums<A, Form>& other) {
-  add_agreed(sums.softmax, other.softmax);
-  if constexpr (Form::kReport) sums.top.merge(other.top);
+// Single ones are no pairs.
+template <class S, int kPacks, class Sums>
+__device__ __forceinline__ void add_numbers(Sums& sums, const Numbers<S, 1> (&singles)[kPacks]) {
+  opmath_t<S> values[kPacks];
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) values[i] = load(singles[i].stored);
+  hold_tournament(values);
+  sums.template add_fought<1>(values);
 }
 
-// What a form takes of registers: whether it is much for a team; for threads with rows of their own how many, and how
-// many of such rows a thread has.
+// Forms that have kernels for every team.
 template <class S, class Form>
-constexpr bool kManyRegisters = sizeof(S) == 8 || Form::kReport;
+constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
+
+// What a form takes of registers: threads of teams, forward and with the gradient, and backward; threads with rows of
+// their own, and how many of such rows a thread has.
+template <class S, class Form, class Team>
+constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 128 : 168)
+                               : Form::kReport   ? 128
+                               : !kIsPlain<Form> ? 80
+                               : Team::kIsBlock  ? 64
+                                                 : 80;
+template <class S, class Form>
+constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112
+                                   : kIsPlain<Form> ? 64
+                                                    : 72;
 template <class S, class Form>
 constexpr int kRowRegisters = sizeof(S) == 8               ? 168
                               : Form::kReport              ? 128
                               : Form::kGaps != Gaps::kNone ? 96
                                                            : 64;
 template <class S, class Form>
-constexpr int kRowPack = kManyRegisters<S, Form> ? 1 : kRowsPerThread;
+constexpr int kRowPack = sizeof(S) == 8 || Form::kReport ? 1 : kRowsPerThread;
 
 // What is reported of a row, if anything is.
 template <class A, class Form>

@@ -1,5 +1,5 @@
+#include "cuda/rows/row_chunks.cuh"
 #include "cuda/rows/row_launch.cuh"
-#include "cuda/rows/row_parts.cuh"
 #include "cuda/rows/thread_rows.cuh"
 #include "host/scale_gradient_problem.h"
 
@@ -21,22 +21,22 @@ __device__ __forceinline__ S* row_of(const ScaleGradient& p, int64_t row) {
 }
 
 // Teams go over the chunks of rows; a factor of 1, which the device alone knows, costs a look.
-template <class S>
-__global__ void __launch_bounds__(kMaxBackwardThreads)
-    scale_gradient_by_class(ScaleGradient p, opmath_t<S> loss_scale, RowShape shape, int64_t chunks) {
+template <class S, int kSize>
+__global__ void __launch_bounds__(Team<kSize>::kThreads)
+    scale_gradient_by_class(ScaleGradient p, opmath_t<S> loss_scale, int64_t chunks_of_row) {
   using A = opmath_t<S>;
-  const Team team(shape);
-  const int64_t all_chunks = p.rows * chunks;
-  for (int64_t i = int64_t(blockIdx.x) * team.count() + team.index(); i < all_chunks; i += gridDim.x * team.count()) {
-    const int64_t row = i / chunks;
+  using Chunks = RowChunks<S, kPacks, Team<kSize>>;
+  const int64_t all_chunks = p.rows * chunks_of_row, step = int64_t(gridDim.x) * Team<kSize>::kCount;
+  for (int64_t i = int64_t(blockIdx.x) * Team<kSize>::kCount + Team<kSize>::index(); i < all_chunks; i += step) {
+    const int64_t row = i / chunks_of_row;
     const A factor = factor_of<S>(p, loss_scale, row);
     if (factor == A(1)) continue;
     S* grad = row_of<S>(p, row);
-    const RowSplit<S> split(grad, p.classes);
-    const RowPart<S, kBackwardPacks> part(split, team, i - row * chunks);
-    typename RowPart<S, kBackwardPacks>::template Held<S> held;
-    part.load(grad, held);
-    part.for_each([&](int k, int64_t c, auto n) {
+    const Chunks chunks(grad, p.classes);
+    typename Chunks::template Held<S> held;
+    const int64_t chunk = i - row * chunks_of_row;
+    chunks.load(chunk, grad, held, A(0));
+    chunks.for_each(chunk, [&](int k, int64_t c, auto n) {
       A values[n.value];
       convert(held.at(k, n), values);
 #pragma unroll
@@ -77,16 +77,17 @@ void launch_by_row(const ScaleGradient& p, cudaStream_t stream) {
 
 template <class S>
 void launch_scale(const ScaleGradient& p, cudaStream_t stream) {
-  switch (
-      way_of<S>({{p.grad_input, p.grad_input_rows, p.class_stride}}, p.row_dims, p.classes, p.rows, kRowsPerThread)) {
+  switch (way_of<S>({{p.grad_input, p.grad_input_rows, p.class_stride}}, p.row_dims, p.classes, p.rows, kRowsPerThread,
+                    /*max_tile_classes=*/0)) {
     case RowWay::kInTiles:
-    case RowWay::kByClass: {
-      const RowShape shape = shape_of(Pass::kBackward, p.classes * sizeof(S), kMaxBackwardThreads);
-      const int64_t chunks = chunks_of_row<kBackwardPacks, S>(p.classes, shape.lanes);
-      const int64_t blocks = std::min(kMaxBlocks, divide_up(p.rows * chunks, teams_of(shape)));
-      LAUNCH((scale_gradient_by_class<S>), blocks, shape.threads, stream, p, opmath_t<S>(p.loss_scale), shape, chunks);
+    case RowWay::kByClass:
+      dispatch_team(row_threads(Pass::kBackward, p.classes * sizeof(S)), BackwardTeams(), [&](auto team) {
+        const int64_t chunks = chunks_of_row<S, kPacks>(p.classes, team.kSize);
+        const int64_t blocks = std::min(kMaxBlocks, divide_up(p.rows * chunks, team.kCount));
+        LAUNCH((scale_gradient_by_class<S, team.kSize>), blocks, team.kThreads, stream, p, opmath_t<S>(p.loss_scale),
+               chunks);
+      });
       break;
-    }
     case RowWay::kByRowPack:
       launch_by_row<S, kRowsPerThread>(p, stream);
       break;

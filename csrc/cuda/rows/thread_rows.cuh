@@ -20,6 +20,9 @@ struct StridedRows {
     store_pack(data + c * stride, values);
   }
   __device__ __forceinline__ A at(int row, int64_t c) const { return cuda::load(data + row + c * stride); }
+  __device__ __forceinline__ void store_at(int row, int64_t c, A value) const {
+    cuda::store(data + row + c * stride, value);
+  }
 };
 
 // A number of each of two tensors.

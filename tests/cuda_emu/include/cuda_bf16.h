@@ -24,3 +24,21 @@ struct __nv_bfloat162 {
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }
+
+// The NaN that CUDA makes where either is one; -0 is below 0.
+inline __nv_bfloat16 __hmin_nan(__nv_bfloat16 a, __nv_bfloat16 b) {
+  const float x = __bfloat162float(a), y = __bfloat162float(b);
+  if (x != x || y != y) return {0x7fff};
+  return x < y || (x == y && a.bits >> 15) ? a : b;
+}
+inline __nv_bfloat16 __hmax_nan(__nv_bfloat16 a, __nv_bfloat16 b) {
+  const float x = __bfloat162float(a), y = __bfloat162float(b);
+  if (x != x || y != y) return {0x7fff};
+  return x > y || (x == y && !(a.bits >> 15)) ? a : b;
+}
+inline __nv_bfloat162 __hmin2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {__hmin_nan(a.x, b.x), __hmin_nan(a.y, b.y)};
+}
+inline __nv_bfloat162 __hmax2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {__hmax_nan(a.x, b.x), __hmax_nan(a.y, b.y)};
+}

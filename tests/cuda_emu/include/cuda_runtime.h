@@ -168,6 +168,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_EM
                                    [=](int self) { return self ^ lane_mask; });
 }
 
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
