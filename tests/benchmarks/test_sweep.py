@@ -19,7 +19,7 @@ from benchmarks.timing import Timing, kernel_clock
 from tests.cuda_emu import ROOT, Emulator
 from tests.support.marks import NEEDS_EMULATOR
 
-TEXT = "forward:4096=8; forward:inf=256; with_grad:65536=512; with_grad:inf=1024"
+TEXT = "forward:4096=8; forward:inf=256; with_grad:65536=384; with_grad:inf=768"
 USUAL, OTHER, THIRD = 256, 128, 32
 ENTRY = Entry("forward", 16384, USUAL)
 
@@ -34,7 +34,7 @@ def test_words_of_the_policy() -> None:
     assert [entry.as_cpp() for entry in entries[:3]] == [
         "{Pass::kForward, 4096, 8},",
         "{Pass::kForward, kAnyLength, 256},",
-        "{Pass::kWithGrad, 65536, 512},",
+        "{Pass::kWithGrad, 65536, 384},",
     ]
     with pytest.raises(ValueError, match="no entry of a policy: 'forward'"):
         parse("forward")

@@ -14,7 +14,7 @@ __device__ __forceinline__ RowTarget<opmath_t<S>> load_target(const CrossEntropy
 
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
-                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, Team<kSize>>))
+                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, !Team<kSize>::kIsBlock>))
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   using A = opmath_t<S>;
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Form>
 __global__ void __launch_bounds__(kThreadsOfPart,
-                                  resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, Team<kThreadsOfPart>>))
+                                  resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, false>))
     cross_entropy_parts_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, RowParts parts, Shares shares,
                                  Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
   using A = opmath_t<S>;
@@ -106,13 +106,13 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   if (has_target) store(grad_x + target.index, gradient.at_target(target.x));
 }
 
-// Loss and gradient of a row whose last chunk a team holds in registers, which of short rows is all. The others are
-// read again, the last ones first, from the second-level cache: the first time it is asked to keep them, the second
-// time and for gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read
-// before it is shared.
+// Loss and gradient of a row, whose last chunk stays in registers; of short rows that is all. Other chunks are read again,
+// the last ones first, from the second-level cache: the first time it is asked to keep them, the second time and for
+// gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read before it is
+// shared.
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
-                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, Team<kSize>>))
+                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, true>))
     cross_entropy_with_grad_by_class(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                      Scratch scratch) {
   using A = opmath_t<S>;
@@ -145,10 +145,9 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     if (!gradient.reads_logits()) held = {};
     S* grad_x = grad_row<S>(p.backward, row);
     const int last = chunks.count() - 1;
-    write_gradient(chunks, last, held, gradient, grad_x, /*streams=*/last > 0);
-    for (int chunk = last - 1; chunk >= 0; --chunk) {
-      if (gradient.reads_logits()) chunks.template load<LastUse>(chunk, x, held, A(0));
-      write_gradient(chunks, chunk, held, gradient, grad_x, /*streams=*/true);
+    for (int chunk = last; chunk >= 0; --chunk) {
+      if (chunk < last && gradient.reads_logits()) chunks.template load<LastUse>(chunk, x, held, A(0));
+      write_gradient(chunks, chunk, held, gradient, grad_x, /*streams=*/last > 0);
     }
     if (gradient.reads_logits() && chunks.owns(gradient.target)) store(grad_x + gradient.target, shared.at_target);
   }

@@ -20,7 +20,14 @@ __device__ __forceinline__ RowTotals rows_forward(const CrossEntropyForward& p, 
     targets[r] = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
     wanted |= is_wanted<Form>(targets[r]);
   }
-  if (wanted) sum_rows<A>(x, p.classes, sums, AddLogits<S, Form>(p, loss));
+  if (wanted) {
+    const AddLogits<S, Form> add(p, loss);
+    if constexpr (kIsPlain<Form>) {
+      sum_planes(x, p.classes, sums, add);
+    } else {
+      sum_rows<A>(x, p.classes, sums, add);
+    }
+  }
   RowTotals totals;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -107,10 +114,9 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
   rows_backward<S, Form, kRows>(p, loss, row, x, grad_x);
 }
 
-// Rows of no more than kMost classes stay in registers. With 0 for any number, they are read from the cache again.
-template <class S, class Form, int kRows, int kMost>
-__global__ void __launch_bounds__(kThreadsByRow,
-                                  resident_blocks(kThreadsByRow, sizeof(S) == 8 || kMost > 0 ? 168 : 128))
+// The logits are read from the cache again.
+template <class S, class Form, int kRows>
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168 : 128))
     cross_entropy_with_grad_by_row(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   RowTotals totals;
@@ -118,12 +124,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
   for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x * kRows; row < end; row += kThreadsByRow * kRows) {
     const StridedRows<const S, kRows> x{logits_row<S>(p.forward, row), p.forward.input_class_stride};
     const StridedRows<S, kRows> grad_x{grad_row<S>(p.backward, row), p.backward.grad_input_class_stride};
-    if constexpr (kMost > 0) {
-      const HeldRows<S, kRows, kMost> held(x, p.forward.classes);
-      totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, held, grad_x));
-    } else {
-      totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, x, grad_x));
-    }
+    totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, x, grad_x));
   }
   finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
 }

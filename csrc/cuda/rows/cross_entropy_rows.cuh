@@ -101,6 +101,10 @@ struct AddLogits {
                                              const Numbers<S, kCount> (&packs)[kPacks]) const {
     add_numbers(sums.softmax, packs);
   }
+  template <int kCount>
+  __device__ __forceinline__ void fought(RowSums<Value, Form>& sums, Value (&values)[kCount]) const {
+    sums.softmax.template add_fought<1>(values);
+  }
 };
 
 // A row whose logits have all been seen.

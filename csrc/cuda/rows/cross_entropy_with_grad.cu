@@ -16,21 +16,12 @@ __global__ void __launch_bounds__(kThreadsByRow)
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, class Form, int kRows, int kMost>
+template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
-  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows, kMost>), shares.count, kThreadsByRow, context.stream, p, loss,
+  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss,
          shares, Workspace(context).scratch());
-}
-
-template <class S, class Form>
-void launch_by_row_pack(const CrossEntropyWithGrad& p, const LaunchContext& context) {
-  constexpr int kRows = kRowPack<S, Form>;
-  if constexpr (kRows > 1 && sizeof(S) == 2 && Form::kGaps == Gaps::kNone) {  // what registers suffice for
-    if (p.forward.classes <= kMaxHeldClasses) return launch_by_row<S, Form, kRows, kMaxHeldClasses>(p, context);
-  }
-  launch_by_row<S, Form, kRows, 0>(p, context);
 }
 
 template <class S, class Form>
@@ -80,9 +71,9 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
     case RowWay::kByClass:
       return launch_by_class(p, context);
     case RowWay::kByRowPack:
-      return launch_by_row_pack<S, Form>(p, context);
+      return launch_by_row<S, Form, kRowPack<S, Form>>(p, context);
     case RowWay::kByRow:
-      return launch_by_row<S, Form, 1, 0>(p, context);
+      return launch_by_row<S, Form, 1>(p, context);
   }
 }
 

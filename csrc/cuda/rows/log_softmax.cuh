@@ -29,6 +29,10 @@ struct AddLogits {
     add_numbers(sums, packs);
   }
   template <int kCount>
+  __device__ __forceinline__ void fought(Sums& sums, Value (&values)[kCount]) const {
+    sums.template add_fought<1>(values);
+  }
+  template <int kCount>
   __device__ __forceinline__ void operator()(Sums& sums, const Value (&x)[kCount], int64_t) const {
     constexpr Value kNoWeights[kCount] = {};
     sums.add(x, kNoWeights);
@@ -50,9 +54,9 @@ struct AddGradients {
 };
 
 template <class S>
-constexpr int kLogSoftmaxRegisters = sizeof(S) == 8 ? 128 : 64;
+constexpr int kLogSoftmaxRegisters = sizeof(S) == 8 ? 168 : 80;
 
-// Teams hold rows in registers. Longer rows are read again from the cache, the last chunk first.
+// The last chunk of a row stays in registers; other chunks are read again from the cache, the last ones first.
 template <class S, class Out, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads, kLogSoftmaxRegisters<S>))
@@ -69,16 +73,16 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   load(0, held);
   const auto sums = Team<kSize>::reduce(sum_row<typename AddLogits<S>::Sums>(chunks, held, load, add));
   const LogSoftmax<opmath_t<S>> result{Team<kSize>::share(sums.finish())};
-  const int last = chunks.count() - 1;
+  const int count = chunks.count();
   chunks.with_alignment(y, [&](auto aligned) {
-    for (int chunk = last; chunk >= 0; --chunk) {
-      if (chunk < last) chunks.template load<LastUse>(chunk, x, held, add.kFill);
+    for (int chunk = count - 1; chunk >= 0; --chunk) {
+      if (chunk < count - 1) chunks.template load<LastUse>(chunk, x, held, add.kFill);
       chunks.for_each(chunk, [&](int i, int64_t c, auto n) {
         opmath_t<S> values[n.value];
         convert(held.at(i, n), values);
 #pragma unroll
         for (int j = 0; j < n.value; ++j) values[j] = result.at(values[j]);
-        store_pack(y + c, values, aligned.value, /*streams=*/last > 0);
+        store_pack(y + c, values, aligned.value, /*streams=*/count > 1);
       });
     }
   });
@@ -102,9 +106,9 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   load(0, held_grads);
   const auto sum = sum_row<Sum<A>>(chunks, held_grads, load, AddGradients<A>());
   const LogSoftmaxGradient<A> gradient(Team<kSize>::share(Team<kSize>::reduce(sum)).value);
-  const int last = chunks.count() - 1;
-  for (int chunk = last; chunk >= 0; --chunk) {
-    if (chunk < last) load(chunk, held_grads);
+  const int count = chunks.count();
+  for (int chunk = count - 1; chunk >= 0; --chunk) {
+    if (chunk < count - 1) load(chunk, held_grads);
     chunks.load_other(chunk, y, held_outputs, A(0));
     chunks.for_each(chunk, [&](int i, int64_t c, auto n) {
       A grads[n.value], outputs[n.value];
@@ -112,16 +116,17 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
       convert(held_outputs.at(i, n), outputs);
 #pragma unroll
       for (int j = 0; j < n.value; ++j) grads[j] = gradient.at(grads[j], outputs[j]);
-      store_pack(grad_x + c, grads, /*aligned=*/true, /*streams=*/last > 0);
+      store_pack(grad_x + c, grads, /*aligned=*/true, /*streams=*/count > 1);
     });
   }
 }
 
 // A thread's rows.
-template <class A, int kRows, class Rows, class Outputs>
-__device__ __forceinline__ void rows_forward(int64_t classes, const Rows& x, const Outputs& y) {
-  SoftmaxSums<A, Gaps::kNone> sums[kRows];
-  sum_rows<A>(x, classes, sums, AddLogits<A>());
+template <class S, int kRows, class Outputs>
+__device__ __forceinline__ void rows_forward(int64_t classes, const StridedRows<const S, kRows>& x, const Outputs& y) {
+  using A = opmath_t<S>;
+  typename AddLogits<S>::Sums sums[kRows];
+  sum_planes(x, classes, sums, AddLogits<S>());
   LogSoftmax<A> results[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) results[r] = {sums[r].finish()};
@@ -151,17 +156,17 @@ __device__ __forceinline__ void rows_backward(int64_t classes, const Grads& grad
 
 // kRows neighbours a thread. The second time, they are read from the cache.
 template <class S, class Out, int kRows>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 96 : 64))
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 128))
     log_softmax_forward_by_row(LogSoftmaxForward p) {
   const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
   if (row >= p.rows) return;
   const StridedRows<const S, kRows> x{row_of<const S>(p, p.input, p.input_rows, row), p.input_class_stride};
   const StridedRows<Out, kRows> y{row_of<Out>(p, p.output, p.output_rows, row), p.output_class_stride};
-  rows_forward<opmath_t<S>, kRows>(p.classes, x, y);
+  rows_forward<S, kRows>(p.classes, x, y);
 }
 
 template <class S, class Out, int kRows>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 128 : 96))
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 128))
     log_softmax_backward_by_row(LogSoftmaxBackward p) {
   const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
   if (row >= p.rows) return;
@@ -199,7 +204,7 @@ struct LogSoftmaxStage {
 };
 
 template <class S, class Out, int kWord>
-__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 96 : 64))
+__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 128 : 64))
     log_softmax_forward_in_tiles(LogSoftmaxForward p, TileShape shape, Shares shares) {
   using A = opmath_t<S>;
   using Stage = LogSoftmaxStage<S, Out>;
@@ -256,7 +261,7 @@ struct LogSoftmaxBackwardStage {
 };
 
 template <class S, class Out, int kWord>
-__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 96 : 64))
+__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 128 : 64))
     log_softmax_backward_in_tiles(LogSoftmaxBackward p, TileShape shape, Shares shares) {
   using A = opmath_t<S>;
   using Stage = LogSoftmaxBackwardStage<S, Out>;

@@ -31,13 +31,13 @@ constexpr RowPolicy kRowPolicies[] = {
     {Pass::kBackward, 512, 8},
     {Pass::kBackward, kAnyLength, 32},
 
-    // Up to 64 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
+    // Up to 16 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
     // read again, and should still be in the second-level cache: few blocks at a time, so few rows.
     {Pass::kWithGrad, 2048, 32},
     {Pass::kWithGrad, 8192, 128},
     {Pass::kWithGrad, 16384, 256},
-    {Pass::kWithGrad, 65536, 512},
-    {Pass::kWithGrad, kAnyLength, 1024},
+    {Pass::kWithGrad, 65536, 384},
+    {Pass::kWithGrad, kAnyLength, 768},
 };
 
 // The teams that the kernels of a pass have.
@@ -45,16 +45,16 @@ template <int... kSizes>
 struct TeamSizes {};
 using ForwardTeams = TeamSizes<8, 32, 128, 256>;
 using BackwardTeams = TeamSizes<8, 32>;
-using WithGradTeams = TeamSizes<32, 128, 256, 512, 1024>;
+using WithGradTeams = TeamSizes<32, 128, 256, 384, 768>;
 // Of kernels that are seldom used, or take many registers: whatever the table says, the next larger one, or the last.
 using FewTeams = TeamSizes<32, 256>;
 template <class S>
-using FewWithGradTeams = std::conditional_t<sizeof(S) == 8, FewTeams, TeamSizes<32, 512>>;
+using FewWithGradTeams = std::conditional_t<sizeof(S) == 8, FewTeams, TeamSizes<32, 384>>;
 
 // What the table says, after the overrides.
 int row_threads(Pass pass, int64_t row_bytes);
 
-// Changes entries of the table, to try others: "forward:32768=256; with_grad:inf=512" has other teams share rows of up
+// Changes entries of the table, to try others: "forward:32768=256; with_grad:inf=384" has other teams share rows of up
 // to 32768 bytes, or of any length. It starts from the table each time. What the environment variable
 // CE_EXT_CUDA_POLICY says is done before the first kernel. Throws std::invalid_argument.
 void override_policy(const std::string& overrides);
@@ -83,9 +83,9 @@ constexpr int64_t kTileBlocks = 8 * 132;
 // there are no registers for more rows.
 constexpr int kRowsPerThread = 4;
 
-// Of no more classes, such rows of halves stay in registers from the loss to the gradient: as many as segment street
-// scenes, and a few. Others are read again, mostly from the first-level cache.
-constexpr int kMaxHeldClasses = 24;
+// Planes of such rows that a thread has in flight, forward and for the gradient.
+constexpr int kForwardPlanes = 8;
+constexpr int kGradPlanes = 4;
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;

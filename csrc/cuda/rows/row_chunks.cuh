@@ -14,6 +14,19 @@ __host__ __device__ __forceinline__ int chunks_of_row(int64_t classes, int team_
   return classes <= chunk ? 1 : int((classes + chunk - 1) / chunk);
 }
 
+// Goes over so many chunks, the first of which is held: load(chunk, held) brings the next one on its way while
+// use(chunk) has what is held, which in the end is the last.
+template <class Held, class Load, class Use>
+__device__ __forceinline__ void for_each_chunk(int count, Held& held, const Load& load, const Use& use) {
+  for (int chunk = 0; chunk < count - 1; ++chunk) {
+    Held next = held;
+    load(chunk + 1, next);
+    use(chunk);
+    held = next;
+  }
+  use(count - 1);
+}
+
 // Of a row of S, and of rows of other tensors that lie over it.
 template <class S, int kPacks, class Team>
 class RowChunks {

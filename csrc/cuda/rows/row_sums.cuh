@@ -8,19 +8,6 @@
 
 namespace ce_ext::cuda {
 
-// Goes over so many chunks, the first of which is held: load(chunk, held) brings the next one on its way while
-// use(chunk) has what is held, which in the end is the last.
-template <class Held, class Load, class Use>
-__device__ __forceinline__ void for_each_chunk(int count, Held& held, const Load& load, const Use& use) {
-  for (int chunk = 0; chunk < count - 1; ++chunk) {
-    Held next = held;
-    load(chunk + 1, next);
-    use(chunk);
-    held = next;
-  }
-  use(count - 1);
-}
-
 // The sums of a thread over a row of one tensor: add(sums, values, c) takes in the values from class c on, or, with
 // kTakesNumbers, add(sums, packs) numbers as they lie in memory, and Add::kFill where the row has none.
 template <class Sums, class Chunks, class Held, class Load, class Add>
@@ -48,14 +35,28 @@ __device__ __forceinline__ Sums sum_row(const Chunks& chunks, Held& held, const 
   return sums;
 }
 
-// The same of kRows rows at once, each by itself: rows.load(c, values) gives the values of class c of each, which are
-// numbers, or pairs of them.
-template <class A, int kRows, class Sums, class Rows, class Add>
-__device__ __forceinline__ void sum_rows(const Rows& rows, int64_t classes, Sums (&sums)[kRows], const Add& add) {
-  static_assert(kMostClasses<Rows> <= kClassesPerSum, "rows with a bound are added up at once");
+// The sums of kRows rows of a thread, each by itself, in parts: add_part(begin, end, sums) adds up so many classes of all.
+template <int kRows, class Sums, class AddPart>
+__device__ __forceinline__ void sum_parts(int64_t classes, Sums (&sums)[kRows], const AddPart& add_part) {
   for (int64_t begin = 0; begin < classes; begin += kClassesPerSum) {
     const int64_t end = classes - begin < kClassesPerSum ? classes : begin + kClassesPerSum;
     Sums parts[kRows];
+    add_part(begin, end, parts);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (begin == 0) {
+        sums[r] = parts[r];
+      } else {
+        sums[r].merge(parts[r]);
+      }
+    }
+  }
+}
+
+// rows.load(c, values) gives the values of class c of each row, which are numbers, or pairs of them.
+template <class A, int kRows, class Sums, class Rows, class Add>
+__device__ __forceinline__ void sum_rows(const Rows& rows, int64_t classes, Sums (&sums)[kRows], const Add& add) {
+  sum_parts(classes, sums, [&](int64_t begin, int64_t end, Sums(&parts)[kRows]) {
     for_each_classes<A, kRows>(rows, begin, end, [&](int64_t c, const auto& values) {
       constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(values)>>;
 #pragma unroll
@@ -66,15 +67,46 @@ __device__ __forceinline__ void sum_rows(const Rows& rows, int64_t classes, Sums
         add(parts[r], of_row, c);
       }
     });
+  });
+}
+
+// The classes of each of the rows in these planes have their tournament: the champions are in the first plane then.
+template <class S, int kRows, int kPlanes>
+__device__ __forceinline__ void hold_tournaments(Numbers<S, kRows> (&planes)[kPlanes]) {
+  using Word = typename Numbers<S, kRows>::Stored;
+  constexpr int kWords = std::extent_v<decltype(planes[0].stored)>;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (begin == 0) {
-        sums[r] = parts[r];
-      } else {
-        sums[r].merge(parts[r]);
-      }
-    }
+  for (int w = 0; w < kWords; ++w) {
+    Word words[kPlanes];
+#pragma unroll
+    for (int c = 0; c < kPlanes; ++c) words[c] = planes[c].stored[w];
+    hold_tournament(words);
+#pragma unroll
+    for (int c = 0; c < kPlanes; ++c) planes[c].stored[w] = words[c];
   }
+}
+
+// Logits that are read by themselves, for plain sums. Halves of neighbours play side by side.
+template <class S, int kRows, class Sums, class Add>
+__device__ __forceinline__ void sum_planes(const StridedRows<const S, kRows>& rows, int64_t classes,
+                                           Sums (&sums)[kRows], const Add& add) {
+  constexpr bool kHalf = sizeof(S) == 2 && kRows == 1;  // which plays by itself, as a number
+  sum_parts(classes, sums, [&](int64_t begin, int64_t end, Sums(&parts)[kRows]) {
+    for_each_planes<kForwardPlanes>(rows, begin, end, add.kFill, [&](int64_t, auto& planes) {
+      if constexpr (!kHalf) hold_tournaments(planes);
+      opmath_t<S> values[kForwardPlanes][kRows];
+#pragma unroll
+      for (int c = 0; c < kForwardPlanes; ++c) convert(planes[c], values[c]);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        opmath_t<S> of_row[kForwardPlanes];
+#pragma unroll
+        for (int c = 0; c < kForwardPlanes; ++c) of_row[c] = values[c][r];
+        if constexpr (kHalf) hold_tournament(of_row);
+        add.fought(parts[r], of_row);
+      }
+    });
+  });
 }
 
 // What the losses gather of a row.
@@ -133,14 +165,14 @@ __device__ __forceinline__ void add_numbers(Sums& sums, const Numbers<S, 1> (&si
 template <class S, class Form>
 constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 
-// What a form takes of registers: threads of teams, forward and with the gradient, and backward; threads with rows of
-// their own, and how many of such rows a thread has.
-template <class S, class Form, class Team>
-constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 128 : 168)
+// What a form takes of registers: threads of teams, with what is done once a row for several rows of a warp or for a row
+// that is held, and backward; threads with rows of their own, and how many of such rows a thread has.
+template <class S, class Form, bool kMore>
+constexpr int kTeamRegisters = sizeof(S) == 8     ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
-                               : !kIsPlain<Form> ? 80
-                               : Team::kIsBlock  ? 64
-                                                 : 80;
+                               : !kIsPlain<Form> ? 96
+                               : kMore           ? 80
+                                                 : 64;
 template <class S, class Form>
 constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112
                                    : kIsPlain<Form> ? 64

@@ -9,7 +9,7 @@ namespace ce_ext::cuda {
 // Of blocks whose teams are lanes.
 constexpr int kThreadsOfLanes = 128;
 
-// Its size is a power of two, and that of a block where it is more than a warp.
+// It is a block where it is more than a warp, of whole warps; of lanes there is a power of two.
 template <int kSize_>
 class Team {
  public:
