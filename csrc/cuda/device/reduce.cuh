@@ -2,7 +2,7 @@
 // so that the bits are the same, too.
 #pragma once
 
-#include "cuda/device/portability.cuh"
+#include "cuda/device/cluster.cuh"
 #include "losses/reduction.h"
 #include "losses/softmax.h"
 
@@ -111,13 +111,12 @@ __device__ T block_broadcast(const T& value) {
 template <class Sums>
 __device__ Sums cluster_reduce(Sums sums) {
   SHARED_ARRAY(Sums, block_sums, 1);
-  const auto cluster = cooperative_groups::this_cluster();
   if (threadIdx.x == 0) block_sums[0] = sums;
-  cluster.sync();
-  if (threadIdx.x == 0 && cluster.block_rank() == 0) {
-    for (unsigned b = 1; b < cluster.num_blocks(); ++b) sums.merge(*cluster.map_shared_rank(block_sums, b));
+  sync_cluster();
+  if (threadIdx.x == 0 && cluster_rank() == 0) {
+    for (unsigned b = 1; b < cluster_size(); ++b) sums.merge(*map_to_rank(block_sums, b));
   }
-  cluster.sync();  // block_sums is free for the next call, and no block is gone before it is read
+  sync_cluster();  // block_sums is free for the next call, and no block is gone before it is read
   return sums;
 }
 
@@ -125,11 +124,10 @@ __device__ Sums cluster_reduce(Sums sums) {
 template <class T>
 __device__ T cluster_broadcast(const T& value) {
   SHARED_ARRAY(T, shared, 1);
-  const auto cluster = cooperative_groups::this_cluster();
-  if (threadIdx.x == 0 && cluster.block_rank() == 0) shared[0] = value;
-  cluster.sync();
-  const T result = *cluster.map_shared_rank(shared, 0);
-  cluster.sync();
+  if (threadIdx.x == 0 && cluster_rank() == 0) shared[0] = value;
+  sync_cluster();
+  const T result = *map_to_rank(shared, 0);
+  sync_cluster();
   return result;
 }
 #endif
