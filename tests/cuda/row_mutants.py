@@ -108,7 +108,7 @@ ROW_MUTANTS = (
     Mutant(
         "the blocks of a cluster read what others have not written yet",
         REDUCE,
-        "block_sums[0] = sums;\n  cluster.sync();",
+        "block_sums[0] = sums;\n  sync_cluster();",
         "block_sums[0] = sums;",
         BY_CLUSTER,
         WITH_GRAD,
@@ -119,7 +119,7 @@ ROW_MUTANTS = (
     Mutant(
         "a cluster adds up its first block alone",
         REDUCE,
-        "b < cluster.num_blocks()",
+        "b < cluster_size()",
         "b < 1",
         BY_CLUSTER,
         WITH_GRAD,

@@ -140,15 +140,48 @@ __device__ __forceinline__ Numbers<T, kCount * kPacks> join(const Numbers<T, kCo
   return all;
 }
 
-// How packs that are aligned are loaded: as ever, or so that the second-level cache keeps them, or need not any more.
+// How packs that are aligned are loaded: as ever ...
 struct NoHint {
   template <class T>
-  static __device__ __forceinline__ Numbers<T, kPackSize<T>> load(const T* p) {
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> load(const T* p) const {
     return *reinterpret_cast<const Numbers<T, kPackSize<T>>*>(p);
   }
 };
-struct KeepInCache : NoHint {};
-struct LastUse : NoHint {};
+
+// ... or past the first-level cache, with advice to the second.
+class CacheHint {
+ public:
+  // What is read again soon should stay in the cache; else it need not.
+  __device__ __forceinline__ explicit CacheHint(bool again) {
+#if defined(__CUDACC__)
+    uint64_t keep, leave;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(keep));
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(leave));
+    policy_ = again ? keep : leave;
+#else
+    policy_ = again;
+#endif
+  }
+
+  template <class T>
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> load(const T* p) const {
+    uint4 bits;
+#if defined(__CUDACC__)
+    // Not as what never changes: the thread itself may write there later.
+    asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.b32 {%0, %1, %2, %3}, [%4], %5;"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(__cvta_generic_to_global(p)), "l"(policy_));
+#else
+    memcpy(&bits, p, sizeof(bits));
+#endif
+    Numbers<T, kPackSize<T>> numbers;
+    memcpy(&numbers, &bits, sizeof(numbers));
+    return numbers;
+  }
+
+ private:
+  uint64_t policy_;
+};
 
 template <class T, int kCount>
 __device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCount]) {

@@ -2,7 +2,6 @@
 // torch. So nvcc takes seconds, and tests/cuda_emu can run the same files on the CPU.
 #pragma once
 
-#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>

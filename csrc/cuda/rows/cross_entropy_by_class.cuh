@@ -14,7 +14,8 @@ __device__ __forceinline__ RowTarget<opmath_t<S>> load_target(const CrossEntropy
 
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
-                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, !Team<kSize>::kIsBlock>))
+                                  resident_blocks(Team<kSize>::kThreads,
+                                                  kTeamRegisters<S, Form, !Team<kSize>::kIsBlock>))
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   using A = opmath_t<S>;
@@ -40,8 +41,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Form>
-__global__ void __launch_bounds__(kThreadsOfPart,
-                                  resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, false>))
+__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, false>))
     cross_entropy_parts_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, RowParts parts, Shares shares,
                                  Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
   using A = opmath_t<S>;
@@ -106,9 +106,9 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   if (has_target) store(grad_x + target.index, gradient.at_target(target.x));
 }
 
-// Loss and gradient of a row, whose last chunk stays in registers; of short rows that is all. Other chunks are read again,
-// the last ones first, from the second-level cache: the first time it is asked to keep them, the second time and for
-// gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read before it is
+// Loss and gradient of a row, whose last chunk stays in registers; of short rows that is all. Other chunks are read
+// again, the last ones first, from the second-level cache: the first time it is asked to keep them, the second time and
+// for gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read before it is
 // shared.
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
@@ -128,7 +128,8 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     const S* x = logits_row<S>(p.forward, row);
     const Chunks chunks(x, p.forward.classes);
     typename Chunks::template Held<S> held;
-    const auto load = [&](int chunk, auto& next) { chunks.template load<KeepInCache>(chunk, x, next, add.kFill); };
+    const CacheHint hint(/*again=*/chunks.count() > 1);
+    const auto load = [&](int chunk, auto& next) { chunks.load(chunk, x, next, add.kFill, hint); };
     load(0, held);
     const RowTarget<A> target = load_target(p.forward, row, x);
     RowSums<A, Form> sums;
@@ -146,7 +147,9 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     S* grad_x = grad_row<S>(p.backward, row);
     const int last = chunks.count() - 1;
     for (int chunk = last; chunk >= 0; --chunk) {
-      if (chunk < last && gradient.reads_logits()) chunks.template load<LastUse>(chunk, x, held, A(0));
+      if (chunk < last && gradient.reads_logits()) {
+        chunks.load(chunk, x, held, A(0), CacheHint(/*again=*/false));
+      }
       write_gradient(chunks, chunk, held, gradient, grad_x, /*streams=*/last > 0);
     }
     if (gradient.reads_logits() && chunks.owns(gradient.target)) store(grad_x + gradient.target, shared.at_target);

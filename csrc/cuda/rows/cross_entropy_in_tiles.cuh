@@ -11,38 +11,38 @@ namespace ce_ext::cuda {
 template <class S>
 struct CrossEntropyStage {
   using A = opmath_t<S>;
+  static constexpr int kSaved = sizeof(SavedRow<A>) / sizeof(A);
 
   Tile<S> tile;
-  int64_t* targets;
-  SavedRow<A>* saved;
+  Tile<int64_t> targets;
+  Tile<A> saved;
 
-  __device__ __forceinline__ CrossEntropyStage(unsigned char* memory, const TileShape& shape, const S* first,
-                                               int64_t classes, int rows)
-      : tile(memory, first, int(classes), rows),
-        targets(reinterpret_cast<int64_t*>(memory + Tile<S>::bytes(shape.rows(), int(classes)))),
-        saved(reinterpret_cast<SavedRow<A>*>(targets + shape.rows())) {}
+  __device__ __forceinline__ CrossEntropyStage(unsigned char* memory, const TileShape& shape,
+                                               const CrossEntropyProblem& p, const void* saved_rows, int64_t first,
+                                               int rows)
+      : tile(memory, logits_row<S>(p, first), int(p.classes), rows),
+        targets(memory + Tile<S>::bytes(shape.rows(), int(p.classes)), p.target + first, 1, rows),
+        saved(memory + bytes(shape, p.classes, /*has_saved=*/false), static_cast<const A*>(saved_rows) + first * kSaved,
+              kSaved, rows) {}
 
   static __host__ __device__ int bytes(const TileShape& shape, int64_t classes, bool has_saved) {
-    return Tile<S>::bytes(shape.rows(), int(classes)) +
-           shape.rows() * int(sizeof(int64_t) + (has_saved ? sizeof(SavedRow<A>) : 0));
+    const int of_saved = has_saved ? Tile<A>::bytes(shape.rows(), kSaved) : 0;
+    return Tile<S>::bytes(shape.rows(), int(classes)) + Tile<int64_t>::bytes(shape.rows(), 1) + of_saved;
   }
 
-  // Starts the copies of the tile of the rows from `first` on.
-  __device__ __forceinline__ void start(const CrossEntropyProblem& p, int64_t first) const {
+  // Starts the copies of the rows from `first` on.
+  __device__ __forceinline__ void start(const CrossEntropyProblem& p, const void* saved_rows, int64_t first) const {
     tile.start_load(logits_row<S>(p, first));
-    if (int(threadIdx.x) < tile.rows()) copy_async<8>(targets + threadIdx.x, p.target + first + threadIdx.x);
-  }
-  __device__ __forceinline__ void start_saved(const CrossEntropyBackward& p, int64_t first) const {
-    if (int(threadIdx.x) >= tile.rows()) return;
-    const auto* from = static_cast<const SavedRow<A>*>(p.saved) + first + threadIdx.x;
-#pragma unroll
-    for (int i = 0; i < 3; ++i) {
-      copy_async<sizeof(A)>(reinterpret_cast<A*>(saved + threadIdx.x) + i, reinterpret_cast<const A*>(from) + i);
-    }
+    targets.start_load(p.target + first);
+    if (saved_rows) saved.start_load(static_cast<const A*>(saved_rows) + first * kSaved);
   }
 
   __device__ __forceinline__ RowTarget<A> target(const CrossEntropyProblem& p, int r) const {
-    return look_up_target<A>(p, targets[r], [&](int64_t c) { return load(tile.row(r) + c); });
+    return look_up_target<A>(p, *targets.row(r), [&](int64_t c) { return load(tile.row(r) + c); });
+  }
+  __device__ __forceinline__ SavedRow<A> saved_row(int r) const {
+    const A* row = saved.row(r);
+    return {{row[0], row[1]}, row[2]};
   }
 };
 
@@ -81,15 +81,14 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p, loss);
   const WarpRows rows(shape);
-  const auto stage_of = [&](int64_t first, int count, unsigned char* memory) {
-    return Stage(memory, shape, logits_row<S>(p, first), p.classes, count);
-  };
   RowTotals totals;
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.classes, /*has_saved=*/false),
-      [&](int64_t first, int count, unsigned char* memory) { stage_of(first, count, memory).start(p, first); },
       [&](int64_t first, int count, unsigned char* memory) {
-        const Stage stage = stage_of(first, count, memory);
+        Stage(memory, shape, p, nullptr, first, count).start(p, nullptr, first);
+      },
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage(memory, shape, p, nullptr, first, count);
         const auto sums = rows.sum_up(
             [&](int r) { return rows.template words_of<kWord>(stage.tile, r).template sum<RowSums<A, Form>>(add); });
         if (!rows.has_own(count)) return;
@@ -107,25 +106,20 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using A = opmath_t<S>;
   using Stage = CrossEntropyStage<S>;
   const WarpRows rows(shape);
-  const auto stage_of = [&](int64_t first, int count, unsigned char* memory) {
-    return Stage(memory, shape, logits_row<S>(p, first), p.classes, count);
-  };
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.classes, /*has_saved=*/true),
       [&](int64_t first, int count, unsigned char* memory) {
-        const Stage stage = stage_of(first, count, memory);
-        stage.start(p, first);
-        stage.start_saved(p, first);
+        Stage(memory, shape, p, p.saved, first, count).start(p, p.saved, first);
       },
       [&](int64_t first, int count, unsigned char* memory) {
-        const Stage stage = stage_of(first, count, memory);
+        const Stage stage(memory, shape, p, p.saved, first, count);
         RowTarget<A> target{};
         RowGradient<A, Form> gradient{};
         if (rows.has_own(count)) {
           const int64_t row = first + rows.own();
           target = stage.target(p, rows.own());
           report_if_bad(p, loss.bad_target, row, target);
-          gradient = row_gradient<S, Form>(p, loss, row, target, stage.saved[rows.own()]);
+          gradient = row_gradient<S, Form>(p, loss, row, target, stage.saved_row(rows.own()));
         }
         write_gradients<kWord>(rows, stage.tile, gradient, target);
         __syncthreads();
@@ -141,15 +135,14 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p.forward, loss);
   const WarpRows rows(shape);
-  const auto stage_of = [&](int64_t first, int count, unsigned char* memory) {
-    return Stage(memory, shape, logits_row<S>(p.forward, first), p.forward.classes, count);
-  };
   RowTotals totals;
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.forward.classes, /*has_saved=*/false),
-      [&](int64_t first, int count, unsigned char* memory) { stage_of(first, count, memory).start(p.forward, first); },
       [&](int64_t first, int count, unsigned char* memory) {
-        const Stage stage = stage_of(first, count, memory);
+        Stage(memory, shape, p.forward, nullptr, first, count).start(p.forward, nullptr, first);
+      },
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage(memory, shape, p.forward, nullptr, first, count);
         const auto sums = rows.sum_up(
             [&](int r) { return rows.template words_of<kWord>(stage.tile, r).template sum<RowSums<A, Form>>(add); });
         RowTarget<A> target{};

@@ -20,8 +20,8 @@ template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
-  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss,
-         shares, Workspace(context).scratch());
+  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
+         Workspace(context).scratch());
 }
 
 template <class S, class Form>

@@ -35,7 +35,8 @@ __device__ __forceinline__ Sums sum_row(const Chunks& chunks, Held& held, const 
   return sums;
 }
 
-// The sums of kRows rows of a thread, each by itself, in parts: add_part(begin, end, sums) adds up so many classes of all.
+// The sums of kRows rows of a thread, each by itself, in parts: add_part(begin, end, sums) adds up so many classes of
+// all.
 template <int kRows, class Sums, class AddPart>
 __device__ __forceinline__ void sum_parts(int64_t classes, Sums (&sums)[kRows], const AddPart& add_part) {
   for (int64_t begin = 0; begin < classes; begin += kClassesPerSum) {
@@ -165,10 +166,10 @@ __device__ __forceinline__ void add_numbers(Sums& sums, const Numbers<S, 1> (&si
 template <class S, class Form>
 constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 
-// What a form takes of registers: threads of teams, with what is done once a row for several rows of a warp or for a row
-// that is held, and backward; threads with rows of their own, and how many of such rows a thread has.
+// What a form takes of registers: threads of teams, with what is done once a row for several rows of a warp or for a
+// row that is held, and backward; threads with rows of their own, and how many of such rows a thread has.
 template <class S, class Form, bool kMore>
-constexpr int kTeamRegisters = sizeof(S) == 8     ? (kIsPlain<Form> ? 168 : 224)
+constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
                                : !kIsPlain<Form> ? 96
                                : kMore           ? 80

@@ -75,9 +75,9 @@ __device__ __forceinline__ void for_each_classes(const Rows& rows, int64_t begin
   for (; c < end; ++c) visit(c, std::integral_constant<int, 1>());
 }
 
-// Planes of an image are what its pixels have of a class. Calls f(c, planes) with kPlanes of them from class c on as they
-// lie in memory, while the next ones are on their way, until it has had those from `begin` to `end`. Behind them, planes
-// hold `fill`.
+// Planes of an image are what its pixels have of a class. Calls f(c, planes) with kPlanes of them from class c on as
+// they lie in memory, while the next ones are on their way, until it has had those from `begin` to `end`. Behind them,
+// planes hold `fill`.
 template <int kPlanes, class S, int kRows, class F>
 __device__ __forceinline__ void for_each_planes(const StridedRows<const S, kRows>& rows, int64_t begin, int64_t end,
                                                 opmath_t<S> fill, const F& f) {

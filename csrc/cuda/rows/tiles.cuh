@@ -69,7 +69,7 @@ class Tile {
   // stored and accesses to other rows there has to be a barrier.
   __device__ __forceinline__ void start_load(const S* from) const {
     copy(
-        from, [](S* shared, const S* global) { copy_async<16>(shared, global); },
+        from, [](S* shared, const S* global) { copy_async(shared, global); },
         [](S* shared, const S* global) { *shared = *global; });
   }
   __device__ __forceinline__ void store(S* to) const {

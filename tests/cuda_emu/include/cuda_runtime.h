@@ -7,6 +7,14 @@
 
 #include "../engine.h"
 
+#define CUDA_EMU_HERE const ::cuda_emu::Where& at = ::cuda_emu::Where::current()
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+#include "ptx_words.h"
+
 #define __host__
 #define __device__
 #define __global__
@@ -103,8 +111,6 @@ T modify(T* address, F f) {
 
 }  // namespace cuda_emu
 
-#define CUDA_EMU_HERE const ::cuda_emu::Where& at = ::cuda_emu::Where::current()
-
 inline void __syncthreads(CUDA_EMU_HERE) { cuda_emu::reduce_block<cuda_emu::either>("__syncthreads", 0u, at); }
 inline int __syncthreads_count(int predicate, CUDA_EMU_HERE) {
   return cuda_emu::reduce_block<cuda_emu::plus>("__syncthreads_count", int(predicate != 0), at);
@@ -121,9 +127,6 @@ inline void __syncwarp(unsigned mask = ~0u, CUDA_EMU_HERE) {
                       cuda_emu::Memory::kOrdered, at);
 }
 
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
 inline uint4 __ldcs(const uint4* address) { return *address; }
 inline void __stcs(uint4* address, uint4 value) { *address = value; }
 inline void __stwb(uint4* address, uint4 value) { *address = value; }
