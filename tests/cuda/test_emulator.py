@@ -20,6 +20,14 @@ def _lanes(thread: int) -> range:
     return range(thread // 32 * 32, thread // 32 * 32 + 32)
 
 
+def _extremes(thread: int, *halves: int) -> int:
+    """The bits of the smaller and of the larger of two halves. The first is NaN, and the others ascend."""
+    pair = sorted((thread // 8, thread % 8))
+    smaller, larger = (0x7FFF, 0x7FFF) if pair[0] == 0 else (halves[i] for i in pair)
+    bits = smaller << 16 | larger
+    return bits - (bits >> 31 << 32)
+
+
 # What a kernel of selftest.cu gives to each thread of a block.
 RESULTS: dict[str, Callable[[int], int]] = {
     "shfl": lambda t: _lanes(t)[7],
@@ -50,6 +58,8 @@ RESULTS: dict[str, Callable[[int], int]] = {
     "shared memory across the block": lambda t: 63 - t,
     "dynamic shared memory": lambda t: 63 - t,
     "shared memory before it is written": lambda t: -1,
+    "min and max of __half2": lambda t: _extremes(t, 0, 0xFC00, 0xBC00, 0x8000, 0x0000, 0x0001, 0x3C00, 0x7C00),
+    "min and max of __nv_bfloat162": lambda t: _extremes(t, 0, 0xFF80, 0xBF80, 0x8000, 0x0000, 0x0001, 0x3F80, 0x7F80),
     "split of a row that begins anywhere": lambda t: (4, 303, 202, 105)[t % 4],
     "block_reduce twice": lambda t: sum(range(THREADS)) * 10002 if t == 0 else -1,
 }

@@ -18,6 +18,13 @@ int counter;
 // A value that no other thread of the launch has.
 int number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
+// The smaller and the larger of two of eight halves, of which the first is NaN: another pair for each of 64 threads.
+template <class Half2, class Half>
+int packed_extremes(const Half (&halves)[8]) {
+  const Half2 a{halves[thread() / 8], halves[7]}, b{halves[thread() % 8], halves[7]};
+  return __hmin2_nan(a, b).x.bits << 16 | __hmax2_nan(a, b).x.bits;
+}
+
 int shared_exchange(int* array, void (*wait)(), int partner) {
   array[thread()] = thread();
   wait();
@@ -108,6 +115,16 @@ const Kernels kernels = {
        const RowTotals first = block_reduce(RowTotals{double(thread()), 1.0});
        const RowTotals second = block_reduce(RowTotals{2.0 * thread(), 1.0});
        return thread() == 0 ? int(first.loss * 10000 + second.loss) : -1;
+     }},
+    {"min and max of __half2",
+     [] {
+       return packed_extremes<__half2>(
+           {__half{0xfe01}, {0xfc00}, {0xbc00}, {0x8000}, {0x0000}, {0x0001}, {0x3c00}, {0x7c00}});
+     }},
+    {"min and max of __nv_bfloat162",
+     [] {
+       return packed_extremes<__nv_bfloat162>(
+           {__nv_bfloat16{0xff81}, {0xff80}, {0xbf80}, {0x8000}, {0x0000}, {0x0001}, {0x3f80}, {0x7f80}});
      }},
     {"rank in the cluster", [] { return int(10 * cluster_rank() + cluster_size()); }},
     {"shared memory across the cluster",

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cuda/device/portability.cuh"
+#include "cuda/device/cache_hints.cuh"
 #include "host/dtype.h"
 
 namespace ce_ext::cuda {
@@ -140,47 +140,24 @@ __device__ __forceinline__ Numbers<T, kCount * kPacks> join(const Numbers<T, kCo
   return all;
 }
 
-// How packs that are aligned are loaded: as ever ...
-struct NoHint {
+// How packs that are aligned are loaded: as ever, or past the first-level cache, with advice to the second.
+struct PlainLoad {
   template <class T>
-  __device__ __forceinline__ Numbers<T, kPackSize<T>> load(const T* p) const {
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> operator()(const T* p) const {
     return *reinterpret_cast<const Numbers<T, kPackSize<T>>*>(p);
   }
 };
 
-// ... or past the first-level cache, with advice to the second.
-class CacheHint {
- public:
-  // What is read again soon should stay in the cache; else it need not.
-  __device__ __forceinline__ explicit CacheHint(bool again) {
-#if defined(__CUDACC__)
-    uint64_t keep, leave;
-    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(keep));
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(leave));
-    policy_ = again ? keep : leave;
-#else
-    policy_ = again;
-#endif
-  }
+struct HintedLoad {
+  CacheHint hint;
 
   template <class T>
-  __device__ __forceinline__ Numbers<T, kPackSize<T>> load(const T* p) const {
-    uint4 bits;
-#if defined(__CUDACC__)
-    // Not as what never changes: the thread itself may write there later.
-    asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.b32 {%0, %1, %2, %3}, [%4], %5;"
-                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
-                 : "l"(__cvta_generic_to_global(p)), "l"(policy_));
-#else
-    memcpy(&bits, p, sizeof(bits));
-#endif
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> operator()(const T* p) const {
+    const uint4 bits = load_with_hint(reinterpret_cast<const uint4*>(p), hint);
     Numbers<T, kPackSize<T>> numbers;
     memcpy(&numbers, &bits, sizeof(numbers));
     return numbers;
   }
-
- private:
-  uint64_t policy_;
 };
 
 template <class T, int kCount>

@@ -40,6 +40,8 @@ struct Shares {
     return group_end - begin(share) < share_size ? group_end : begin(share) + share_size;
   }
 
+  __device__ int size(int64_t share) const { return int(end(share) - begin(share)); }
+
   int64_t totals_bytes() const { return per_group > 1 ? count * int64_t(sizeof(RowTotals)) : 0; }
 };
 

@@ -15,15 +15,16 @@ __device__ __forceinline__ RowTarget<opmath_t<S>> load_target(const CrossEntropy
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads,
-                                                  kTeamRegisters<S, Form, !Team<kSize>::kIsBlock>))
+                                                  kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 64 : 80>))
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   using A = opmath_t<S>;
   using Chunks = RowChunks<S, kPacks, Team<kSize>>;
   const AddLogits<S, Form> add(p, loss);
   RowTotals totals;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t row = shares.begin(blockIdx.x) + Team<kSize>::index(); row < end; row += Team<kSize>::kCount) {
+  const int size = shares.size(blockIdx.x);
+  for (int i = Team<kSize>::index(); i < size; i += Team<kSize>::kCount) {
+    const int64_t row = shares.begin(blockIdx.x) + i;
     const S* x = logits_row<S>(p, row);
     const Chunks chunks(x, p.classes);
     typename Chunks::template Held<S> held;
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Form>
-__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, false>))
+__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, 64>))
     cross_entropy_parts_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, RowParts parts, Shares shares,
                                  Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
   using A = opmath_t<S>;
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 // shared.
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
-                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, true>))
+                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, 96>))
     cross_entropy_with_grad_by_class(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                      Scratch scratch) {
   using A = opmath_t<S>;
@@ -123,13 +124,14 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   };
   const AddLogits<S, Form> add(p.forward, loss);
   RowTotals totals;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t row = shares.begin(blockIdx.x) + Team<kSize>::index(); row < end; row += Team<kSize>::kCount) {
+  const int size = shares.size(blockIdx.x);
+  for (int i = Team<kSize>::index(); i < size; i += Team<kSize>::kCount) {
+    const int64_t row = shares.begin(blockIdx.x) + i;
     const S* x = logits_row<S>(p.forward, row);
     const Chunks chunks(x, p.forward.classes);
     typename Chunks::template Held<S> held;
-    const CacheHint hint(/*again=*/chunks.count() > 1);
-    const auto load = [&](int chunk, auto& next) { chunks.load(chunk, x, next, add.kFill, hint); };
+    const HintedLoad hinted{chunks.count() > 1 ? keep_in_cache() : drop_from_cache()};
+    const auto load = [&](int chunk, auto& next) { chunks.load(chunk, x, next, add.kFill, hinted); };
     load(0, held);
     const RowTarget<A> target = load_target(p.forward, row, x);
     RowSums<A, Form> sums;
@@ -148,7 +150,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     const int last = chunks.count() - 1;
     for (int chunk = last; chunk >= 0; --chunk) {
       if (chunk < last && gradient.reads_logits()) {
-        chunks.load(chunk, x, held, A(0), CacheHint(/*again=*/false));
+        chunks.load(chunk, x, held, A(0), HintedLoad{drop_from_cache()});
       }
       write_gradient(chunks, chunk, held, gradient, grad_x, /*streams=*/last > 0);
     }

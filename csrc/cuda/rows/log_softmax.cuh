@@ -54,7 +54,7 @@ struct AddGradients {
 };
 
 template <class S>
-constexpr int kLogSoftmaxRegisters = sizeof(S) == 8 ? 168 : 80;
+constexpr int kLogSoftmaxRegisters = sizeof(S) == 8 ? 168 : 96;
 
 // The last chunk of a row stays in registers; other chunks are read again from the cache, the last ones first.
 template <class S, class Out, int kSize>
@@ -69,15 +69,15 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   Out* y = row_of<Out>(p, p.output, p.output_rows, row);
   const Chunks chunks(x, p.classes);
   typename Chunks::template Held<S> held;
-  const CacheHint hint(/*again=*/chunks.count() > 1);
-  const auto load = [&](int chunk, auto& next) { chunks.load(chunk, x, next, add.kFill, hint); };
+  const HintedLoad hinted{chunks.count() > 1 ? keep_in_cache() : drop_from_cache()};
+  const auto load = [&](int chunk, auto& next) { chunks.load(chunk, x, next, add.kFill, hinted); };
   load(0, held);
   const auto sums = Team<kSize>::reduce(sum_row<typename AddLogits<S>::Sums>(chunks, held, load, add));
   const LogSoftmax<opmath_t<S>> result{Team<kSize>::share(sums.finish())};
   const int count = chunks.count();
   chunks.with_alignment(y, [&](auto aligned) {
     for (int chunk = count - 1; chunk >= 0; --chunk) {
-      if (chunk < count - 1) chunks.load(chunk, x, held, add.kFill, CacheHint(/*again=*/false));
+      if (chunk < count - 1) chunks.load(chunk, x, held, add.kFill, HintedLoad{drop_from_cache()});
       chunks.for_each(chunk, [&](int i, int64_t c, auto n) {
         opmath_t<S> values[n.value];
         convert(held.at(i, n), values);

@@ -31,13 +31,12 @@ constexpr RowPolicy kRowPolicies[] = {
     {Pass::kBackward, 512, 8},
     {Pass::kBackward, kAnyLength, 32},
 
-    // Up to 16 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
+    // Up to 20 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
     // read again, and should still be in the second-level cache: few blocks at a time, so few rows.
     {Pass::kWithGrad, 2048, 32},
     {Pass::kWithGrad, 8192, 128},
-    {Pass::kWithGrad, 16384, 256},
-    {Pass::kWithGrad, 65536, 384},
-    {Pass::kWithGrad, kAnyLength, 768},
+    {Pass::kWithGrad, 65536, 320},
+    {Pass::kWithGrad, kAnyLength, 640},
 };
 
 // The teams that the kernels of a pass have.
@@ -45,16 +44,16 @@ template <int... kSizes>
 struct TeamSizes {};
 using ForwardTeams = TeamSizes<8, 32, 128, 256>;
 using BackwardTeams = TeamSizes<8, 32>;
-using WithGradTeams = TeamSizes<32, 128, 256, 384, 768>;
+using WithGradTeams = TeamSizes<32, 128, 320, 640>;
 // Of kernels that are seldom used, or take many registers: whatever the table says, the next larger one, or the last.
 using FewTeams = TeamSizes<32, 256>;
 template <class S>
-using FewWithGradTeams = std::conditional_t<sizeof(S) == 8, FewTeams, TeamSizes<32, 384>>;
+using FewWithGradTeams = std::conditional_t<sizeof(S) == 8, FewTeams, TeamSizes<32, 320>>;
 
 // What the table says, after the overrides.
 int row_threads(Pass pass, int64_t row_bytes);
 
-// Changes entries of the table, to try others: "forward:32768=256; with_grad:inf=384" has other teams share rows of up
+// Changes entries of the table, to try others: "forward:32768=256; with_grad:inf=320" has other teams share rows of up
 // to 32768 bytes, or of any length. It starts from the table each time. What the environment variable
 // CE_EXT_CUDA_POLICY says is done before the first kernel. Throws std::invalid_argument.
 void override_policy(const std::string& overrides);

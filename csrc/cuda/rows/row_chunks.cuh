@@ -87,10 +87,10 @@ class RowChunks {
 
   // Loads what for_each goes over, all before any is used, from the row that this was made of. Where a chunk has no
   // pack or single element, `fill` is held.
-  template <class Hint = NoHint>
+  template <class Load = PlainLoad>
   __device__ __forceinline__ void load(int chunk, const S* row, Held<S>& held, opmath_t<S> fill,
-                                       const Hint& hint = {}) const {
-    load_packs(chunk, held, fill, [&](int64_t c) { return hint.load(row + c); });
+                                       const Load& load = {}) const {
+    load_packs(chunk, held, fill, [&](int64_t c) { return load(row + c); });
     if (chunk == 0 && has_singles()) load_singles(row, held, fill);
   }
 

@@ -166,14 +166,13 @@ __device__ __forceinline__ void add_numbers(Sums& sums, const Numbers<S, 1> (&si
 template <class S, class Form>
 constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 
-// What a form takes of registers: threads of teams, with what is done once a row for several rows of a warp or for a
-// row that is held, and backward; threads with rows of their own, and how many of such rows a thread has.
-template <class S, class Form, bool kMore>
+// What a form takes of registers: threads of teams, of which the plain form is known; backward; threads with rows of
+// their own, and how many of such rows a thread has.
+template <class S, class Form, int kOfPlain>
 constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
                                : !kIsPlain<Form> ? 96
-                               : kMore           ? 80
-                                                 : 64;
+                                                 : kOfPlain;
 template <class S, class Form>
 constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112
                                    : kIsPlain<Form> ? 64

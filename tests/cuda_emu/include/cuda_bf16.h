@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "packed_halves.h"
+
 struct __nv_bfloat16 {
   uint16_t bits;
 };
@@ -25,20 +27,11 @@ inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }
 
-// The NaN that CUDA makes where either is one; -0 is below 0.
-inline __nv_bfloat16 __hmin_nan(__nv_bfloat16 a, __nv_bfloat16 b) {
-  const float x = __bfloat162float(a), y = __bfloat162float(b);
-  if (x != x || y != y) return {0x7fff};
-  return x < y || (x == y && a.bits >> 15) ? a : b;
-}
-inline __nv_bfloat16 __hmax_nan(__nv_bfloat16 a, __nv_bfloat16 b) {
-  const float x = __bfloat162float(a), y = __bfloat162float(b);
-  if (x != x || y != y) return {0x7fff};
-  return x > y || (x == y && !(a.bits >> 15)) ? a : b;
-}
 inline __nv_bfloat162 __hmin2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return {__hmin_nan(a.x, b.x), __hmin_nan(a.y, b.y)};
+  return {cuda_emu::min_or_nan(a.x, b.x, __bfloat162float(a.x), __bfloat162float(b.x)),
+          cuda_emu::min_or_nan(a.y, b.y, __bfloat162float(a.y), __bfloat162float(b.y))};
 }
 inline __nv_bfloat162 __hmax2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return {__hmax_nan(a.x, b.x), __hmax_nan(a.y, b.y)};
+  return {cuda_emu::max_or_nan(a.x, b.x, __bfloat162float(a.x), __bfloat162float(b.x)),
+          cuda_emu::max_or_nan(a.y, b.y, __bfloat162float(a.y), __bfloat162float(b.y))};
 }
