@@ -26,6 +26,7 @@ bool has_room(void (*kernel)(Parameters...), const RowShape& shape) {
     cudaFuncAttributes code{};  // that of older GPUs, which a newer one may run, knows nothing of clusters
     place->second = cudaFuncGetAttributes(&code, kernel) == cudaSuccess && code.ptxVersion >= 90 &&
                     cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters > 0;
+    if (!place->second) cudaGetLastError();  // a query that has failed is no error of the launch to come
   }
   return place->second;
 }
@@ -40,10 +41,11 @@ RowShape with_room(void (*kernel)(Parameters...), RowShape shape) {
 // Launches a kernel whose teams go through shares of the rows.
 template <class Problem, class Loss>
 void launch_shares(void (*kernel)(Problem, Loss, RowShape, Shares, Scratch), const RowShape& wanted, int64_t rows,
-                   int64_t groups, const Problem& problem, const Loss& loss, const LaunchContext& context) {
+                   const ReducedLoss& reduced, const Problem& problem, const Loss& loss, const LaunchContext& context) {
   const RowShape shape = with_room(kernel, wanted);
-  const Shares shares(rows, groups, teams_of(shape));
-  launch_teams(kernel, shares.count, shape, context.stream, problem, loss, shape, shares, Workspace(context).scratch());
+  const Shares shares(rows, reduced.groups, teams_of(shape));
+  launch_teams(kernel, shares.count, shape, context.stream, problem, loss, shape, shares,
+               scratch_for(reduced, shares, context));
 }
 
 }  // namespace ce_ext::cuda

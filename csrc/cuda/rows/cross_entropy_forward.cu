@@ -12,15 +12,16 @@ void launch_by_class(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>
   constexpr bool kMany = kManyRegisters<S, Form>;
   const RowShape shape = shape_of(Pass::kForward, p.classes * sizeof(S), max_row_threads(kMany));
   dispatch_packs<kMany>(shape, [&](auto packs) {
-    launch_shares(cross_entropy_forward_by_class<S, Form, packs.value>, shape, p.rows, p.groups, p, loss, context);
+    launch_shares(cross_entropy_forward_by_class<S, Form, packs.value>, shape, p.rows, p, p, loss, context);
   });
 }
 
 template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
+  const Scratch scratch = scratch_for(p, shares, context);
   LAUNCH((cross_entropy_forward_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
-         Workspace(context).scratch());
+         scratch);
 }
 
 template <class S, class Form>
@@ -30,9 +31,9 @@ void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) 
                     kRowPack<S, Form>)) {
     case RowWay::kInTiles: {
       const Shares shares(p.rows, p.groups, kThreadsByRow);
+      const Scratch scratch = scratch_for(p, shares, context);
       LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                         Tile<S>::bytes(kThreadsByRow, p.classes), context.stream, p, loss, shares,
-                         Workspace(context).scratch());
+                         Tile<S>::bytes(kThreadsByRow, p.classes), context.stream, p, loss, shares, scratch);
       break;
     }
     case RowWay::kByClass:
@@ -50,15 +51,11 @@ void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) 
 template <class S>
 void launch_nll_forward(const CrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow);
-  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, Workspace(context).scratch(),
-         context.bad_target);
+  const Scratch scratch = scratch_for(p, shares, context);
+  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, scratch, context.bad_target);
 }
 
 }  // namespace
-
-int64_t workspace_size(const CrossEntropyForward& problem) {
-  return Workspace::bytes(problem.reduction, problem.rows, parts_bytes(problem, /*with_grad=*/false));
-}
 
 void launch(const CrossEntropyForward& problem, const LaunchContext& context) {
   if (problem.groups == 0 || (problem.rows == 0 && problem.reduction == Reduction::kNone)) return;

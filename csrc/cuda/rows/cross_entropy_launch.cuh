@@ -25,7 +25,7 @@ DeviceLoss<A> make_loss(const CrossEntropyProblem& p, double loss_scale, const L
                      nullptr,
                      context.bad_target};
   if (p.weight && p.options.label_smoothing > 0) {
-    A* weight_sum = Workspace(context).weight_sum<A>();
+    A* weight_sum = context.allocate<A>(1);
     LAUNCH((sum_weights<A>), 1, kThreadsToSum, context.stream, static_cast<const A*>(p.weight), p.classes, weight_sum);
     loss.weight_sum = weight_sum;
   }
@@ -40,14 +40,6 @@ DeviceLoss<A> make_loss(const CrossEntropyWithGrad& p, const LaunchContext& cont
 // Of rows whose classes lie side by side. Its kernels take as long to compile as all others with the gradient.
 void launch_by_class(const CrossEntropyWithGrad& p, const LaunchContext& context);
 
-// The workspace of rows that several blocks share, with room for their gradients or not.
-inline int64_t parts_bytes(const CrossEntropyForward& p, bool with_grad) {
-  const RowParts parts(p.rows, p.classes, size_of(p.dtype));
-  if (parts.per_row == 1) return 0;
-  const int64_t sums = parts.per_row * sizeof(RowSums<double, FullForm<Gaps::kSum>>);
-  return p.rows * (sums + (with_grad ? sizeof(RowGradient<double, true>) : 0));
-}
-
 // Launches the kernel that such rows take, whose gradients go to `gradients`, if they are wanted.
 template <class S, class Form, class Problem>
 void launch_parts(const Problem& problem, const RowParts& parts, const DeviceLoss<opmath_t<S>>& loss,
@@ -55,12 +47,13 @@ void launch_parts(const Problem& problem, const RowParts& parts, const DeviceLos
   constexpr bool kMany = kManyRegisters<S, Form>;
   const CrossEntropyForward& p = forward_of(problem);
   const RowShape shape = block_of(shape_of(Pass::kForward, parts.classes * sizeof(S), max_row_threads(kMany)));
-  const Workspace workspace(context);
-  auto* part_sums = reinterpret_cast<RowSums<opmath_t<S>, Form>*>(workspace.parts());
+  const int64_t blocks = p.rows * parts.per_row;
+  const Shares shares(p.rows, p.groups, 1);
+  const Scratch scratch = scratch_for_parts(p, shares, context);
+  auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
   dispatch_packs<kMany>(shape, [&](auto packs) {
-    LAUNCH((cross_entropy_parts_by_class<S, Form, packs.value, Problem>), p.rows * parts.per_row, shape.threads,
-           context.stream, problem, loss, shape, parts, Shares(p.rows, p.groups, 1), workspace.scratch(), part_sums,
-           gradients);
+    LAUNCH((cross_entropy_parts_by_class<S, Form, packs.value, Problem>), blocks, shape.threads, context.stream,
+           problem, loss, shape, parts, shares, scratch, part_sums, gradients);
   });
 }
 

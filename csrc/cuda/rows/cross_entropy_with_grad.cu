@@ -20,8 +20,9 @@ template <class S, class Form, int kRows, int kMost>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
+  const Scratch scratch = scratch_for(p.forward, shares, context);
   LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows, kMost>), shares.count, kThreadsByRow, context.stream, p, loss,
-         shares, Workspace(context).scratch());
+         shares, scratch);
 }
 
 template <class S, class Form>
@@ -38,9 +39,9 @@ void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context
   const CrossEntropyForward& forward = p.forward;
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(forward.rows, forward.groups, kThreadsByRow);
+  const Scratch scratch = scratch_for(forward, shares, context);
   LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                     Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares,
-                     Workspace(context).scratch());
+                     Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares, scratch);
 }
 
 template <class S, class Form>
@@ -49,8 +50,8 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
   const CrossEntropyBackward& backward = p.backward;
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares,
-           Workspace(context).scratch());
+    const Scratch scratch = scratch_for(forward, shares, context);
+    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);
   }
   switch (way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
                      {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
@@ -67,11 +68,6 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
 }
 
 }  // namespace
-
-int64_t workspace_size(const CrossEntropyWithGrad& problem) {
-  const CrossEntropyForward& forward = problem.forward;
-  return Workspace::bytes(forward.reduction, forward.rows, parts_bytes(forward, /*with_grad=*/true));
-}
 
 void launch(const CrossEntropyWithGrad& problem, const LaunchContext& context) {
   const CrossEntropyForward& forward = problem.forward;

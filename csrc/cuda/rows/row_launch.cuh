@@ -86,32 +86,4 @@ void launch_teams(void (*kernel)(Parameters...), int64_t blocks, const RowShape&
   }
 }
 
-// The workspace of a launch: a sum of class weights, totals of shares, and what the parts of rows add up to.
-class Workspace {
- public:
-  explicit Workspace(const LaunchContext& context) : context_(context) {}
-
-  template <class A>
-  A* weight_sum() const {
-    return reinterpret_cast<A*>(base());
-  }
-  Scratch scratch() const { return {reinterpret_cast<RowTotals*>(base() + kTotals), context_.counters}; }
-  char* parts() const { return base() + kParts; }
-
-  // There are no more shares than rows, and few of these where they have parts.
-  static int64_t bytes(Reduction reduction, int64_t rows, int64_t parts_bytes) {
-    if (parts_bytes > 0) return kParts + parts_bytes;
-    const int64_t totals = reduction == Reduction::kNone ? 0 : std::min(rows, kMaxBlocks);
-    return kTotals + totals * int64_t(sizeof(RowTotals));
-  }
-
- private:
-  static constexpr int64_t kTotals = 16;
-  static constexpr int64_t kParts = kTotals + kBlocksToFill * int64_t(sizeof(RowTotals));
-
-  char* base() const { return static_cast<char*>(context_.workspace); }
-
-  const LaunchContext& context_;
-};
-
 }  // namespace ce_ext::cuda

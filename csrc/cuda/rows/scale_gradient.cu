@@ -129,8 +129,6 @@ void launch_scale(const ScaleGradient& p, cudaStream_t stream) {
 
 }  // namespace
 
-int64_t workspace_size(const ScaleGradient&) { return 0; }
-
 void launch(const ScaleGradient& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) { launch_scale<decltype(s)>(problem, context.stream); });
