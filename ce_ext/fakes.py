@@ -90,7 +90,7 @@ def _(grad_input: Tensor, grad_output: Tensor, *_: Any) -> None:
 
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")
 def _(grad_input: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-    *shared, with_report, _ = arguments
+    *shared, with_report, _, _ = arguments
     loss, _, _, report, argmax = _cross_entropy_forward(input, *shared, False, with_report)
     if with_report:
         return loss, report, argmax

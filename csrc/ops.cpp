@@ -40,14 +40,15 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
         "Tensor? stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
-  // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`. What is not asked for is
-  // empty: torch functionalizes no op that writes to its arguments and may return None.
+  // The loss over `divisor`, at once with its gradient times `loss_scale`; `grad_input`, where that goes, may be
+  // `input`. What is not asked for is empty: torch functionalizes no op that writes to its arguments and may return
+  // None.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
+        ", bool report, float loss_scale, float divisor) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
-  // Multiplies such a gradient by grad_output / loss_scale. grad_output is a scalar, or has one number for each row;
-  // where it is loss_scale, nothing is done, and on CUDA without waiting to know.
-  m.def("scale_gradient(Tensor(a!) grad_input, Tensor grad_output, float loss_scale, int class_dim) -> ()",
+  // Multiplies such a gradient by grad_output / loss_scale. grad_output has one number for each sample of the batch, or
+  // for each row; where it is loss_scale, nothing is done, and on CUDA without waiting to know.
+  m.def("scale_gradient(Tensor(a!) grad_input, Tensor grad_output, float loss_scale, int batch_dims) -> ()",
         {at::Tag::pt2_compliant_tag});
   // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients that
   // `needs_input` and `needs_target` ask for; the others are undefined.

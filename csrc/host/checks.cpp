@@ -27,6 +27,12 @@ at::ScalarType opmath_dtype(const at::Tensor& input) {
   return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batch_dims) {
+  TORCH_CHECK(batch_dims >= 0 && logits.dim() > batch_dims, name, " must have a dimension of classes",
+              batch_dims ? " besides those of the batch" : "", ", but got shape ", logits.sizes());
+  return logits.dim() == batch_dims + 1 ? batch_dims : batch_dims + 1;
+}
+
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor) {
   TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
               input.device(), " and ", name, " on ", tensor.device());

@@ -100,11 +100,12 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLo
   return grad_input;
 }
 
-// Loss and gradient at once, the latter into `grad_input`, which may be the input: loss, report, argmax.
+// The loss over `divisor`, and its gradient times `loss_scale` into `grad_input`, which may be the input: loss, report,
+// argmax.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
                                                                        const SoftmaxLossTensors& tensors,
                                                                        const CrossEntropySettings& settings,
-                                                                       bool report, double loss_scale) {
+                                                                       bool report, double loss_scale, double divisor) {
   CrossEntropyWithGrad problem{};
   const Arguments arguments(tensors, settings, /*needs_logits=*/true);
   const at::Tensor& input = arguments.input;
@@ -114,8 +115,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   ForwardResults results(arguments, false, report, problem.forward);
   const at::Tensor& of_rows = arguments.reduction == Reduction::kMean ? results.denominator : results.loss;
   describe_gradient(arguments, of_rows, of_rows, grad_input, problem.backward);
-  problem.backward.loss_scale = loss_scale;
+  problem.backward.loss_scale = loss_scale / divisor;
   arguments.run(problem);
+  if (divisor != 1) results.loss.div_(divisor);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
   const auto or_empty = [&](const std::optional<at::Tensor>& result, at::ScalarType dtype) {
     return result ? *result : at::empty({0}, input.options().dtype(dtype));
@@ -155,12 +157,12 @@ void register_cross_entropy(torch::Library& m) {
          [](const Tensor& grad_input, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& sample_weight, int64_t reduction, int64_t ignore_index, double label_smoothing,
             double gamma, double z_loss, double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
-            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale) {
+            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale, double divisor) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_with_grad(
                grad_input, {input, target, weight, sample_weight},
                {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, report,
-               loss_scale);
+               loss_scale, divisor);
          });
 }
 

@@ -11,17 +11,13 @@ at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
   return (tensor.scalar_type() == dtype ? tensor : tensor.to(dtype)).contiguous();
 }
 
-// A sample is (C), or (N, C, d1, ...).
 SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings_,
                                            int64_t saved_numbers_)
     : input(tensors.input), settings(settings_), saved_numbers(saved_numbers_), opmath(opmath_dtype(input)) {
-  const int64_t batch_dims = settings.batch_dims;
-  TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
-              batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
+  class_dim = check_class_dim("input", input, settings.batch_dims);
   reduction = check_reduction(settings.reduction);
   check_options(settings.options);
   loss_dtype = check_out_dtype(settings.out_dtype, input.scalar_type(), opmath);
-  class_dim = is_one_row() ? batch_dims : batch_dims + 1;
   classes = input.size(class_dim);
   row_shape = input.sizes();
   row_shape.erase(row_shape.begin() + class_dim);

@@ -107,7 +107,7 @@ void bind_quick_call(py::module_& m) {
   m.def(
       "quick_call",
       [](const std::string& name) {
-        const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), /*overload_name=*/"");
+        const c10::OperatorHandle op = find_op(name);
         const py::capsule callee(new Callee{op, parameters_of(op)});
         return py::reinterpret_steal<py::object>(PyCFunction_New(&kCallFromPython, callee.ptr()));
       },

@@ -279,6 +279,14 @@ ROW_MUTANTS = (
         sanitizer="address",
     ),
     Mutant(
+        "a row with a factor of one is a team's last",
+        "csrc/cuda/rows/scale_gradient.cu",
+        "if (factor == A(1)) continue;",
+        "if (factor == A(1)) return;",
+        "tests/losses/softmax/test_scale_gradient.py -k rows",
+        "scale_gradient",
+    ),
+    Mutant(
         "a factor of one for all rows if the first has it",
         "csrc/cuda/rows/scale_gradient.cu",
         "all_one = all_one && factors[r] == A(1);",

@@ -194,6 +194,7 @@ def test_gpu_without_clusters(run: Launch, emulator: Emulator, monkeypatch: pyte
     assert emulator.kernels.max_active_clusters() == 1
     monkeypatch.setattr(ctypes.c_int.in_dll(emulator.kernels, "cuda_emu_capability"), "value", 89)
     assert emulator.kernels.max_active_clusters() == 0
+    assert emulator.kernels.take_last_error() == 1 and emulator.kernels.take_last_error() == 0
     with pytest.raises(RuntimeError, match="this GPU has no clusters"):
         run("shfl", cluster=2)
     run("shfl", cluster=1)

@@ -125,6 +125,12 @@ class Emulator:
         self.kernels = ctypes.CDLL(str(kernels), mode=ctypes.RTLD_GLOBAL)  # the binding calls what is in it
         self._backend = _compile_binding()
         self._binding = ctypes.CDLL(str(self._backend))
+        self._binding.last_allocated_bytes.restype = ctypes.c_int64
+        self._binding.last_had_counters.restype = ctypes.c_bool
+
+    def memory_of_last_launch(self) -> tuple[int, bool]:
+        """The bytes that it has allocated, and whether it has asked for counters."""
+        return self._binding.last_allocated_bytes(), self._binding.last_had_counters()
 
     @contextmanager
     def running(self) -> Iterator[None]:

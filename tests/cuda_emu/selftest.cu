@@ -225,6 +225,8 @@ extern "C" void allow_dynamic_shared(int bytes) {
   cudaFuncSetAttribute(run_and_store, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
+extern "C" int take_last_error() { return cudaGetLastError(); }
+
 extern "C" int max_active_clusters() {
   const cudaLaunchConfig_t config{};
   int clusters;

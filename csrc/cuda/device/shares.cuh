@@ -7,7 +7,9 @@
 
 #include "cuda/device/limits.cuh"
 #include "cuda/device/reduce.cuh"
+#include "cuda/host/launch.h"
 #include "host/dtype.h"
+#include "host/reduced_loss.h"
 
 namespace ce_ext::cuda {
 
@@ -41,8 +43,6 @@ struct Shares {
   }
 
   __device__ int size(int64_t share) const { return int(end(share) - begin(share)); }
-
-  int64_t totals_bytes() const { return per_group > 1 ? count * int64_t(sizeof(RowTotals)) : 0; }
 };
 
 // Device memory for what blocks tell each other.
@@ -50,6 +50,12 @@ struct Scratch {
   RowTotals* totals;   // one a share
   unsigned* counters;  // 0 before and after every kernel
 };
+
+// What finish_share needs of it.
+inline Scratch scratch_for(const ReducedLoss& p, const Shares& shares, const LaunchContext& context) {
+  if (p.reduction == Reduction::kNone || shares.per_group == 1) return {};
+  return {context.allocate<RowTotals>(shares.count), context.memory.counters()};
+}
 
 // Whether this block is the last of `count` that call this with the counter. It then sees what thread 0 of each of them
 // has written before. All threads call it.

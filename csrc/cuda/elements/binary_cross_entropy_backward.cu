@@ -22,8 +22,6 @@ void launch_backward(const BinaryCrossEntropyBackward& p, const Loss& loss, cons
 
 }  // namespace
 
-int64_t workspace_size(const BinaryCrossEntropyBackward&) { return 0; }
-
 void launch(const BinaryCrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.elements == 0) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {

@@ -62,8 +62,6 @@ void launch_nll_backward(const CrossEntropyBackward& p, const LaunchContext& con
 
 }  // namespace
 
-int64_t workspace_size(const CrossEntropyBackward&) { return Workspace::bytes(Reduction::kNone, 0, 0); }
-
 void launch(const CrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {

@@ -26,7 +26,7 @@ DeviceLoss<A> make_loss(const CrossEntropyProblem& p, double loss_scale, const L
                      nullptr,
                      context.bad_target};
   if (p.weight && p.options.label_smoothing > 0) {
-    A* weight_sum = Workspace(context).weight_sum<A>();
+    A* weight_sum = context.allocate<A>(1);
     LAUNCH((sum_weights<A>), 1, kThreadsToSum, context.stream, static_cast<const A*>(p.weight), p.classes, weight_sum);
     loss.weight_sum = weight_sum;
   }
@@ -56,11 +56,5 @@ void dispatch_form(const CrossEntropyBackward& p, const F& f) {
 
 // Rows that are few and long have parts, by class.
 inline RowParts parts_of(const CrossEntropyForward& p) { return RowParts(p.rows, p.classes, size_of(p.dtype)); }
-
-// What they take of the workspace.
-inline int64_t parts_bytes(const CrossEntropyForward& p) {
-  const RowParts parts = parts_of(p);
-  return parts.per_row == 1 ? 0 : p.rows * parts.per_row * sizeof(RowSums<double, FullForm<Gaps::kSum>>);
-}
 
 }  // namespace ce_ext::cuda

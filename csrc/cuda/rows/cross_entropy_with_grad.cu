@@ -20,8 +20,9 @@ template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
+  const Scratch scratch = scratch_for(p.forward, shares, context);
   LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
-         Workspace(context).scratch());
+         scratch);
 }
 
 template <class S, class Form>
@@ -30,10 +31,11 @@ void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const TileShape shape = tile_shape<S, Form>(forward);
   const Shares shares(forward.rows, forward.groups, shape.rows(), kTileBlocks);
+  const Scratch scratch = scratch_for(forward, shares, context);
   dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
     LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
                        2 * CrossEntropyStage<S>::bytes(shape, forward.classes, /*has_saved=*/false), context.stream, p,
-                       loss, shape, shares, Workspace(context).scratch());
+                       loss, shape, shares, scratch);
   });
 }
 
@@ -45,7 +47,7 @@ bool has_parts(const CrossEntropyWithGrad& p) {
 }
 
 void launch_parts(CrossEntropyWithGrad p, const LaunchContext& context) {
-  if (!p.forward.saved) p.forward.saved = Workspace(context).parts() + parts_bytes(p.forward);
+  if (!p.forward.saved) p.forward.saved = context.allocate<SavedRow<double>>(p.forward.rows);
   p.backward.saved = p.forward.saved;
   launch(p.forward, context);
   launch(p.backward, context);
@@ -62,8 +64,8 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
   if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares,
-           Workspace(context).scratch());
+    const Scratch scratch = scratch_for(forward, shares, context);
+    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);
   }
   switch (way) {
     case RowWay::kInTiles:
@@ -78,13 +80,6 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
 }
 
 }  // namespace
-
-int64_t workspace_size(const CrossEntropyWithGrad& problem) {
-  const CrossEntropyForward& forward = problem.forward;
-  const int64_t parts = parts_bytes(forward);
-  return Workspace::bytes(forward.reduction, forward.rows,
-                          parts == 0 ? 0 : parts + forward.rows * sizeof(SavedRow<double>));
-}
 
 void launch(const CrossEntropyWithGrad& problem, const LaunchContext& context) {
   const CrossEntropyForward& forward = problem.forward;

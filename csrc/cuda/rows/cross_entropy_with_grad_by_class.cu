@@ -10,7 +10,7 @@ void launch_rows(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   dispatch_team<kIsOften<S, Form>>(Pass::kWithGrad, forward.classes * sizeof(S), WithGradTeams(), FewWithGradTeams<S>(),
                                    [&](auto team) {
                                      launch_shares(cross_entropy_with_grad_by_class<S, Form, team.kSize>, team,
-                                                   forward.rows, forward.groups, p, loss, context);
+                                                   forward.rows, forward, p, loss, context);
                                    });
 }
 

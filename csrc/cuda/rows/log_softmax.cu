@@ -80,9 +80,6 @@ void launch_backward(const LogSoftmaxBackward& p, cudaStream_t stream) {
 
 }  // namespace
 
-int64_t workspace_size(const LogSoftmaxForward&) { return 0; }
-int64_t workspace_size(const LogSoftmaxBackward&) { return 0; }
-
 void launch(const LogSoftmaxForward& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;
   dispatch<__half, __nv_bfloat16>(

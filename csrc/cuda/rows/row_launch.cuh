@@ -48,34 +48,6 @@ RowWay way_of(std::initializer_list<RowTensor> tensors, const RowDims& dims, int
   return side_by_side ? RowWay::kByRowPack : RowWay::kByRow;
 }
 
-// The workspace of a launch: a sum of class weights, totals of shares, and what the parts of rows add up to.
-class Workspace {
- public:
-  explicit Workspace(const LaunchContext& context) : context_(context) {}
-
-  template <class A>
-  A* weight_sum() const {
-    return reinterpret_cast<A*>(base());
-  }
-  Scratch scratch() const { return {reinterpret_cast<RowTotals*>(base() + kTotals), context_.counters}; }
-  char* parts() const { return base() + kParts; }
-
-  // There are no more shares than rows, and few of these where they have parts.
-  static int64_t bytes(Reduction reduction, int64_t rows, int64_t parts_bytes) {
-    if (parts_bytes > 0) return kParts + parts_bytes;
-    const int64_t totals = reduction == Reduction::kNone ? 0 : std::min(rows, kMaxBlocks);
-    return kTotals + totals * int64_t(sizeof(RowTotals));
-  }
-
- private:
-  static constexpr int64_t kTotals = 16;
-  static constexpr int64_t kParts = kTotals + kBlocksToFill * int64_t(sizeof(RowTotals));
-
-  char* base() const { return static_cast<char*>(context_.workspace); }
-
-  const LaunchContext& context_;
-};
-
 // Calls f with the team of so many threads, or with the next larger one, or with the largest.
 template <class F, int kSize, int... kLarger>
 void dispatch_team(int threads, TeamSizes<kSize, kLarger...>, const F& f) {
@@ -96,10 +68,11 @@ constexpr int64_t kMaxTileClasses = kMaxTileRowBytes / int64_t(sizeof(S));
 
 // Launches a kernel whose teams go through shares of the rows.
 template <class Team, class Problem, class Loss>
-void launch_shares(void (*kernel)(Problem, Loss, Shares, Scratch), Team, int64_t rows, int64_t groups,
+void launch_shares(void (*kernel)(Problem, Loss, Shares, Scratch), Team, int64_t rows, const ReducedLoss& forward,
                    const Problem& problem, const Loss& loss, const LaunchContext& context) {
-  const Shares shares(rows, groups, Team::kCount);
-  LAUNCH(kernel, shares.count, Team::kThreads, context.stream, problem, loss, shares, Workspace(context).scratch());
+  const Shares shares(rows, forward.groups, Team::kCount);
+  const Scratch scratch = scratch_for(forward, shares, context);
+  LAUNCH(kernel, shares.count, Team::kThreads, context.stream, problem, loss, shares, scratch);
 }
 
 }  // namespace ce_ext::cuda

@@ -44,8 +44,6 @@ void launch_backward(const SoftCrossEntropyBackward& p, cudaStream_t stream) {
 
 }  // namespace
 
-int64_t workspace_size(const SoftCrossEntropyBackward&) { return 0; }
-
 void launch(const SoftCrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;
   dispatch<__half, __nv_bfloat16>(problem, [&](auto s, auto q) {

@@ -236,7 +236,7 @@ T atomicCAS_system(T* address, T compare, T value) {
 // What hosts call.
 using cudaStream_t = struct CUstream_st*;
 
-enum cudaError_t { cudaSuccess };
+enum cudaError_t { cudaSuccess, cudaErrorNotSupported };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
@@ -257,6 +257,16 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
+
+namespace cuda_emu {
+inline cudaError_t last_error = cudaSuccess;  // until somebody asks for it
+}
+
+inline cudaError_t cudaGetLastError() {
+  const cudaError_t error = cuda_emu::last_error;
+  cuda_emu::last_error = cudaSuccess;
+  return error;
+}
 
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -284,14 +294,14 @@ struct cudaFuncAttributes {
 };
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  attributes->ptxVersion = cuda_emu_capability;
+  attributes->ptxVersion = 90;  // of the code, whatever GPU runs it
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
   *clusters = cuda_emu::has_clusters();
-  return cudaSuccess;
+  return *clusters ? cudaSuccess : cuda_emu::last_error = cudaErrorNotSupported;
 }
 
 // In clusters along x, if any.
