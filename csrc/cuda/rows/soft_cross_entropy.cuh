@@ -11,7 +11,7 @@ namespace ce_ext::cuda {
 
 // What sums over logits and probabilities take of registers.
 template <class S, class Form>
-constexpr int kSoftRegisters = sizeof(S) == 8 || Form::kReport ? 168 : 80;
+constexpr int kSoftRegisters = sizeof(S) == 8 || Form::kReport ? 168 : 112;
 
 // Tiles of logits and probabilities.
 template <class S, class Q>
