@@ -40,6 +40,10 @@ DeviceLoss<A> make_loss(const CrossEntropyWithGrad& p, const LaunchContext& cont
 // Of rows whose classes lie side by side. Its kernels take as long to compile as all others with the gradient.
 void launch_by_class(const CrossEntropyWithGrad& p, const LaunchContext& context);
 
+// Of those of them that a cluster streams through its shared memory.
+bool fits_cluster(const CrossEntropyWithGrad& problem);
+void launch_by_cluster(const CrossEntropyWithGrad& problem, const LaunchContext& context);
+
 // The workspace of rows that several blocks share, with room for their gradients or not.
 inline int64_t parts_bytes(const CrossEntropyForward& p, bool with_grad) {
   const RowParts parts(p.rows, p.classes, size_of(p.dtype));

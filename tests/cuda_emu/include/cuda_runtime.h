@@ -289,9 +289,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
 
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
-  *clusters = cuda_emu::has_clusters();
+  *clusters = cuda_emu::has_clusters() ? 3 : 0;
   return cudaSuccess;
 }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 // In clusters along x, if any.
 template <class... Parameters, class... Arguments>
