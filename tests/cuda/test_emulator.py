@@ -191,7 +191,7 @@ def test_dynamic_shared_memory_that_is_allowed(run: Launch, emulator: Emulator) 
 
 
 def test_gpu_without_clusters(run: Launch, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert emulator.kernels.max_active_clusters() == 1
+    assert emulator.kernels.max_active_clusters() == 3
     monkeypatch.setattr(ctypes.c_int.in_dll(emulator.kernels, "cuda_emu_capability"), "value", 89)
     assert emulator.kernels.max_active_clusters() == 0
     assert emulator.kernels.take_last_error() == 1 and emulator.kernels.take_last_error() == 0

@@ -82,32 +82,41 @@ __device__ __forceinline__ void store_loss(const Problem& p, int64_t i, opmath_t
   }
 }
 
+// What all shares of a group add up to. All threads of the block call it; thread 0 gets the result.
+__device__ inline RowTotals add_up_shares(const Shares& shares, int64_t group, const Scratch& scratch) {
+  const RowTotals* of_group = scratch.totals + group * shares.per_group;
+  RowTotals totals;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
+    totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
+  }
+  return block_reduce(totals);
+}
+
+// The loss of a group, and what its mean divides by.
+template <class S, class Problem>
+__device__ void store_group(const Problem& p, int64_t group, const RowTotals& totals) {
+  using A = opmath_t<S>;
+  const bool mean = p.reduction == Reduction::kMean;
+  const double divisor = totals.divisor(p.zero_if_empty);
+  store_loss<S>(p, group, A(mean ? totals.loss / divisor : totals.loss));
+  if (mean) static_cast<A*>(p.denominator)[group] = A(divisor);
+}
+
 // Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
 // totals of its share.
 template <class S, bool kOneThread = false, class Problem>
 __device__ void finish_share(const Problem& p, const Shares& shares, int64_t share, RowTotals totals,
                              const Scratch& scratch) {
-  using A = opmath_t<S>;
   if (p.reduction == Reduction::kNone) return;
   if constexpr (!kOneThread) totals = block_reduce(totals);
   const int64_t group = shares.group(share);
   if (shares.per_group > 1) {
     if (threadIdx.x == 0) scratch.totals[share] = totals;
     if (!comes_last(scratch.counters + group, shares.per_group)) return;
-    const RowTotals* of_group = scratch.totals + group * shares.per_group;
-    totals = {};
-#pragma unroll 4
-    for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
-      totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
-    }
-    totals = block_reduce(totals);
+    totals = add_up_shares(shares, group, scratch);
   }
-  if (threadIdx.x == 0) {
-    const bool mean = p.reduction == Reduction::kMean;
-    const double divisor = totals.divisor(p.zero_if_empty);
-    store_loss<S>(p, group, A(mean ? totals.loss / divisor : totals.loss));
-    if (mean) static_cast<A*>(p.denominator)[group] = A(divisor);
-  }
+  if (threadIdx.x == 0) store_group<S>(p, group, totals);
 }
 
 }  // namespace ce_ext::cuda

@@ -41,6 +41,10 @@ DeviceLoss<A> make_loss(const CrossEntropyWithGrad& p, const LaunchContext& cont
 // Of rows whose classes lie side by side. Its kernels take as long to compile as all others with the gradient.
 void launch_by_class(const CrossEntropyWithGrad& p, const LaunchContext& context);
 
+// Of those of them that a cluster streams through its shared memory.
+bool fits_cluster(const CrossEntropyWithGrad& problem);
+void launch_by_cluster(const CrossEntropyWithGrad& problem, const LaunchContext& context);
+
 template <class S, class Form>
 TileShape tile_shape(const CrossEntropyProblem& p) {
   const int64_t row_bytes = p.classes * sizeof(S);

@@ -71,7 +71,7 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
     case RowWay::kInTiles:
       return launch_in_tiles<S, Form>(p, context);
     case RowWay::kByClass:
-      return launch_by_class(p, context);
+      return fits_cluster(p) ? launch_by_cluster(p, context) : launch_by_class(p, context);
     case RowWay::kByRowPack:
       return launch_by_row<S, Form, kRowPack<S, Form>>(p, context);
     case RowWay::kByRow:

@@ -300,7 +300,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
 
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
-  *clusters = cuda_emu::has_clusters();
+  *clusters = cuda_emu::has_clusters() ? 3 : 0;
   return *clusters ? cudaSuccess : cuda_emu::last_error = cudaErrorNotSupported;
 }
 
