@@ -39,11 +39,13 @@ void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context
   });
 }
 
-// Rows that are few and long are shared by many blocks, in two passes. A gradient that overwrites the logits must not
-// do so as long as other blocks ask for the target's, as those of the focal loss do.
+// Rows that are so few and long that blocks which have one would leave most of a GPU idle are shared by many, in two
+// passes. A gradient that overwrites the logits must not do so as long as other blocks ask for the target's, as those of
+// the focal loss do.
 bool has_parts(const CrossEntropyWithGrad& p) {
+  constexpr unsigned kFew = 8;
   const bool overwrites = p.backward.grad_input == p.forward.input;
-  return parts_of(p.forward).per_row > 1 && !(overwrites && p.forward.options.gamma > 0);
+  return parts_of(p.forward).per_row >= kFew && !(overwrites && p.forward.options.gamma > 0);
 }
 
 void launch_parts(CrossEntropyWithGrad p, const LaunchContext& context) {

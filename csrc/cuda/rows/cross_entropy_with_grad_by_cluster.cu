@@ -66,7 +66,7 @@ bool fits_cluster(const CrossEntropyWithGrad& problem) {
   const CrossEntropyForward& p = problem.forward;
   const int blocks = blocks_of_cluster(p.classes * size_of(p.dtype));
   const bool is_plain = dispatch_form(p, [](auto form) { return std::is_same_v<decltype(form), PlainForm>; });
-  if (blocks == 0 || !is_plain || parts_of(p).per_row > 1) return false;
+  if (blocks == 0 || !is_plain) return false;
   bool fits = false;
   dispatch_dtype(p.dtype, [&](auto s) { fits = resident_clusters<decltype(s)>(blocks) > 0; });
   return fits;
