@@ -54,10 +54,16 @@ class LogitPrediction {
     const T miss = log1p_unit(e_);
     return sides(miss, distance_ + miss);
   }
-  // The sum of the misses times these.
+  // The sum of the misses times these: the sum of both times log(1 + e^-|x|), and what is paid for the distance.
   HOST_DEVICE T cross_entropy(T pos_part, T neg_part) const {
-    return (pos_part + neg_part) * log1p_unit(e_) + product(where(T(0) < x_, neg_part, pos_part), distance_);
+    return (pos_part + neg_part) * log1p_unit(e_) + of_distance(pos_part, neg_part);
   }
+  HOST_DEVICE T of_distance(T pos_part, T neg_part) const {
+    return product(where(T(0) < x_, neg_part, pos_part), distance_);
+  }
+  // s, if it was that before, with 1 + s = prod_i (1 + e^-|x_i|): no term is negative, and where all are small no digit
+  // is lost.
+  HOST_DEVICE T multiply(T s) const { return (s * e_ + s) + e_; }
 
  private:
   HOST_DEVICE Sides<T> sides(T of_likely, T of_unlikely) const {
@@ -103,6 +109,7 @@ class BinaryCrossEntropy {
 
  public:
   static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
+  static constexpr bool kHasSum = kInput == BinaryInput::kLogit;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
@@ -133,6 +140,24 @@ class BinaryCrossEntropy {
     } else {
       return cross_entropy(target, prediction);
     }
+  }
+
+  // Whether losses may be added up by `sum`.
+  HOST_DEVICE bool shares_logarithm(T pos_weight) const {
+    return kHasSum && pos_weight == T(1) && neg_weight_ == T(1);
+  }
+
+  // The sum of the losses of a few elements, with one logarithm, as their parts add up to 1: sum_i log(1 + e_i) is the
+  // logarithm of a product.
+  template <int kCount>
+  HOST_DEVICE T sum(const T (&x)[kCount], const Target (&targets)[kCount]) const {
+    T distances(0), s(0);
+    for (int i = 0; i < kCount; ++i) {
+      const LogitPrediction<T> prediction(x[i]);
+      distances = distances + prediction.of_distance(pos_part(targets[i]), neg_part(targets[i]));
+      s = prediction.multiply(s);
+    }
+    return distances + log1p(s);
   }
 
   // dloss/dx

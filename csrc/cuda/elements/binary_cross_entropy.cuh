@@ -47,11 +47,18 @@ __global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
   const int size = int(shares.end(blockIdx.x) - begin);
   const PlainElements<S, N> elements(p, loss.alpha());
   const bool is_none = p.reduction == Reduction::kNone;
+  const bool shares_logarithm = !is_none && !elements.factors_vary() && loss.shares_logarithm(elements.pos_weight());
   LongSum<A> sum;
   elements.for_each(begin, size, [&](int64_t i, auto& x, const auto& targets) {
     constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(x)>>;
+    BinaryTarget<A> with_options[kCount];
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) x[k] = loss.loss(x[k], elements.with_options(targets[k]));
+    for (int k = 0; k < kCount; ++k) with_options[k] = elements.with_options(targets[k]);
+    if constexpr (Loss::kHasSum) {
+      if (shares_logarithm) return sum.add(product(elements.factor(), loss.sum(x, with_options)));
+    }
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) x[k] = loss.loss(x[k], with_options[k]);
     elements.scale(i, x);
     if (is_none) {
       store_result<S>(p.loss, p.loss_is_opmath, i, /*stride=*/1, x);

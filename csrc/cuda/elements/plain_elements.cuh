@@ -29,7 +29,7 @@ class PlainElements {
     const A weight = weights_vary_ ? A(1) : load_factor<S>(p.weight);
     const A grad_output = grad_outputs_vary_ ? A(1) : load_factor<S>(p.grad_output);
     factor_ = product(grad_output, weight) / load_factor<S>(p.divisor);
-    has_factors_ = factor_ != A(1) || weights_vary_ || grad_outputs_vary_;
+    has_factors_ = factor_ != A(1) || factors_vary();
   }
 
   // Calls f(i, inputs, targets) with those of the elements from i on, until the threads of the block have had the
@@ -61,6 +61,11 @@ class PlainElements {
   }
 
   __device__ __forceinline__ BinaryTarget<A> with_options(A target) const { return {target, pos_weight_, alpha_}; }
+
+  // Of all elements; the factor is one of all unless some vary.
+  __device__ __forceinline__ A pos_weight() const { return pos_weight_; }
+  __device__ __forceinline__ A factor() const { return factor_; }
+  __device__ __forceinline__ bool factors_vary() const { return weights_vary_ || grad_outputs_vary_; }
 
   // Multiplies losses or gradients of the elements from i on by their factors. Those that vary are loaded only now:
   // seldom there are any, and they would take the registers of all.
