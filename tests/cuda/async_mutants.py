@@ -1,7 +1,8 @@
 """Bugs to plant in kernels that copy asynchronously, and what has to find them."""
 
-from tests.cuda.mutant import RACE, Mutant
+from tests.cuda.mutant import RACE, Mutant, in_cuda
 
+BY_CLUSTER = in_cuda("rows/cross_entropy_with_grad_by_cluster")
 SELFTEST = "tests/cuda_emu/selftest_copies.cu"
 TOO_EARLY = r"AddressSanitizer: use-after-poison"
 OVERRUN = r"more arrivals than the 1 that the mbarrier was initialised with"
@@ -10,6 +11,12 @@ OVERRUN = r"more arrivals than the 1 that the mbarrier was initialised with"
 def _tests(name: str) -> str:
     return f"tests/cuda/test_async_copies.py -k 'test_result and forward and {name}'"
 
+
+def _rows(name: str) -> str:
+    return f"tests/cuda/test_cluster_rows.py -k {name}"
+
+
+WITH_GRAD = "cross_entropy_with_grad_by_cluster"
 
 ASYNC_MUTANTS = (
     Mutant(
@@ -127,6 +134,116 @@ ASYNC_MUTANTS = (
         "",
         "tests/cuda/test_async_copies.py -k stores_to",
         "selftest_copies",
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "a stage of a row refilled while it is read",
+        BY_CLUSTER,
+        "      wait_for_phase(ring.is_empty + place.stage, place.parity ^ 1);\n",
+        "",
+        _rows("test_rows"),
+        WITH_GRAD,
+        OVERRUN,
+    ),
+    Mutant(
+        "a stage of a row given back while other lanes read it",
+        BY_CLUSTER,
+        "      __syncwarp();\n      if (lane_ == 0) arrive",
+        "      if (lane_ == 0) arrive",
+        _rows("infinities"),
+        WITH_GRAD,
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "a stage of a row read before it is there",
+        BY_CLUSTER,
+        "      wait_for_phase(ring_.is_full + place.stage, place.parity);\n",
+        "",
+        _rows("infinities"),
+        WITH_GRAD,
+        r"exits without waiting for its cp\.async\.bulk",
+    ),
+    Mutant(
+        "stages of one parity for ever",
+        BY_CLUSTER,
+        "    parity ^= 1;\n",
+        "",
+        _rows("test_rows"),
+        WITH_GRAD,
+        OVERRUN,
+    ),
+    Mutant(
+        "rows whose findings are waited for with one parity for ever",
+        BY_CLUSTER,
+        "wait_for_phase_of_cluster(has_findings, turn_ / 2 % 2);",
+        "wait_for_phase_of_cluster(has_findings, 0);",
+        _rows("infinities"),
+        WITH_GRAD,
+        r"exits before the arrival of its st\.async",
+    ),
+    Mutant(
+        "findings that are not waited for",
+        BY_CLUSTER,
+        "      wait_for_phase_of_cluster(has_findings, turn_ / 2 % 2);\n",
+        "",
+        _rows("infinities"),
+        WITH_GRAD,
+        OVERRUN,
+    ),
+    Mutant(
+        "findings of one block not expected",
+        BY_CLUSTER,
+        "arrive_expecting(has_findings, cluster_size() * kRingWarps",
+        "arrive_expecting(has_findings, (cluster_size() - 1) * kRingWarps",
+        _rows("infinities"),
+        WITH_GRAD,
+        r"shared memory of a block that has exited|more bytes come to an mbarrier than all its arrivals expect",
+    ),
+    Mutant(
+        "findings of a row written over those of the last",
+        BY_CLUSTER,
+        "ring_.findings[turn_ % 2];",
+        "ring_.findings[0];",
+        _rows("infinities"),
+        WITH_GRAD,
+        RACE,
+        schedule="random:1",
+        sanitizer="thread",
+    ),
+    Mutant(
+        "classes before the packs of a row dropped",
+        BY_CLUSTER,
+        "rank == 0 && threadIdx.x < split.head",
+        "rank == 0 && threadIdx.x + 1 < split.head",
+        _rows("test_rows"),
+        WITH_GRAD,
+    ),
+    Mutant(
+        "rows copied whose target is ignored",
+        BY_CLUSTER,
+        "    if (kind_of(p, p.target[rows.row()]) != TargetKind::kClass) continue;\n",
+        "",
+        _rows("test_rows"),
+        WITH_GRAD,
+        r"deadlock|AssertionError|exits (before the arrival of|without waiting for) its cp\.async\.bulk",
+    ),
+    Mutant(
+        "a row's target in the packs of every thread",
+        BY_CLUSTER,
+        "pack < packs_ && pack % kRingThreads == threadIdx.x",
+        "pack < packs_",
+        _rows("test_rows"),
+        WITH_GRAD,
+    ),
+    Mutant(
+        "losses added up before all clusters have theirs",
+        BY_CLUSTER,
+        "comes_last(scratch.counters, gridDim.x / cluster_size())",
+        "comes_last(scratch.counters, 1)",
+        _rows("test_rows"),
+        WITH_GRAD,
         RACE,
         sanitizer="thread",
     ),

@@ -137,7 +137,6 @@ def test_groups(device: str) -> None:
         torch.testing.assert_close(function(grouped, targets).double(), torch.stack(losses), rtol=1e-2, atol=0)
 
 
-@pytest.mark.usefixtures("schedule")
 def test_infinities(device: str) -> None:
     """As everywhere: of an infinite logit, or of nothing but masked ones, the loss is NaN."""
     classes = 51_301

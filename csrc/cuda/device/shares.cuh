@@ -93,14 +93,10 @@ __device__ inline RowTotals add_up_shares(const Shares& shares, int64_t group, c
   return block_reduce(totals);
 }
 
-// The loss of a group, and what its mean divides by.
 template <class S, class Problem>
-__device__ void store_group(const Problem& p, int64_t group, const RowTotals& totals) {
-  using A = opmath_t<S>;
+__device__ __forceinline__ void store_group_loss(const Problem& p, int64_t group, const RowTotals& totals) {
   const bool mean = p.reduction == Reduction::kMean;
-  const double divisor = totals.divisor(p.zero_if_empty);
-  store_loss<S>(p, group, A(mean ? totals.loss / divisor : totals.loss));
-  if (mean) static_cast<A*>(p.denominator)[group] = A(divisor);
+  store_loss<S>(p, group, opmath_t<S>(mean ? totals.loss / totals.divisor(p.zero_if_empty) : totals.loss));
 }
 
 // Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
@@ -116,7 +112,11 @@ __device__ void finish_share(const Problem& p, const Shares& shares, int64_t sha
     if (!comes_last(scratch.counters + group, shares.per_group)) return;
     totals = add_up_shares(shares, group, scratch);
   }
-  if (threadIdx.x == 0) store_group<S>(p, group, totals);
+  if (threadIdx.x != 0) return;
+  store_group_loss<S>(p, group, totals);
+  if (p.reduction == Reduction::kMean) {
+    static_cast<opmath_t<S>*>(p.denominator)[group] = opmath_t<S>(totals.divisor(p.zero_if_empty));
+  }
 }
 
 }  // namespace ce_ext::cuda

@@ -29,7 +29,7 @@ struct alignas(16) WarpFindings {
   }
 };
 
-// The shared memory of a block: what every GPU with clusters has for it, but for what sums of blocks need.
+// The shared memory of a block: nearly all that a GPU with clusters has for one.
 template <class S>
 struct RowRing {
   Numbers<S, kPackSize<S>> stages[kStages][kStagePacks];
@@ -160,7 +160,8 @@ class RingWorker {
   __device__ __forceinline__ RingWorker(const CrossEntropyWithGrad& p, const DeviceLoss<float>& loss, RowRing<S>& ring)
       : p_(p), loss_(loss), ring_(ring), warp_(threadIdx.x / kWarpSize), lane_(threadIdx.x % kWarpSize) {}
 
-  // Of all rows of the cluster, whose totals one thread keeps, share by share.
+  // Of all rows of the cluster, whose totals one thread keeps, share by share. What the mean divides by is there
+  // already: others read it.
   __device__ __forceinline__ void work(const Shares& shares, ClusterRows rows, const Scratch& scratch) {
     const bool leads = cluster_rank() == 0 && threadIdx.x == 0;
     RowTotals totals;
@@ -177,7 +178,7 @@ class RingWorker {
       if (shares.per_group > 1) {
         scratch.totals[share] = totals;
       } else {
-        store_group<S>(p_.forward, share, totals);
+        store_group_loss<S>(p_.forward, share, totals);
       }
       totals = {};
     }
@@ -356,7 +357,7 @@ __global__ void __launch_bounds__(kRingThreads + kWarpSize, 1)
   if (!comes_last(scratch.counters, gridDim.x / cluster_size())) return;
   for (int64_t group = 0; group < shares.count / shares.per_group; ++group) {
     const RowTotals totals = add_up_shares(shares, group, scratch);
-    if (threadIdx.x == 0) store_group<S>(p.forward, group, totals);
+    if (threadIdx.x == 0) store_group_loss<S>(p.forward, group, totals);
   }
 #endif
 }
