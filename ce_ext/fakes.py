@@ -92,9 +92,7 @@ def _(grad_input: Tensor, grad_output: Tensor, *_: Any) -> None:
 def _(grad_input: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     *shared, with_report, _, _ = arguments
     loss, _, _, report, argmax = _cross_entropy_forward(input, *shared, False, with_report)
-    if with_report:
-        return loss, report, argmax
-    return loss, input.new_empty(0, dtype=opmath_dtype(input)), input.new_empty(0, dtype=torch.int64)
+    return loss, report, argmax
 
 
 @torch.library.register_fake("ce_ext::binary_cross_entropy_forward")

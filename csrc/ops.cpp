@@ -41,8 +41,8 @@ TORCH_LIBRARY(ce_ext, m) {
         "Tensor? stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
   // The loss over `divisor`, at once with its gradient times `loss_scale`; `grad_input`, where that goes, may be
-  // `input`. What is not asked for is empty: torch functionalizes no op that writes to its arguments and may return
-  // None.
+  // `input`. What is not asked for is undefined, though the schema does not say so: torch functionalizes no op that
+  // writes to its arguments and may return None.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
         ", bool report, float loss_scale, float divisor) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});

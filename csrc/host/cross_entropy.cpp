@@ -37,7 +37,7 @@ struct Arguments : SoftmaxLossArguments {
                       "log-probabilities have no options of logits, no report and no gradient in the forward pass");
     // torch also takes a target of shape (1) for a sample of shape (C).
     if (is_one_row() && target.dim() == input.dim() && target.size(-1) == 1) target = target.squeeze(-1);
-    check_class_indices(input, target, class_dim);
+    check_class_indices(input, target, row_shape);
     target = convert(target, at::kLong);
   }
 
@@ -119,10 +119,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   arguments.run(problem);
   if (divisor != 1) results.loss.div_(divisor);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
-  const auto or_empty = [&](const std::optional<at::Tensor>& result, at::ScalarType dtype) {
-    return result ? *result : at::empty({0}, input.options().dtype(dtype));
-  };
-  return {results.loss, or_empty(results.report, arguments.opmath), or_empty(results.argmax, at::kLong)};
+  return {results.loss, results.report.value_or(at::Tensor()), results.argmax.value_or(at::Tensor())};
 }
 
 }  // namespace
