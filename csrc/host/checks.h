@@ -23,8 +23,8 @@ int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batc
 
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor);
 
-// `target` must hold one class index for every row of `input`, whose classes are dimension `class_dim`.
-void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim);
+// `target` must hold one class index for every row of `input`, of which there are so many.
+void check_class_indices(const at::Tensor& input, const at::Tensor& target, at::IntArrayRef row_shape);
 
 // `target` must hold one probability for every entry of `input`, in its dtype or in `opmath`, on its device.
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath);

@@ -69,6 +69,7 @@ struct Derivatives {
   std::optional<c10::OperatorHandle> gradient_op;  // none where the gradient is a function of Python
   PyObject* gradient;                              // that function: (*gradients, *tensors, options) -> gradients
   PyObject* tangent;                               // (*tangents, *tensors, options) -> tangents, or null for none
+  size_t saved_tensors = op.saved_tensors();
 
   std::string gradient_name() const {
     return gradient_op ? gradient_op->schema().name() : op.op.schema().name() + "_backward";
@@ -110,7 +111,7 @@ class OpNode final : public Node {
   OpNode(const Derivatives& derivatives, torch::autograd::edge_list&& edges)
       : Node(std::move(edges)),
         derivatives_(derivatives),
-        tensors_(derivatives.op.saved_tensors()),
+        tensors_(derivatives.saved_tensors),
         values_(derivatives.op.sources.size()) {}
 
   void save_arguments(Values arguments) { save(arguments, 0, /*differentiable=*/0); }
