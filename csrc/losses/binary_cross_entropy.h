@@ -143,9 +143,7 @@ class BinaryCrossEntropy {
   }
 
   // Whether losses may be added up by `sum`.
-  HOST_DEVICE bool shares_logarithm(T pos_weight) const {
-    return kHasSum && pos_weight == T(1) && neg_weight_ == T(1);
-  }
+  HOST_DEVICE bool shares_logarithm(T pos_weight) const { return kHasSum && pos_weight == T(1) && neg_weight_ == T(1); }
 
   // The sum of the losses of a few elements, with one logarithm, as their parts add up to 1: sum_i log(1 + e_i) is the
   // logarithm of a product.

@@ -40,8 +40,8 @@ void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context
 }
 
 // Rows that are so few and long that blocks which have one would leave most of a GPU idle are shared by many, in two
-// passes. A gradient that overwrites the logits must not do so as long as other blocks ask for the target's, as those of
-// the focal loss do.
+// passes. A gradient that overwrites the logits must not do so as long as other blocks ask for the target's, as those
+// of the focal loss do.
 bool has_parts(const CrossEntropyWithGrad& p) {
   constexpr unsigned kFew = 8;
   const bool overwrites = p.backward.grad_input == p.forward.input;
