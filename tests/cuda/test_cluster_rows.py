@@ -1,5 +1,6 @@
 """The gradient in forward of rows that clusters of blocks stream through their shared memory."""
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ce_ext.functional import cross_entropy
+from tests.cuda_emu import Emulator
 from tests.cuda_emu.selftest import SCHEDULES
 from tests.support import oracles
 from tests.support.comparison import assert_all_rounded, assert_reported, loss_and_gradients
+from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = [pytest.mark.kernel, pytest.mark.not_cpu]
 
@@ -85,13 +88,34 @@ def test_target_anywhere(shift: int, device: str) -> None:
     assert_all_rounded(_with_grad(input, target, reduction="sum"), _exact(input, target, reduction="sum"))
 
 
+def _check_hundreds(classes: int, dtype: torch.dtype, device: str) -> None:
+    """Several blocks share rows that are so long in other ways, unless there are hundreds: most of them are ignored."""
+    input, target = _rows(257, classes, dtype, device), _targets(257, classes, device)
+    wanted = torch.arange(257, device=device) % 32 == 0
+    target[~wanted] = -100
+    loss, gradient = _in_place(input, target, reduction="sum")
+    exact = _exact(input[wanted], target[wanted], reduction="sum")
+    assert_all_rounded([loss, gradient[wanted]], exact)
+    assert not gradient[~wanted].any()
+
+
 @pytest.mark.heavy
 @pytest.mark.usefixtures("schedule")
 def test_rows_of_four_blocks(device: str) -> None:
-    """Of 401 KiB. (Several blocks share such rows in other ways, unless there are hundreds.)"""
-    input, target = _rows(257, 102_657, torch.float32, device), _targets(257, 102_657, device)
-    target[torch.arange(257, device=device) % 32 != 0] = -100  # and so they take no time
-    assert_all_rounded(_in_place(input, target), _exact(input, target))
+    _check_hundreds(102_657, torch.float32, device)
+
+
+@NEEDS_EMULATOR
+@pytest.mark.heavy
+def test_gpu_without_clusters(emulator: Emulator) -> None:
+    """With rows of a kind that no other test has, because a kernel is asked once how many clusters a GPU has."""
+    capability = ctypes.c_int.in_dll(emulator.kernels, "cuda_emu_capability")
+    with emulator.running():
+        capability.value = 80
+        try:
+            _check_hundreds(160_001, torch.float16, "cpu")
+        finally:
+            capability.value = 90
 
 
 @pytest.mark.parametrize(
