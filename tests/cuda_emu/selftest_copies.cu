@@ -288,6 +288,27 @@ const Kernels& copy_kernels() {
            arrive(mbarrier);
          });
        }},
+      {"more bytes than an mbarrier counts",
+       [] {
+         return with_mbarrier([](Mbarrier* mbarrier, Pack*) {
+           init_mbarrier(mbarrier, 2);
+           arrive_expecting(mbarrier, 1 << 20);
+         });
+       }},
+      {"store_async to what is not aligned",
+       [] {
+         return with_mbarrier([](Mbarrier* mbarrier, Pack* stage) {
+           init_mbarrier(mbarrier, 1);
+           store_async(stage[0].values + 1, uint4{1, 2, 3, 4}, mbarrier, cluster_rank());
+         });
+       }},
+      {"bulk copy to what is not aligned",
+       [] {
+         return with_mbarrier([](Mbarrier* mbarrier, Pack* stage) {
+           init_mbarrier(mbarrier, 1);
+           copy_bulk(stage[0].values + 2, numbers.packs, 16, mbarrier);
+         });
+       }},
       {"arrival at what is no mbarrier",
        [] { return with_mbarrier([](Mbarrier* mbarrier, Pack*) { arrive(mbarrier); }); }},
       {"wait for what is no mbarrier",
