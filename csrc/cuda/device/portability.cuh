@@ -12,7 +12,7 @@
 
 #if defined(__CUDACC__)  // the emulator's headers, which stand in for those above, bring their own
 #define SHARED_ARRAY(T, name, size) __shared__ T name[size]
-#define DYNAMIC_SHARED_ARRAY(T, name)                                  \
+#define DYNAMIC_SHARED_ARRAY(T, name)                                   \
   extern __shared__ __align__(128) unsigned char ce_ext_shared_bytes[]; \
   T* const name = reinterpret_cast<T*>(ce_ext_shared_bytes)
 // The number of bytes is that of the dynamic shared memory.
