@@ -102,6 +102,7 @@ def test_stores_to_other_blocks(cluster: int, run: Launch) -> None:
     assert [number % 2**32 for number in results] == [result % 2**32] * (4 * THREADS)
 
 
+@pytest.mark.heavy  # sanitizers would find it first
 @pytest.mark.parametrize("kernel", TOO_EARLY)
 def test_copy_that_is_read_too_early(kernel: str, run: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_EMU_SCHEDULE", "forward")
@@ -114,6 +115,7 @@ def test_error(kernel: str, run: Launch) -> None:
     check_error(run, kernel, 1, ERRORS[kernel])
 
 
+@pytest.mark.heavy  # likewise
 @pytest.mark.parametrize("kernel", ERRORS_WHEN_LATE)
 def test_error_when_late(kernel: str, run: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_EMU_SCHEDULE", "forward")

@@ -1,8 +1,8 @@
 #include "copies.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
-#include <sstream>
 
 #include "address_sanitizer.h"
 
@@ -22,8 +22,10 @@ void check_aligned(const char* what, const void* address, const Where& at) {
 
 }  // namespace
 
-void Copies::start_cluster(unsigned threads) {
-  for (auto& [to, copy] : pending_) allow(copy.to, copy.bytes);  // what a failure has left
+void Copies::reset(unsigned threads) {
+  for (auto& [to, copy] : pending_) allow(copy.to, copy.bytes);
+  moved_.acquire();
+  const UntrackedMemory scope;
   pending_.clear();
   under_way_.clear();
   groups_.assign(threads, {});
@@ -138,6 +140,7 @@ void Copies::arrive(Self self, Copy& copy) {
     copy.started.acquire();
     move_bytes(copy);
     mbarrier.in_phase->release();
+    moved_.release();
   });
   mbarrier.copy = copy.what;
   mbarrier.copy_at = copy.at;

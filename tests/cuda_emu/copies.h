@@ -47,7 +47,8 @@ class Copies {
  public:
   Copies(Schedule& schedule, std::function<void(unsigned)> wake) : schedule_(schedule), wake_(std::move(wake)) {}
 
-  void start_cluster(unsigned threads);
+  // For a cluster of so many threads, whatever the last one has left.
+  void reset(unsigned threads);
   void check_thread_exit(Self self) const;
   void check_block_exit(const SharedMemory& shared);
 
@@ -108,6 +109,7 @@ class Copies {
   std::vector<Groups> groups_;           // of each thread
   std::vector<Wait> waits_;              // what each thread waits for, or has waited for
   std::map<const void*, Mbarrier> mbarriers_;
+  HappensBefore moved_;  // all that completes on mbarriers, before the memory goes that a failure has left
 };
 
 }  // namespace cuda_emu

@@ -12,14 +12,15 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "copies.h"
+#include "deadlock.h"
 #include "fiber.h"
 #include "schedule.h"
 #include "shared_memory.h"
 #include "thread_sanitizer.h"
+#include "threads.h"
 
 int cuda_emu_capability = 90;
 
@@ -39,47 +40,6 @@ constexpr size_t kMaxDynamicSharedUnlessAllowed = 48 * 1024;
 uint3 index_within(const dim3& size, uint64_t i) {
   return {unsigned(i % size.x), unsigned(i / size.x % size.y), unsigned(i / size.x / size.y)};
 }
-
-// Calls f with the number of every bit that is set.
-template <class F>
-void for_each_bit(uint32_t bits, F f) {
-  for (; bits; bits &= bits - 1) f(std::countr_zero(bits));
-}
-
-std::ostream& operator<<(std::ostream& out, const uint3& i) {
-  return out << '(' << i.x << ", " << i.y << ", " << i.z << ')';
-}
-
-std::ostream& operator<<(std::ostream& out, const Where& at) { return out << at.file_name() << ':' << at.line(); }
-
-// What a thread waits for, and brings along.
-struct Request {
-  const char* what;
-  Where at;
-  uint64_t value = 0;
-  Fold fold = nullptr;  // null for a shuffle
-  uint32_t mask = 0;    // 0 for the whole block or cluster
-  int source_lane = 0;
-  Memory memory = Memory::kUnordered;
-  const void* mbarrier = nullptr;  // `value` is the parity
-
-  bool matches(const Request& other) const {
-    return mask == other.mask && mbarrier == other.mbarrier && std::string_view(what) == other.what &&
-           at.line() == other.at.line() && std::string_view(at.file_name()) == other.at.file_name();
-  }
-};
-
-struct Thread {
-  Fiber* fiber;
-  uint3 index;
-  Request request;
-  uint64_t result;
-};
-
-// One bit a lane; a thread that is in none of the last three waits for the block, the cluster or an mbarrier.
-struct Warp {
-  uint32_t exists = 0, runnable = 0, in_collective = 0, exited = 0;
-};
 
 struct Block {
   uint3 index;
@@ -223,7 +183,7 @@ void Engine::run_cluster(uint64_t first_block, std::deque<Fiber>& fibers) {
   if (fibers.size() < threads_.size()) fibers.resize(threads_.size());
   warps_.assign(blocks_.size() * block_warps_, Warp());
   exited_blocks_ = at_barrier_ = 0;
-  copies_.start_cluster(threads_.size());
+  copies_.reset(threads_.size());
   for (Block& block : blocks_) {
     block.index = index_within(grid_size, first_block + rank_of(block));
     block.exited = block.at_barrier = 0;
@@ -423,6 +383,7 @@ void Engine::fail(const std::string& message) {
   std::ostringstream text;
   text << "block " << block_index << ", thread " << thread_index << ": " << message;
   failure_ = text.str();
+  copies_.reset(0);  // as long as there is the memory that they go to
   for_each_thread(blocks_, [&](const Thread& thread) {
     thread.fiber->run_as();
     ended_.release();
@@ -437,35 +398,16 @@ void Engine::fail_at(const Request& request, const std::string& message) {
   fail(text.str());
 }
 
-// Says who waits where, lanes of a warp that wait for the same together. Other blocks may still be able to go on.
+// Other blocks may still be able to go on.
 void Engine::report_deadlock() {
   std::ostringstream text;
   text << "deadlock, or synchronisation that not all threads reach";
   for (const Warp& warp : warps_) {
+    std::ostringstream name;
     const Thread* threads = threads_of(warp);
-    const unsigned w = (&warp - warps_.data()) % block_warps_;
-    for (uint32_t left = warp.exists & ~warp.runnable; left;) {
-      const unsigned lane = std::countr_zero(left);
-      const bool exited = warp.exited >> lane & 1;
-      uint32_t same = exited ? warp.exited : 0;
-      if (!exited) {
-        for_each_bit(left & ~warp.exited, [&](unsigned other) {
-          if (threads[other].request.matches(threads[lane].request)) same |= 1u << other;
-        });
-      }
-      text << "\n  ";
-      if (blocks_.size() > 1) text << "block " << block_of(*threads).index << ", ";
-      text << "warp " << w << ", lanes " << std::hex << same << std::dec << ": ";
-      const Request& request = threads[lane].request;
-      if (exited) {
-        text << "exited";
-      } else {
-        text << request.what << " at " << request.at;
-        if (request.mask) text << " for lanes " << std::hex << request.mask << std::dec;
-        if (request.mbarrier) text << " for parity " << request.value << copies_.describe(request.mbarrier);
-      }
-      left &= ~same;
-    }
+    if (blocks_.size() > 1) name << "block " << block_of(*threads).index << ", ";
+    name << "warp " << (&warp - warps_.data()) % block_warps_;
+    describe_waiting(text, name.str(), warp, threads, copies_);
   }
   fail(text.str());
 }
