@@ -6,10 +6,15 @@
 
 #if defined(__CUDACC__)
 #define HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define HOST_DEVICE inline
+#endif
+
+// What is said of loops is for GPUs, where indices that are known keep arrays in registers.
+#if defined(__CUDA_ARCH__)
 #define UNROLL _Pragma("unroll")
 #define DO_NOT_UNROLL _Pragma("unroll 1")
 #else
-#define HOST_DEVICE inline
 #define UNROLL
 #define DO_NOT_UNROLL
 #endif
