@@ -177,16 +177,17 @@ struct RowGradient {
   __device__ __forceinline__ A at_target(A x) const { return gradient.at_target(x); }
 };
 
+// `scale` is row_scale, of rows that have a target.
 template <class S, class Form>
 __device__ __forceinline__ RowGradient<opmath_t<S>, Form> row_gradient(const CrossEntropyBackward& p,
-                                                                       const DeviceLoss<opmath_t<S>>& loss, int64_t row,
+                                                                       const DeviceLoss<opmath_t<S>>& loss,
                                                                        const RowTarget<opmath_t<S>>& target,
-                                                                       const SavedRow<opmath_t<S>>& saved) {
+                                                                       const SavedRow<opmath_t<S>>& saved,
+                                                                       opmath_t<S> scale) {
   using A = opmath_t<S>;
   const auto logits = logits_of<Form::kLogitsChange>(loss.logits);
   RowGradient<A, Form> result{target.index, target.kind, nullptr, {}};
   if (target.kind == TargetKind::kClass) {
-    const A scale = row_scale<S>(p, loss.loss_scale, row);
     result.gradient = loss.get().gradient(saved, logits(target.x), target.weight, scale, logits);
     result.weight = static_cast<const A*>(p.weight);
   } else {  // the same for every class, whose logits are taken for 0
@@ -194,6 +195,16 @@ __device__ __forceinline__ RowGradient<opmath_t<S>, Form> row_gradient(const Cro
     result.gradient = {RowStats<A>{A(0), A(0)}, of_each, A(0), A(0), A(0), logits};
   }
   return result;
+}
+
+template <class S, class Form>
+__device__ __forceinline__ RowGradient<opmath_t<S>, Form> row_gradient(const CrossEntropyBackward& p,
+                                                                       const DeviceLoss<opmath_t<S>>& loss, int64_t row,
+                                                                       const RowTarget<opmath_t<S>>& target,
+                                                                       const SavedRow<opmath_t<S>>& saved) {
+  using A = opmath_t<S>;
+  const A scale = target.kind == TargetKind::kClass ? row_scale<S>(p, loss.loss_scale, row) : A(0);
+  return row_gradient<S, Form>(p, loss, target, saved, scale);
 }
 
 template <class S>

@@ -136,6 +136,7 @@ __device__ void copy_rows(const CrossEntropyForward& p, RowRing<S>& ring, Cluste
     if (kind_of(p, p.target[rows.row()]) != TargetKind::kClass) continue;
     const S* x = logits_row<S>(p, rows.row());
     const BlockPart<S> part(x, p.classes);
+#pragma unroll 1
     for (int first = 0; first < part.packs(); first += kStagePacks, place.advance()) {
       const int bytes = (part.packs() - first < kStagePacks ? part.packs() - first : kStagePacks) * 16;
       wait_for_phase(ring.is_empty + place.stage, place.parity ^ 1);
@@ -201,11 +202,14 @@ class RingWorker {
     const bool is_read = is_wanted<PlainForm>(target);
     const float single = is_read && part.has_single() ? load(x + part.single()) : 0.0f;
     Sums sums;
+    float scale = 0;
     if (is_read) {
       Mbarrier* const has_findings = ring_.has_findings + turn_ % 2;
       WarpFindings* const findings = ring_.findings[turn_ % 2];
       if (threadIdx.x == 0) arrive_expecting(has_findings, cluster_size() * kRingWarps * sizeof(WarpFindings));
       send(add_up(part, single, target.index), findings, has_findings);
+      // What takes no sums, while others send theirs.
+      scale = row_scale<S>(p_.backward, loss_.loss_scale, row);
       look_ahead();
       wait_for_phase_of_cluster(has_findings, turn_ / 2 % 2);
       sums = merge(findings, target.x);
@@ -214,7 +218,7 @@ class RingWorker {
       look_ahead();
     }
     const FinishedRow<float> finished = finish_row<S>(p_.forward, loss_, row, target, sums);
-    const Gradient gradient = row_gradient<S, PlainForm>(p_.backward, loss_, row, target, finished.saved);
+    const Gradient gradient = row_gradient<S, PlainForm>(p_.backward, loss_, target, finished.saved, scale);
     S* const grad_x = grad_row<S>(p_.backward, row);
     if (is_read) {
       write_gradient(part, single, gradient, target.x, grad_x);
@@ -228,15 +232,7 @@ class RingWorker {
   __device__ __forceinline__ WarpFindings add_up(const Part& part, float single, int64_t target) const {
     const AddLogits<S, PlainForm> add(p_.forward, loss_);
     Sums sums;
-    for_each_stage(place_, part, [&](int stage, int first) {
-      Pack packs[kPacksOfThread];
-#pragma unroll
-      for (int i = 0; i < kPacksOfThread; ++i) {
-        const int pack = i * kRingThreads + threadIdx.x;
-        packs[i] = first + pack < part.packs() ? ring_.stages[stage][pack] : filled<S, kSize>(add.kFill);
-      }
-      add(sums, packs);
-    });
+    for_each_stage(place_, part, [&](int, int, const auto& packs) { add(sums, packs); });
     float target_logit = 0;
     if (part.has_single()) {
       float values[1] = {single};
@@ -278,20 +274,11 @@ class RingWorker {
   // Gives the stages back one after another. Who has the target writes it twice.
   __device__ __forceinline__ void write_gradient(const Part& part, float single, const Gradient& gradient,
                                                  float target_logit, S* grad_x) {
-    const bool aligned = is_aligned(grad_x + part.class_of(0));
-    place_ = for_each_stage(place_, part, [&](int stage, int first) {
-#pragma unroll
-      for (int i = 0; i < kPacksOfThread; ++i) {
-        const int pack = i * kRingThreads + threadIdx.x;
-        if (first + pack >= part.packs()) break;
-        float values[kSize];
-        convert(ring_.stages[stage][pack], values);
-        gradient.apply(part.class_of(first + pack), values);
-        store_pack(grad_x + part.class_of(first + pack), values, aligned, /*streams=*/true);
-      }
-      __syncwarp();
-      if (lane_ == 0) arrive(ring_.is_empty + stage);
-    });
+    if (is_aligned(grad_x + part.class_of(0))) {
+      write_packs(part, gradient, grad_x, std::true_type());
+    } else {
+      write_packs(part, gradient, grad_x, std::false_type());
+    }
     if (part.has_single()) write_single(part, single, gradient, grad_x);
     const bool is_single = part.has_single() && part.single() == gradient.target;
     if (is_single || part.own_pack_of(gradient.target) >= 0) {
@@ -299,11 +286,32 @@ class RingWorker {
     }
   }
 
+  template <bool kAligned>
+  __device__ __forceinline__ void write_packs(const Part& part, const Gradient& gradient, S* grad_x,
+                                              std::bool_constant<kAligned>) {
+    place_ = for_each_stage(place_, part, [&](int stage, int pack, const auto& packs) {
+      float values[kPacksOfThread][kSize];
+#pragma unroll
+      for (int i = 0; i < kPacksOfThread; ++i) {
+        convert(packs[i], values[i]);
+        gradient.apply(part.class_of(pack + i * kRingThreads), values[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kPacksOfThread; ++i) {
+        if (pack + i * kRingThreads >= part.packs()) break;
+        store_pack(grad_x + part.class_of(pack + i * kRingThreads), values[i], kAligned, /*streams=*/true);
+      }
+      __syncwarp();
+      if (lane_ == 0) arrive(ring_.is_empty + stage);
+    });
+  }
+
   // Of a row that was not read: the same for every class.
   __device__ __forceinline__ void fill(const Part& part, const Gradient& gradient, S* grad_x) const {
     float values[kSize] = {};
     gradient.apply(0, values);
     const bool aligned = is_aligned(grad_x + part.class_of(0));
+#pragma unroll 1
     for (int i = threadIdx.x; i < part.packs(); i += kRingThreads) {
       store_pack(grad_x + part.class_of(i), values, aligned, /*streams=*/true);
     }
@@ -317,13 +325,20 @@ class RingWorker {
     store(grad_x + part.single(), values[0]);
   }
 
-  // Calls f(stage, first) for each stage that has some of the block's part, whose first pack is that of the stage.
-  // Returns where the next row begins.
+  // Calls f(stage, pack, packs) for each stage that has some of the block's part: with the thread's packs there, the
+  // first of which has this number in the part, or masked logits where the part has no more. Returns where the next row
+  // begins.
   template <class F>
   __device__ __forceinline__ RingPlace for_each_stage(RingPlace place, const Part& part, const F& f) const {
     for (int first = 0; first < part.packs(); first += kStagePacks, place.advance()) {
       wait_for_phase(ring_.is_full + place.stage, place.parity);
-      f(place.stage, first);
+      Pack packs[kPacksOfThread];
+#pragma unroll
+      for (int i = 0; i < kPacksOfThread; ++i) {
+        const int pack = i * kRingThreads + threadIdx.x;
+        packs[i] = first + pack < part.packs() ? ring_.stages[place.stage][pack] : filled<S, kSize>(-INFINITY);
+      }
+      f(place.stage, first + int(threadIdx.x), packs);
     }
     return place;
   }
