@@ -226,7 +226,7 @@ ROW_MUTANTS = (
         "",
         "tests/losses/softmax/test_many_rows.py -k tiles",
         CROSS_ENTROPY,
-        r"AssertionError|RuntimeError: cuda_emu: ",
+        r"AssertionError|IndexError: .* is out of bounds",  # what is on its way is no target yet
     ),
     Mutant(
         "a tile takes rows that are not there",
