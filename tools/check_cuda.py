@@ -29,7 +29,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tools.budget import HOW_TO_RECORD, RECORD, SM, WIDE_LOAD, WIDE_STORE, Cost, Record, cost
+from tools.budget import COPIED, HOW_TO_RECORD, RECORD, SM, WIDE_LOAD, WIDE_STORE, Cost, Record, cost
 from tools.control_flow import Instruction
 from tools.kernels import CSRC, CompileError, Kernel, compile_object, extract_cubins, nvcc_version, read_cubin
 from tools.occupancy import SHARED_BYTES, resident_blocks, resident_warps
@@ -56,7 +56,8 @@ def faults(kernel: Kernel) -> Iterator[str]:
             wanted["stores"] = WIDE_STORE
         is_flat = name.endswith("_backward_by_class")
         parts = [kernel.code] if is_flat else loops
-        if name.endswith("_in_tiles"):
+        if name.endswith("_in_tiles"):  # into shared memory, past the registers
+            wanted["loads"] = rf"{WIDE_LOAD}|{COPIED}"
             parts = [[*itertools.chain(*parts)]]
         if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
             yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"

@@ -83,7 +83,8 @@ constexpr int64_t kTileBlocks = 8 * 132;
 constexpr int kRowsPerThread = 4;
 
 // Planes of such rows that a thread has in flight, forward and for the gradient.
-constexpr int kForwardPlanes = 8;
+template <class S>
+constexpr int kForwardPlanes = sizeof(S) == 2 ? 8 : 4;
 constexpr int kGradPlanes = 4;
 
 // Classes that a thread with a row of its own loads before it uses the first.

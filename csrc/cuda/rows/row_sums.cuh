@@ -93,16 +93,16 @@ __device__ __forceinline__ void sum_planes(const StridedRows<const S, kRows>& ro
                                            Sums (&sums)[kRows], const Add& add) {
   constexpr bool kHalf = sizeof(S) == 2 && kRows == 1;  // which plays by itself, as a number
   sum_parts(classes, sums, [&](int64_t begin, int64_t end, Sums(&parts)[kRows]) {
-    for_each_planes<kForwardPlanes>(rows, begin, end, add.kFill, [&](int64_t, auto& planes) {
+    for_each_planes<kForwardPlanes<S>>(rows, begin, end, add.kFill, [&](int64_t, auto& planes) {
       if constexpr (!kHalf) hold_tournaments(planes);
-      opmath_t<S> values[kForwardPlanes][kRows];
+      opmath_t<S> values[kForwardPlanes<S>][kRows];
 #pragma unroll
-      for (int c = 0; c < kForwardPlanes; ++c) convert(planes[c], values[c]);
+      for (int c = 0; c < kForwardPlanes<S>; ++c) convert(planes[c], values[c]);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        opmath_t<S> of_row[kForwardPlanes];
+        opmath_t<S> of_row[kForwardPlanes<S>];
 #pragma unroll
-        for (int c = 0; c < kForwardPlanes; ++c) of_row[c] = values[c][r];
+        for (int c = 0; c < kForwardPlanes<S>; ++c) of_row[c] = values[c][r];
         if constexpr (kHalf) hold_tournament(of_row);
         add.fought(parts[r], of_row);
       }
@@ -171,7 +171,7 @@ constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 template <class S, class Form, int kOfPlain>
 constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
-                               : !kIsPlain<Form> ? 112
+                               : !kIsPlain<Form> ? 128
                                                  : kOfPlain;
 template <class S, class Form>
 constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112

@@ -11,7 +11,9 @@ namespace ce_ext::cuda {
 
 // What sums over logits and probabilities take of registers.
 template <class S, class Form>
-constexpr int kSoftRegisters = sizeof(S) == 8 || Form::kReport ? 168 : 112;
+constexpr int kSoftRegisters = sizeof(S) == 8  ? 224
+                               : Form::kReport ? 168
+                                               : 112;
 
 // Tiles of logits and probabilities.
 template <class S, class Q>
@@ -118,7 +120,7 @@ __global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart
 template <class S, class Q, bool kLogitsChange, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads,
-                                                  sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 64))
+                                                  sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 80))
     soft_cross_entropy_backward_by_class(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss,
                                          Divisor chunks_of_row) {
   const unsigned team = blockIdx.x * Team<kSize>::kCount + Team<kSize>::index();
@@ -206,7 +208,9 @@ __global__ void __launch_bounds__(kThreadsByRow,
 }
 
 template <class S, class Q, bool kLogitsChange, int kRows>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 || kRows > 1 ? 128 : 64))
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168
+                                                                                : kRows > 1    ? 128
+                                                                                               : 96))
     soft_cross_entropy_backward_by_row(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
   const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
   if (row >= p.rows) return;
