@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
 
 // The logits are read from the cache again.
 template <class S, class Form, int kRows>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168 : 128))
+__global__ void __launch_bounds__(kThreadsByRow,
+                                  resident_blocks(kThreadsByRow, sizeof(S) == 8 || !kIsPlain<Form> ? 168 : 128))
     cross_entropy_with_grad_by_row(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   RowTotals totals;

@@ -171,7 +171,7 @@ constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 template <class S, class Form, int kOfPlain>
 constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
-                               : !kIsPlain<Form> ? 128
+                               : !kIsPlain<Form> ? (kOfPlain > 80 ? 160 : 128)
                                                  : kOfPlain;
 template <class S, class Form>
 constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112
