@@ -74,6 +74,19 @@ def test_wide_logits(loss: Loss, classes: int, spread: float, device: str) -> No
 
 
 @SOFTMAX_LOSSES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", [1000, 1001])
+def test_largest_of_either_half_of_a_pair(loss: Loss, place: int, dtype: torch.dtype, device: str) -> None:
+    """Halves are compared in pairs, of which one has the maximum of the row."""
+    input = torch.zeros(2, 4096, dtype=dtype, device=device)
+    input[:, place] = 200
+    target = torch.tensor([place, 7], device=device)
+    result = loss.function(input, target, reduction="none", out_dtype=torch.float32)
+    exact = loss.oracle(input.double(), target, reduction="none")
+    torch.testing.assert_close(result.double(), exact, rtol=1e-6, atol=1e-30)
+
+
+@SOFTMAX_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("classes", CLASSES)
 def test_masked_classes_do_not_count(loss: Loss, classes: int, dtype: torch.dtype, device: str) -> None:
