@@ -201,6 +201,18 @@ def test_long_sums_stay_accurate(loss: Loss, device: str) -> None:
 
 
 @SOFTMAX_LOSSES
+@pytest.mark.parametrize("shape", [(4, 600), (4, 5000), (1, 600, 4)])
+def test_ties_far_apart(loss: Loss, shape: tuple[int, ...], device: str) -> None:
+    """Of classes that threads, or sums of parts, have apart, each counts, however many have the maximum."""
+    input = torch.full(shape, -50.0, device=device)
+    input[:, 5] = input[:, 500] = 3
+    target = torch.full(shape[:1] + shape[2:], 5, device=device)
+    result = loss.function(input, target, reduction="none")
+    exact = loss.oracle(input.double(), target, reduction="none")
+    torch.testing.assert_close(result.double(), exact, rtol=2e-6, atol=0)
+
+
+@SOFTMAX_LOSSES
 @pytest.mark.parametrize("shape", [(20, 200), (20, 300), (20, 5000), (1, 5000, 20)])
 def test_classes_that_are_all_alike(loss: Loss, shape: tuple[int, ...], device: str) -> None:
     """One long sum of equal terms would round all of them the same way."""
