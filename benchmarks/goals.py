@@ -26,13 +26,20 @@ class Share:
     pass_name: str
     classes: tuple[float, float]  # at least and at most; of elements there are none
     least: float
-    are_apart: bool | None = None  # of classes that lie apart, or side by side; else of both
+    # What is so or not; None is either.
+    are_apart: bool | None = None  # the classes, and not side by side
+    is_copy: bool | None = None  # most of what is read is written, too
 
     def is_of(self, key: Key, row: Row) -> bool:
         shape = tuple(row["shape"])
         low, high = self.classes
-        fits = self.are_apart is None or self.are_apart == (class_dim(shape) < len(shape) - 1)
-        return self.pass_name == key.pass_name and low <= FUNCTIONS[row["loss"]].class_count(shape) <= high and fits
+        is_copy = row.get("copied_bytes", 0) > row["floor_bytes"] / 2
+        return (
+            self.pass_name == key.pass_name
+            and low <= FUNCTIONS[row["loss"]].class_count(shape) <= high
+            and self.are_apart in (None, class_dim(shape) < len(shape) - 1)
+            and self.is_copy in (None, is_copy)
+        )
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,15 @@ GOALS = {
     "cuda": Goals(
         ("eager", "compile", "liger", "quack"),
         (
-            Share(FORWARD, SHORT, 0.75, are_apart=False),
-            Share(FORWARD, (512, 4095), 0.80, are_apart=False),
-            Share(FORWARD, LONG, 0.97, are_apart=False),
+            Share(FORWARD, SHORT, 0.75, are_apart=False, is_copy=False),
+            Share(FORWARD, (512, 4095), 0.80, are_apart=False, is_copy=False),
+            Share(FORWARD, LONG, 0.97, are_apart=False, is_copy=False),
+            Share(FORWARD, (1024, math.inf), 0.92, are_apart=False, is_copy=True),
             Share(BACKWARD, (1, math.inf), 0.95, are_apart=False),
             *(Share(name, (1, math.inf), 0.92, are_apart=True) for name in (FORWARD, BACKWARD)),
             *(Share(name, (0, 0), 0.92) for name in (FORWARD, BACKWARD)),
         ),
-        Share(BOTH, (1024, math.inf), 0.92, are_apart=False),
+        with_grad=Share(BOTH, (1024, math.inf), 0.92, are_apart=False),
         row_bytes=8,
         workspace_bytes=2048 * 16,  # the totals of so many blocks, which is no leak
     ),

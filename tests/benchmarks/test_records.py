@@ -287,6 +287,7 @@ GPU = {"driver": "580", **dict.fromkeys(("device", "torch", "commit"), "some")}
         ({"loss": "sigmoid_focal_loss", "shape": [16777216], "pass": "warm backward"}, 0.92),
         ({"loss": "nll_loss"}, None),
         ({"pass": "forward+backward"}, None),
+        ({"loss": "log_softmax", "shape": [8192, 32000], "copied_bytes": 1 << 40}, 0.92),
     ],
     ids=str,
 )
