@@ -161,14 +161,6 @@ ELEMENT_MUTANTS = (
         BINARY_LAUNCH,
     ),
     Mutant(
-        "integers in pairs",
-        PACKS,
-        "sizeof(T) == 2 && !std::is_integral_v<T> && kCount > 1",
-        "sizeof(T) == 2 && kCount > 1",
-        "tests/losses/sigmoid/test_values.py -k integer_targets",
-        BINARY_LAUNCH,
-    ),
-    Mutant(
         "place of an element in 32 bits",
         ELEMENTS,
         "input += place * p.input.strides.strides[d];",

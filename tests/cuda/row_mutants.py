@@ -541,15 +541,6 @@ ROW_MUTANTS = (
         WRONG_PLACE,
     ),
     Mutant(
-        "a focal gradient overwrites the target's logit that other blocks ask for",
-        "csrc/cuda/rows/cross_entropy_with_grad.cu",
-        " && !(overwrites && p.forward.options.gamma > 0)",
-        "",
-        "tests/losses/softmax/test_long_rows.py -k focal_in_place",
-        "cross_entropy_with_grad cross_entropy_backward cross_entropy_forward",
-        schedule="reverse",
-    ),
-    Mutant(
         "long sums in one",
         SOFTMAX,
         "kClassesPerSum = 64",
