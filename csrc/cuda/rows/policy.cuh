@@ -87,6 +87,16 @@ template <class S>
 constexpr int kForwardPlanes = sizeof(S) == 2 ? 8 : 4;
 constexpr int kGradPlanes = 4;
 
+// Of pixels: how many a thread has, a word of them; planes that it holds, and asks about at a time; how many threads a
+// block shall have, and in how many slices the classes are at most, each for a warp.
+template <class S>
+constexpr int kPixelsOfThread = 4 / sizeof(S);
+constexpr int kMaxPlanes = 24;
+constexpr int kPixelThreads = 256;
+template <int kPlanes>
+constexpr int kPixelRegisters = kPlanes > 16 ? 80 : 64;
+constexpr int kMaxSlices = 8;
+
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;
 
