@@ -29,7 +29,7 @@ INPUTS      += $(filter-out ce_ext/_built_with.py,$(wildcard ce_ext/*.py))
 endif
 NVCC        := $(shell command -v nvcc)
 
-GPU_STAGES  := $(addprefix gpu-,build test memcheck racecheck bench sweep)
+GPU_STAGES  := $(addprefix gpu-,build smoke bench test memcheck racecheck synccheck bench-others sweep)
 
 .PHONY: help demo demo-imbalanced test test-all test-torch bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
         check-cuda-build test-cuda-build test-modes clean
@@ -59,11 +59,11 @@ bench: $(BUILD_STAMP)  ## run the benchmarks
 bench-instructions: $(BUILD_STAMP)  ## count the instructions of the CPU kernels, and compare them with those recorded
 	@$(VENV)/bin/python -m benchmarks.instructions $(ARGS)
 
-gpu:  ## on a machine with a GPU, with its own torch: build, test, sanitize and benchmark; logs go to OUT
-	@$(PYTHON) -m tools.gpu $(OUT)
+gpu:  ## on a machine with a GPU, with its own torch: build, benchmark, test and sanitize; logs go to OUT
+	@$(PYTHON) -m tools.gpu $(OUT) $(ARGS)
 
 $(GPU_STAGES): gpu-%:
-	@$(PYTHON) -m tools.gpu $(OUT) --stages $*
+	@$(PYTHON) -m tools.gpu $(OUT) --stages $* $(ARGS)
 
 lint: $(BUILD_STAMP)  ## check the style of Python and C++
 	@$(VENV)/bin/ruff check

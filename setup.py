@@ -62,7 +62,7 @@ def max_jobs() -> int:
 
 
 class Build(BuildExtension):
-    """Builds the extensions side by side, each in an object folder of its own."""
+    """Builds the extensions side by side, each in an object folder of its own; that of CUDA before, with all cores."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -75,21 +75,25 @@ class Build(BuildExtension):
         for old in package.glob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
             old.unlink()  # ce_ext would load a _cuda that this build leaves out
         super().run()
-        built_with = f"TORCH = {str(torch.__version__)!r}\nNO_CUDA = {NO_CUDA!r}\n"
+        built_with = f"TORCH = {str(torch.__version__)!r}\nCUDA_ARCHS = {CUDA_ARCHS!r}\nNO_CUDA = {NO_CUDA!r}\n"
         (package / "_built_with.py").write_text(built_with)
 
     def build_extensions(self) -> None:
         print(f"ce_ext: CPU kernels only: {NO_CUDA}" if NO_CUDA else f"ce_ext: CUDA {CUDA_ARCHS}")
-        if self.use_ninja:
-            jobs = max_jobs()
-            self.parallel = max(1, min(len(self.extensions), jobs // 2))  # the longest does not end alone
-            os.environ["MAX_JOBS"] = str(jobs // self.parallel)  # for each extension's ninja
         self.ext_map["ce_ext._C"].define_macros = [
             ("CE_EXT_VERSION", f'"{self.distribution.get_version()}"'),
             ("CE_EXT_CPU_ISAS", f'"{";".join(ISA_FLAGS)}"'),
             ("CE_EXT_CUDA_ARCHS", f'"{CUDA_ARCHS}"'),
         ]
-        super().build_extensions()
+        cuda = [ext for ext in self.extensions if ext.name == "ce_ext._cuda"]
+        others = [ext for ext in self.extensions if ext.name != "ce_ext._cuda"]
+        jobs = max_jobs()
+        for self.extensions in filter(None, (cuda, others)):
+            if self.use_ninja:
+                self.parallel = max(1, min(len(self.extensions), jobs // 2))  # the longest does not end alone
+                os.environ["MAX_JOBS"] = str(jobs // self.parallel)  # for each extension's ninja
+            super().build_extensions()
+        self.extensions = cuda + others
 
     def build_extension(self, ext: Extension) -> None:
         command = copy.copy(self)  # self is shared by one thread for each extension

@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 
 from benchmarks import compare, goals, record
-from benchmarks.cases import select
+from benchmarks.cases import GPU_CASES, select
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.console import make_console
 from benchmarks.environment import describe
@@ -37,6 +37,8 @@ def parse() -> argparse.Namespace:
         help = f"those that contain one of the parts; a full name is {example}"
         parser.add_argument(option, nargs="+", metavar="PART", default=(), help=help)
     parser.add_argument("--reductions", nargs="+", choices=("mean", "none"), default=())
+    help = "of the cases of a GPU those that say most, or the others"
+    parser.add_argument("--parts", nargs="+", choices=GPU_CASES, default=tuple(GPU_CASES), help=help)
     help = "the first is compared with the others; default: torch and, on CUDA, the peers that are installed"
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, help=help)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
@@ -56,7 +58,7 @@ def main() -> int:
     providers = options.providers or (QUICK_PROVIDERS if options.quick else competitors(device))
     budget = min(options.budget, QUICK_BUDGET) if options.quick else options.budget
     asked_for = (options.losses, options.shapes, options.dtypes, options.reductions)
-    cases = list(select(*asked_for, device=device, quick=options.quick))
+    cases = list(select(*asked_for, device=device, quick=options.quick, parts=options.parts))
     if not cases:
         sys.exit("no case matches these --losses, --shapes, --dtypes and --reductions")
     console = make_console()

@@ -1,13 +1,14 @@
 """What is measured: every function at these shapes, and at some of them in its other dtypes, layouts and options."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
 
-from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, LOG_SOFTMAX, SOFT_CROSS_ENTROPY, Function
+from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, Function
 from benchmarks.labels import label
 
 Shape = tuple[int, ...]
@@ -15,49 +16,29 @@ Shape = tuple[int, ...]
 # Too small for bandwidth to matter: the time is the overhead of the call.
 TINY_SHAPES = ((8, 16), (64, 5))
 ROWS, IMAGES = (8192, 1000), (8, 19, 256, 256)  # ImageNet's classes, and Cityscapes', which are strided
-# As large as patience allows on a CPU, and as training has them on a GPU.
-SHAPES: dict[str, tuple[Shape, ...]] = {
-    "cpu": (
-        *TINY_SHAPES,
-        (64, 1000),
-        ROWS,
-        (1024, 32_000),  # Llama 2's vocabulary
-        (512, 128_256),  # Llama 3's vocabulary
-        (1, 16_777_216),  # a row that threads have to share
-        (4_194_304, 2),  # many rows of few classes
-        (2_097_152, 5),
-        (1_048_576, 10),
-        (524_288, 19),
-        (524_288, 32),
-        (131_072, 100),
-        IMAGES,
-    ),
-    "cuda": (
-        *TINY_SHAPES[:1],
-        (8192, 128_256),
-        (8192, 32_000),
-        (32_768, 1024),
-        (1_048_576, 10),
-        (1_048_576, 100),
-        (8, 19, 1024, 1024),
-        (16_384, 50_257),  # GPT-2's vocabulary: odd, so that only every eighth row of bfloat16 is aligned
-    ),
-}
+# As large as patience allows.
+SHAPES: tuple[Shape, ...] = (
+    *TINY_SHAPES,
+    (64, 1000),
+    ROWS,
+    (1024, 32_000),  # Llama 2's vocabulary
+    (512, 128_256),  # Llama 3's vocabulary
+    (1, 16_777_216),  # a row that threads have to share
+    (4_194_304, 2),  # many rows of few classes
+    (2_097_152, 5),
+    (1_048_576, 10),
+    (524_288, 19),
+    (524_288, 32),
+    (131_072, 100),
+    IMAGES,
+)
 # Of functions that share the loops of cross entropy, one of a kind: a call, many classes, few, strided ones.
-SHAPES_OF_OTHERS: dict[str, tuple[Shape, ...]] = {
-    "cpu": ((8, 16), ROWS, (1_048_576, 10), IMAGES),
-    "cuda": ((8, 16), (8192, 32_000), (1_048_576, 10), (8, 19, 1024, 1024)),
-}
+SHAPES_OF_OTHERS: tuple[Shape, ...] = ((8, 16), ROWS, (1_048_576, 10), IMAGES)
 # Of losses of elements, whose number is all that counts.
-SHAPES_OF_BINARY: dict[str, tuple[Shape, ...]] = {
-    "cpu": ((8, 16), (64, 1000), (16_777_216,)),
-    "cuda": ((8, 16), (268_435_456,)),
-}
+SHAPES_OF_BINARY: tuple[Shape, ...] = ((8, 16), (64, 1000), (16_777_216,))
 QUICK_SHAPES = ((8, 16), (64, 1000), (32_768, 100))
-DTYPES = {"cpu": ("float32", "bfloat16", "float16"), "cuda": ("bfloat16", "float32")}
+DTYPES = ("float32", "bfloat16", "float16")
 QUICK_DTYPES = ("float32", "bfloat16")
-# Training has logits as large as these in a half type; float32 would take long, and tell nothing new.
-HALF_TYPES_ONLY = ((8192, 128_256), (16_384, 50_257))
 # Of the tests' layouts, by shape: those that transposed products and images have, and rows that are not adjacent.
 LAYOUTS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed", "crop"), IMAGES: ("channels_last", "everything reversed")}
 LAYOUTS_OF_OTHERS: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",), IMAGES: ("channels_last",)}
@@ -65,8 +46,44 @@ LAYOUTS_OF_NLL: dict[Shape, tuple[str, ...]] = {ROWS: ("transposed",)}  # of oth
 FLOAT16_SHAPES = (ROWS, (16_777_216,))  # of other functions than cross entropy; bfloat16 has the rest
 # Of more terms than these torch's mean of float16 is infinite, and its gradient too small for float16.
 FLOAT16_TERMS = 4096
-# On a GPU, time is dearer.
-CPU_ONLY = (SOFT_CROSS_ENTROPY, LOG_SOFTMAX)
+# As training has them on a GPU, where time is dearer: those first that say most, each part in about 150 seconds. A case
+# takes ten, most of them for compilers.
+GPU_ROWS, GPU_IMAGES, GPU_ELEMENTS = (8192, 32_000), (8, 19, 1024, 1024), (268_435_456,)
+GPU_CASES: dict[str, tuple[tuple[str, str, dict[str, Any], tuple[Shape, ...]], ...]] = {
+    "first": (
+        (
+            "cross_entropy",
+            "bfloat16",
+            {},
+            (
+                (8192, 128_256),
+                GPU_ROWS,
+                (16_384, 50_257),  # GPT-2's vocabulary: odd, so that only every eighth row is aligned
+                (32_768, 1024),
+                (1_048_576, 100),
+                (1_048_576, 10),
+                GPU_IMAGES,
+                (32_768, 4096),
+            ),
+        ),
+        ("binary_cross_entropy_with_logits", "bfloat16", {}, (GPU_ELEMENTS,)),
+        ("sigmoid_focal_loss", "bfloat16", {}, (GPU_ELEMENTS,)),
+        ("cross_entropy", "float32", {}, (GPU_ROWS, (32_768, 1024), (8, 16))),
+        ("cross_entropy", "float16", {}, (GPU_ROWS,)),
+    ),
+    "others": (
+        ("log_softmax", "bfloat16", {}, (GPU_ROWS, (1_048_576, 10))),
+        ("soft_cross_entropy", "bfloat16", {}, (GPU_ROWS, (1_048_576, 10))),
+        ("cross_entropy", "bfloat16", {"options": {"label_smoothing": 0.1}}, (GPU_ROWS,)),
+        ("cross_entropy", "bfloat16", {"reduction": "none"}, (GPU_ROWS,)),
+        ("softmax_focal_loss", "bfloat16", {}, (GPU_ROWS,)),
+        ("nll_loss", "bfloat16", {}, (GPU_ROWS,)),
+        ("binary_cross_entropy", "bfloat16", {}, (GPU_ELEMENTS,)),
+        ("cross_entropy", "bfloat16", {}, ((262_144, 256), (8, 150, 256, 256))),
+        ("cross_entropy", "float32", {}, ((1_048_576, 100), GPU_IMAGES)),
+        ("binary_cross_entropy_with_logits", "float32", {}, ((8, 16), GPU_ELEMENTS)),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -114,13 +131,25 @@ def select(
     reductions: Sequence[str],
     device: str,
     quick: bool,
+    parts: Iterable[str] = GPU_CASES,
 ) -> Iterator[Case]:
     """Cases whose loss and label contain one of the parts asked for; none asked for means all."""
+    for case in _of_gpu(parts) if device == "cuda" and not quick else _of_functions(dtypes, quick):
+        is_wanted = not dtypes or case.dtype_name in dtypes
+        is_wanted = is_wanted and (not reductions or case.reduction in reductions)
+        if is_wanted and _is_asked_for(case.loss, losses) and _contains(case.label, shapes):
+            yield case
+
+
+def _of_gpu(parts: Iterable[str]) -> Iterator[Case]:
+    for name, dtype, unusual, shapes in chain(*(GPU_CASES[part] for part in parts)):
+        for case in _plain(FUNCTIONS[name], shapes, dtype):
+            yield replace(case, **unusual)
+
+
+def _of_functions(dtypes: Sequence[str], quick: bool) -> Iterator[Case]:
     for loss in FUNCTIONS.values():
-        if _is_asked_for(loss, losses) and not (device == "cuda" and loss in CPU_ONLY):
-            for case in _quick(loss, dtypes) if quick else _cases(loss, dtypes, device):
-                if _contains(case.label, shapes) and (not reductions or case.reduction in reductions):
-                    yield case
+        yield from _quick(loss, dtypes) if quick else _cases(loss, dtypes)
 
 
 def _quick(loss: Function, dtypes: Sequence[str]) -> Iterator[Case]:
@@ -128,23 +157,21 @@ def _quick(loss: Function, dtypes: Sequence[str]) -> Iterator[Case]:
         yield from _plain(loss, QUICK_SHAPES, dtype)
 
 
-def _cases(loss: Function, dtypes: Sequence[str], device: str) -> Iterator[Case]:
-    first, *others = dtypes or DTYPES[device]
+def _cases(loss: Function, dtypes: Sequence[str]) -> Iterator[Case]:
+    first, *others = dtypes or DTYPES
     shapes = SHAPES_OF_BINARY if loss.is_binary else SHAPES if loss is CROSS_ENTROPY else SHAPES_OF_OTHERS
-    yield from _plain(loss, shapes[device], first)
-    if device == "cpu":
-        yield from _unusual(loss, first)
+    yield from _plain(loss, shapes, first)
+    yield from _unusual(loss, first)
     for dtype in others:
         is_whole = loss is CROSS_ENTROPY or dtype != "float16"
-        yield from _plain(loss, [shape for shape in shapes[device] if is_whole or shape in FLOAT16_SHAPES], dtype)
+        yield from _plain(loss, [shape for shape in shapes if is_whole or shape in FLOAT16_SHAPES], dtype)
 
 
 def _plain(loss: Function, shapes: Sequence[Shape], dtype_name: str) -> Iterator[Case]:
     dtype = getattr(torch, dtype_name)
     for shape in shapes:
-        # The overhead of a call hardly depends on the dtype.
-        if shape in (HALF_TYPES_ONLY if dtype == torch.float32 else TINY_SHAPES):
-            continue
+        if shape in TINY_SHAPES and dtype != torch.float32:
+            continue  # the overhead of a call hardly depends on the dtype
         terms = math.prod(shape) // max(loss.class_count(shape), 1)
         is_mean = loss.is_reduced and not (dtype == torch.float16 and terms > FLOAT16_TERMS)
         yield Case(loss, shape, dtype, "mean" if is_mean else "none")

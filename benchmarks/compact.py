@@ -3,7 +3,7 @@
 from rich import box
 from rich.table import Table
 
-from benchmarks.record import Record, contests, speedup
+from benchmarks.record import GAPS, Record, contests, has_host_gaps, speedup
 
 
 def compact(record: Record) -> Table:
@@ -19,6 +19,9 @@ def compact(record: Record) -> Table:
             continue
         row = contest[subject]
         speedups = (speedup(record, contest, peer) for peer in peers)
-        cells = ("-" if s is None else f"{s:.2f}x" for s in speedups)
-        table.add_row(*key, f"{row['seconds']['best'] * 1e3:.3f}", f"{row['of_ceiling']:.0%}", *cells)
+        gaps = ["*" if has_host_gaps(record, key, provider) else "" for provider in record["providers"]]
+        cells = ("-" if s is None else f"{s:.2f}x{gap}" for s, gap in zip(speedups, gaps[1:], strict=True))
+        table.add_row(*key, f"{row['seconds']['best'] * 1e3:.3f}{gaps[0]}", f"{row['of_ceiling']:.0%}", *cells)
+    if record.get("host_gaps"):
+        table.caption = GAPS
     return table

@@ -5,6 +5,7 @@ from torch import Tensor
 from benchmarks.functions import Function
 from benchmarks.inputs import Inputs
 from benchmarks.limits import Floor
+from benchmarks.record import GAPS
 
 CAPTION = (
     "GB/s counts floor bytes: forward reads input, target and weights once and writes losses that are not reduced; "
@@ -14,7 +15,7 @@ CAPTION = (
     "read; inputs that stay in the caches can exceed it. Forward + backward puts the gradient where the allocator "
     "does, mostly into fresh memory, whose pages the system has to map first; warm backward is backward alone, into "
     "memory that has its pages. Spread is what lies between the quartiles of the samples, of their median. "
-    "Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it."
+    f"Extra memory is the peak beyond the inputs, in sizes of the input; the gradient is 1.00 of it. {GAPS}"
 )
 
 

@@ -15,7 +15,8 @@ from benchmarks.memory import make_memory_fresh, peak_extra_bytes, warm_memory
 from benchmarks.oracle import Truth, check, exact
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, PASSES, RUNS
 from benchmarks.providers import PROVIDERS, Provider
-from benchmarks.timing import Step, Timing, kernel_clock, time_interleaved, wall_clock
+from benchmarks.record import Key
+from benchmarks.timing import Step, Timing, kernel_clock, may_wait_for_host, time_interleaved, wall_clock
 
 # Of memory that is warm, in sizes of the input. It is more than anybody needs at a time, because holes that are left
 # between tensors are often a little too small for the next.
@@ -33,6 +34,11 @@ class Row:
     errors: dict[str, float]
     extra_bytes: int
     timing: Timing
+    may_have_gaps: bool  # in which the GPU waits for the host
+
+    @property
+    def key(self) -> Key:
+        return Key(self.case.loss.name, self.case.dtype_name, self.case.label, self.pass_name)
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,11 @@ def measure(
                     failures.append(Failure(name, case, f"{pass_name}: {type(error).__name__}: {error}"))
             steps = {name: entry.step for name, entry in entries.items()}
             timings = time_interleaved(steps, clock, budget / len(PASSES))
+            gaps = {name: not case.is_tiny and may_wait_for_host(step, device) for name, step in steps.items()}
         inputs.input.grad = None
         for name, entry in entries.items():
-            rows.append(Row(case, pass_name, name, floor[pass_name], entry.errors, entry.extra_bytes, timings[name]))
+            about = (floor[pass_name], entry.errors, entry.extra_bytes)
+            rows.append(Row(case, pass_name, name, *about, timings[name], gaps[name]))
     return rows, failures
 
 

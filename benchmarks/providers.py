@@ -36,11 +36,12 @@ class Provider:
     has_forward_alone: bool = True  # which differs from that of another provider
 
 
-def _cross_entropy_of_rows(module: str, name: str) -> Callable[[Case], Call | None]:
-    """A peer's cross entropy, which takes (N, C) alone."""
+def _cross_entropy_of_rows(module: str, name: str, *options: str) -> Callable[[Case], Call | None]:
+    """A peer's cross entropy, which takes (N, C) alone, and of options these."""
 
     def find(case: Case) -> Call | None:
-        if case.loss is CROSS_ENTROPY and case.is_plain and len(case.shape) == 2:
+        is_taken = case.layout == "contiguous" and case.options.keys() <= set(options)
+        if case.loss is CROSS_ENTROPY and is_taken and len(case.shape) == 2:
             return getattr(importlib.import_module(module), name)
         return None
 
@@ -80,7 +81,7 @@ PROVIDERS = {
     "eager": Provider(lambda case: case.loss.reference),
     "compile": Provider(lambda case: torch.compile(case.loss.reference, dynamic=False)),
     "liger": Provider(
-        _cross_entropy_of_rows("liger_kernel.transformers.functional", "liger_cross_entropy"),
+        _cross_entropy_of_rows("liger_kernel.transformers.functional", "liger_cross_entropy", "label_smoothing"),
         package="liger_kernel",
         overwrites_input=True,
         has_backward_alone=False,

@@ -1,13 +1,16 @@
 """A run as it is written down, by this benchmark or an older one, and what follows from its numbers.
 
-`python -m benchmarks.record OLD.json NEW.json` writes a record of any age as this benchmark writes its own.
+`python -m benchmarks.record OLD.json... NEW.json` writes records of any age, of one run or of its parts, as this
+benchmark writes its own.
 """
 
 import argparse
 import json
 import math
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,7 @@ Contest = dict[str, Row]  # the rows of one pass of one case, by provider
 ALWAYS = {"loss", "dtype", "shape", "pass", "provider", "seconds"}
 # What older rows do not say. Nothing exceeds what a pass may allocate where that is not known.
 SINCE_THEN = {**USUAL, "written_bytes": math.inf}
+GAPS = "With * the GPU may have waited for the host in the middle of a call, whose time contains the gaps."
 
 
 class Key(NamedTuple):
@@ -62,6 +66,11 @@ def speedup(record: Record, contest: Contest, peer: str) -> float | None:
     if peer not in contest:
         return None
     return contest[peer]["seconds"]["best"] / contest[record["providers"][0]]["seconds"]["best"]
+
+
+def has_host_gaps(record: Record, key: Key, provider: str) -> bool:
+    """Whether the GPU may have waited for the host while this was timed. Older records do not say."""
+    return [provider, *key] in record.get("host_gaps", [])
 
 
 def complete(record: Record) -> Record:
@@ -113,6 +122,24 @@ def read(path: str) -> Record:
     raise ArgumentTypeError(f"{path} is no record of a benchmark: it lacks rows with {', '.join(sorted(ALWAYS))}")
 
 
+def merge(parts: Sequence[Record]) -> Record:
+    """Of what one machine has measured, with the same sources. The best ceilings count, as in every record."""
+    first, *others = parts
+    if not others:
+        return first
+    for part in others:
+        for fact in ("device", "driver", "torch", "commit"):
+            if part["environment"][fact] != first["environment"][fact]:
+                raise ValueError(f"they are of different {fact}s")
+    ceilings: dict[str, dict[str, float]] = {}
+    for number, part in enumerate(parts):
+        names = {when: f"{when} {number + 1}" if number else when for when in part["ceilings_gb_per_second"]}
+        ceilings |= {names[when]: rates for when, rates in part["ceilings_gb_per_second"].items()}
+    lists = {name: [*chain(*(part.get(name, []) for part in parts))] for name in ("rows", "failures", "host_gaps")}
+    providers = [*dict.fromkeys(chain(*(part["providers"] for part in parts)))]
+    return complete({**first, "providers": providers, "ceilings_gb_per_second": ceilings, **lists})
+
+
 def write(record: Record, path: Path) -> None:
     """In one piece: whoever reads it meanwhile, or after a crash, finds a whole one."""
     unfinished = path.with_suffix(".part")
@@ -122,10 +149,10 @@ def write(record: Record, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
-    parser.add_argument("old", type=read)
+    parser.add_argument("old", type=read, nargs="+")
     parser.add_argument("new", type=Path)
     options = parser.parse_args()
-    write(options.old, options.new)
+    write(merge(options.old), options.new)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Results:
                 "providers": self.providers,
                 "ceilings_gb_per_second": {when: asdict(rates) for when, rates in self.ceilings.items()},
                 "failures": [str(failure) for failure in self.failures],
+                "host_gaps": [[row.provider, *row.key] for row in self.rows if row.may_have_gaps],
                 "rows": [_as_record(row) for row in self.rows],
             }
         )

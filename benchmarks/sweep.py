@@ -1,8 +1,8 @@
-"""Time the teams of threads that could share a row in the CUDA kernels, and print the table of csrc/cuda/rows/policy.cuh
-with those that are faster than its own.
+"""Time the teams of threads that could share a row in the CUDA kernels, and print the table of policy.cuh with those
+that are faster than its own.
 
-A shape is timed once its results agree with those of the table, in turns with all others that are worth a try for
-rows of that length.
+A team is timed once its results agree with those of the table, in turns with all others that are worth a try for rows
+of that length.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.inputs import make_inputs
 from benchmarks.limits import Ceilings, Floor
 from benchmarks.oracle import Truth, WrongResultError, check
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, RUNS
-from benchmarks.policy import PASSES, Entry, Shape, best, candidates, covering, parse
+from benchmarks.policy import PASSES, Entry, best, candidates, covering, parse
 from benchmarks.timing import Clock, Step, Timing, kernel_clock, time_interleaved
 
 # Where entries of the table end, and between; of the vocabularies of Llama 2, GPT-2, whose rows are misaligned, and
@@ -77,17 +77,17 @@ class Measurement:
     problem: Problem
     entry: Entry  # the one that the table has for it
     floor: Floor
-    timings: dict[Shape, Timing]
+    timings: dict[int, Timing]  # by team
     failures: list[str]
 
-    def of_ceiling(self, shape: Shape, rates: Ceilings) -> float:
-        return self.floor.bytes / self.timings[shape].median * 1e-9 / self.floor.ceiling(rates)
+    def of_ceiling(self, threads: int, rates: Ceilings) -> float:
+        return self.floor.bytes / self.timings[threads].median * 1e-9 / self.floor.ceiling(rates)
 
 
 def measure(
-    problem: Problem, entry: Entry, shapes: Sequence[Shape], device: str, clock: Clock, budget: float
+    problem: Problem, entry: Entry, teams: Sequence[int], device: str, clock: Clock, budget: float
 ) -> Measurement:
-    """Times the entry's own shape and those of `shapes` that give the same results."""
+    """Times the entry's own team and those of `teams` that give the same results."""
     override = torch.ops.ce_ext.override_cuda_policy
     call, timed_pass, checked_pass = CALLS[problem.pass_name]
     # A sum, because a mean would have the gradient wait for a kernel that counts the rows.
@@ -98,24 +98,24 @@ def measure(
     timed, checked = RUNS[timed_pass](call, inputs), RUNS[checked_pass](call, inputs)
     loss, gradient = checked()
     truth = Truth(loss.detach(), gradient, problem.dtype)
-    steps: dict[Shape, Step] = {}
+    steps: dict[int, Step] = {}
     failures = []
-    for shape in dict.fromkeys((entry.shape, *shapes)):
-        use = partial(override, f"{entry.name}={shape}")
+    for threads in dict.fromkeys((entry.threads, *teams)):
+        use = partial(override, f"{entry.name}={threads}")
         try:
             use()
             check(*checked(), truth, is_ours=True)
-            steps[shape] = Step(timed, restore=use)
+            steps[threads] = Step(timed, restore=use)
         except (WrongResultError, RuntimeError) as error:  # a launch may ask for more registers than there are
-            failures.append(f"{problem}, {shape}: {error}")
-    timings = time_interleaved({str(shape): step for shape, step in steps.items()}, clock, budget)
+            failures.append(f"{problem}, {threads} threads: {error}")
+    timings = time_interleaved({str(threads): step for threads, step in steps.items()}, clock, budget)
     override("")
     floor = forward if problem.pass_name == "forward" else backward
-    return Measurement(problem, entry, floor, {shape: timings[str(shape)] for shape in steps}, failures)
+    return Measurement(problem, entry, floor, {threads: timings[str(threads)] for threads in steps}, failures)
 
 
 def improved(entries: Sequence[Entry], measurements: Sequence[Measurement]) -> list[tuple[Entry, float]]:
-    """The table with the shapes that win, and what they gain."""
+    """The table with the teams that win, and what they gain."""
     return [best(entry, [m.timings for m in measurements if m.entry == entry]) for entry in entries]
 
 
@@ -133,12 +133,12 @@ def as_json(
             {
                 **asdict(m.problem),
                 "entry": str(m.entry),
-                "shape": str(shape),
+                "threads": threads,
                 "seconds": asdict(timing),
-                "of_ceiling": m.of_ceiling(shape, rates),
+                "of_ceiling": m.of_ceiling(threads, rates),
             }
             for m in measurements
-            for shape, timing in m.timings.items()
+            for threads, timing in m.timings.items()
         ],
         "failures": [failure for m in measurements for failure in m.failures],
         "table": [{"entry": str(entry), "gain": gain} for entry, gain in table],
@@ -150,13 +150,13 @@ def show(measurements: Sequence[Measurement], rates: Ceilings, console: Console)
     for column in ("problem", "entry", "ms", "of ceiling", "fastest", "ms", "of ceiling", "gain"):
         table.add_column(column, justify="left" if column in ("problem", "entry", "fastest") else "right", no_wrap=True)
     for m in measurements:
-        fastest = min(m.timings, key=lambda shape: m.timings[shape].median)
-        usual, least = (m.timings[shape].median for shape in (m.entry.shape, fastest))
+        fastest = min(m.timings, key=lambda threads: m.timings[threads].median)
+        usual, least = (m.timings[threads].median for threads in (m.entry.threads, fastest))
         table.add_row(
             str(m.problem),
             str(m.entry),
             f"{usual * 1e3:.3f}",
-            f"{m.of_ceiling(m.entry.shape, rates):.0%}",
+            f"{m.of_ceiling(m.entry.threads, rates):.0%}",
             str(fastest),
             f"{least * 1e3:.3f}",
             f"{m.of_ceiling(fastest, rates):.0%}",
@@ -180,8 +180,6 @@ def main() -> int:
         sys.exit(f"sweep: torch {torch.__version__} sees no GPU on this machine")
     deadline = time.monotonic() + options.budget
     console = make_console()
-    major, minor = torch.cuda.get_device_capability()
-    capability = 10 * major + minor
     torch.ops.ce_ext.override_cuda_policy("")
     entries = parse(torch.ops.ce_ext.cuda_policy())
     problems = [Problem.of(p, dtype, n) for p in options.passes for n in options.bytes for dtype in DTYPES]
@@ -204,9 +202,9 @@ def main() -> int:
                 console.print(f"out of time: {problem} and what follows it are skipped")
                 break
             progress.update(task, description=str(problem), refresh=True)
-            entry = covering(entries, problem.pass_name, problem.row_bytes, capability)
-            shapes = candidates(problem.pass_name, problem.row_bytes, capability)
-            measurements.append(measure(problem, entry, shapes, "cuda", clock, budget))
+            entry = covering(entries, problem.pass_name, problem.row_bytes)
+            teams = candidates(problem.pass_name, problem.row_bytes)
+            measurements.append(measure(problem, entry, teams, "cuda", clock, budget))
             save()  # already now: a later kernel may end the process
             progress.advance(task)
     ceilings["after"] = measure_ceilings("cuda")

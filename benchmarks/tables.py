@@ -13,7 +13,7 @@ from rich.table import Table
 from benchmarks.cases import is_tiny
 from benchmarks.console import make_console
 from benchmarks.floors import CAPTION
-from benchmarks.record import Contest, Key, Record, contests_of_subject, machine, read, speedup
+from benchmarks.record import Contest, Key, Record, contests_of_subject, has_host_gaps, machine, read, speedup
 
 Contests = list[tuple[Key, Contest]]
 
@@ -70,16 +70,17 @@ def _bandwidths(record: Record, heading: str, contests: Contests) -> Table:
     for key, contest in contests:
         row = contest[subject]
         seconds = row["seconds"]
+        gaps = {p: "*" if has_host_gaps(record, key, p) else "" for p in record["providers"]}
         extra = (contest[p]["extra_per_input"] if p in contest else None for p in record["providers"])
         table.add_row(
             key.label,
             key.pass_name,
-            f"{seconds['best'] * 1e3:.3f}",
+            f"{seconds['best'] * 1e3:.3f}{gaps[subject]}",
             f"{seconds['median'] * 1e3:.3f}",
             _cell(seconds.get("spread"), ".0%"),
             f"{row['gb_per_second']:.1f}",
             f"{row['of_ceiling']:.0%}",
-            *(_cell(speedup(record, contest, peer), ".2f", "x") for peer in peers),
+            *(_cell(speedup(record, contest, peer), ".2f", f"x{gaps[peer]}") for peer in peers),
             " / ".join(_cell(size, ".2f") for size in extra),
         )
     return table

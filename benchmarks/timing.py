@@ -77,7 +77,7 @@ def kernel_clock(device: str) -> Clock:
     """On CUDA, the GPU's time for calls that start with a cold L2 cache."""
     if device != "cuda":
         return wall_clock(device)
-    flush = torch.ones(FLUSH_BYTES // 4, device=device)
+    flush = _flush_of(device)
 
     def clock(step: Step, calls: int) -> float:
         pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
@@ -85,7 +85,7 @@ def kernel_clock(device: str) -> Clock:
             step.restore()
             # Reads, because writes would leave dirty lines, whose way out of the cache the call would pay for. While
             # the GPU is at it, the host enqueues the call, so that gaps between kernels are not timed.
-            flush.sum()
+            flush()
             start.record()
             step.call()
             end.record()
@@ -93,6 +93,27 @@ def kernel_clock(device: str) -> Clock:
         return sum(start.elapsed_time(end) for start, end in pairs) * 1e-3 / calls
 
     return clock
+
+
+def _flush_of(device: str) -> Callable[[], object]:
+    return torch.ones(FLUSH_BYTES // 4, device=device).sum
+
+
+def may_wait_for_host(step: Step, device: str) -> bool:
+    """Whether the GPU gets to the call before the host is through with it, as the kernel clock calls it.
+
+    Then its time may contain gaps between kernels; it does, unless the first of them takes long.
+    """
+    if device != "cuda":
+        return False
+    flush = _flush_of(device)
+    start = torch.cuda.Event(enable_timing=True)
+    step.restore()
+    torch.cuda.synchronize()
+    flush()
+    start.record()
+    step.call()
+    return start.query()
 
 
 def calls_per_sample(step: Step, clock: Clock) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ce_ext import shapes
 from ce_ext.options import BinaryCrossEntropyOptions
-from ce_ext.reductions import MEAN, NONE
+from ce_ext.reductions import NONE
 
 
 class _Function(NamedTuple):
@@ -49,7 +49,7 @@ class _Tangents:
         weight: Tensor | None,
         pos_weight: Tensor | None,
         class_alpha: Tensor | None,
-        denominator: Tensor,
+        denominator: Tensor | None,
         options: BinaryCrossEntropyOptions,
     ) -> None:
         self._input, self._target, self._weight, self._pos_weight = input, target, weight, pos_weight
@@ -82,7 +82,7 @@ class _Tangents:
 
     def of_loss(self) -> Tensor:
         rows = self._of_loss.where(self._valid, 0)
-        if self._options.reduction == MEAN:
+        if self._denominator is not None:
             rows = rows / self._of_elements(self._denominator)
         dims = tuple(range(self._options.batch_dims, rows.dim()))
         reduced = rows if self._options.reduction == NONE or not dims else rows.sum(dims)
@@ -91,7 +91,7 @@ class _Tangents:
     def of_grads(self, grad_output: Tensor) -> list[Tensor | None]:
         """In the order of the ops' arguments; None for what has no gradient."""
         scale = self._of_elements(grad_output)
-        if self._options.reduction == MEAN:
+        if self._denominator is not None:
             scale = scale / self._of_elements(self._denominator)
         of_input, of_target, of_pos_weight = ((scale * change).where(self._valid, 0) for change in self._of_grads)
         of_weight = (scale * self._of_grad_weight).where(self._valid, 0)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ce_ext import shapes
 from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
-from ce_ext.reductions import MEAN, NONE
+from ce_ext.reductions import NONE
 
 LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
 
@@ -13,11 +13,13 @@ LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
 class RowReduction:
     """How the losses of rows become the result, and its gradient theirs. Rows have a dimension of one class."""
 
-    def __init__(self, input: Tensor, sample_weight: Tensor | None, denominator: Tensor, options: LossOptions) -> None:
+    def __init__(
+        self, input: Tensor, sample_weight: Tensor | None, denominator: Tensor | None, options: LossOptions
+    ) -> None:
         self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
         self._class_dim = shapes.class_dim(input, options.batch_dims)
         self._factors = []
-        if options.reduction == MEAN:
+        if denominator is not None:
             self._factors.append(self._to_rows(denominator).reciprocal())
         if sample_weight is not None:
             self._factors.append(self._to_rows(sample_weight))
@@ -61,7 +63,7 @@ class _CrossEntropyTangents:
         target: Tensor,
         weight: Tensor | None,
         sample_weight: Tensor | None,
-        denominator: Tensor,
+        denominator: Tensor | None,
         options: CrossEntropyOptions,
     ) -> None:
         self._input, opmath = input, shapes.opmath_dtype(input)
@@ -140,7 +142,7 @@ def cross_entropy_tangent(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor | None,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: CrossEntropyOptions,
 ) -> Tensor:
     return _CrossEntropyTangents(input_tangent, input, target, weight, sample_weight, denominator, options).of_loss()
@@ -154,7 +156,7 @@ def cross_entropy_backward_gradient(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor | None,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: CrossEntropyOptions,
 ) -> tuple[Tensor, Tensor]:
     """For grad_output and input."""
@@ -172,7 +174,7 @@ def cross_entropy_backward_tangent(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor | None,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: CrossEntropyOptions,
 ) -> Tensor:
     rows = (input, target, weight, sample_weight)

@@ -50,7 +50,7 @@ def _loss_forward(
     return (
         input.new_empty(rows if options.reduction == NONE else batch, dtype=options.out_dtype),
         input.new_empty((*rows, saved), dtype=opmath) if options.keep_stats and saved > 0 else None,
-        input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath),
+        input.new_empty(batch, dtype=opmath) if options.reduction == MEAN else None,
         input.new_empty((*rows, _REPORTED), dtype=opmath) if options.report else None,
         input.new_empty(rows, dtype=torch.int64) if options.report else None,
     )
@@ -72,7 +72,7 @@ def _(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor,
-    denominator: Tensor,
+    denominator: Tensor | None,
     *arguments: Any,
 ) -> tuple[Tensor | None, Tensor | None]:
     _check_devices(input=input, grad_output=grad_output, target=target, weight=weight, sample_weight=sample_weight)
@@ -90,11 +90,9 @@ def _(grad_input: Tensor, grad_output: Tensor, *_: Any) -> None:
 
 @torch.library.register_fake("ce_ext::cross_entropy_with_grad")
 def _(grad_input: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-    *shared, with_report, _ = arguments
+    *shared, with_report, _, _ = arguments
     loss, _, _, report, argmax = _cross_entropy_forward(input, *shared, False, with_report)
-    if with_report:
-        return loss, report, argmax
-    return loss, input.new_empty(0, dtype=opmath_dtype(input)), input.new_empty(0, dtype=torch.int64)
+    return loss, report, argmax
 
 
 @torch.library.register_fake("ce_ext::binary_cross_entropy_forward")
@@ -105,7 +103,7 @@ def _(
     pos_weight: Tensor | None,
     class_alpha: Tensor | None,
     *arguments: Any,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     _check_devices(input=input, target=target, weight=weight, pos_weight=pos_weight, alpha=class_alpha)
     options = BinaryCrossEntropyOptions(*arguments)
     batch = input.shape[: options.batch_dims]
@@ -113,7 +111,7 @@ def _(
         loss = torch.empty_like(input, dtype=options.out_dtype)
     else:
         loss = input.new_empty(batch, dtype=options.out_dtype)
-    return loss, input.new_empty(batch if options.reduction == MEAN else (0,), dtype=opmath_dtype(input))
+    return loss, input.new_empty(batch, dtype=opmath_dtype(input)) if options.reduction == MEAN else None
 
 
 @torch.library.register_fake("ce_ext::binary_cross_entropy_backward")
@@ -124,7 +122,7 @@ def _(
     weight: Tensor | None,
     pos_weight: Tensor | None,
     class_alpha: Tensor | None,
-    denominator: Tensor,
+    denominator: Tensor | None,
     *arguments: Any,
 ) -> tuple[Tensor | None, ...]:
     tensors = {"target": target, "weight": weight, "pos_weight": pos_weight}

@@ -20,12 +20,13 @@ def number_of(reduction: str) -> int:
 def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: Any) -> None:
     if on_empty not in ("nan", "zero"):
         raise ValueError(f"on_empty must be 'nan' or 'zero', but got {on_empty!r}")
-    if denominator is not None and reduction != "mean":
-        raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-    if not isinstance(denominator, (Tensor, float, int, type(None))):
-        raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
-    if isinstance(denominator, Tensor) and denominator.dim() > 0:
-        raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
+    if denominator is not None:
+        if reduction != "mean":
+            raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
+        if not isinstance(denominator, (Tensor, float, int)):
+            raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
+        if isinstance(denominator, Tensor) and denominator.dim() > 0:
+            raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
     if out_dtype is not None and not (isinstance(out_dtype, torch.dtype) and out_dtype.is_floating_point):
         raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
 

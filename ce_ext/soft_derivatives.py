@@ -29,7 +29,7 @@ class _Tangents:
         target: Tensor,
         weight: Tensor | None,
         sample_weight: Tensor | None,
-        denominator: Tensor,
+        denominator: Tensor | None,
         options: SoftCrossEntropyOptions,
     ) -> None:
         self._input, self._target = input, target
@@ -82,7 +82,7 @@ def tangent(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: SoftCrossEntropyOptions,
 ) -> Tensor:
     rows = (input, target, weight, sample_weight, denominator, options)
@@ -98,7 +98,7 @@ def backward_gradient(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: SoftCrossEntropyOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For grad_output, input and target."""
@@ -117,7 +117,7 @@ def backward_tangent(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     stats: Tensor,
-    denominator: Tensor,
+    denominator: Tensor | None,
     options: SoftCrossEntropyOptions,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of grad_input and grad_target, as far as they are needed."""

@@ -79,7 +79,8 @@ def softmax_loss(
     divisor = None if denominator is None else reductions.divisor(denominator, on_empty)
     if divisor is not None:
         how = reductions.SUM
-    kernel_dtype = None if divisor is None and out_dtype in (None, input.dtype) else opmath_dtype(input)
+    is_kept = out_dtype is None or out_dtype == input.dtype
+    kernel_dtype = None if divisor is None and is_kept else opmath_dtype(input)
     tensors = (input, target, weight, sample_weight)
     zero_if_empty = on_empty == "zero"
 

@@ -30,33 +30,35 @@
   "needs_pos_weight, int batch_dims"
 
 TORCH_LIBRARY(ce_ext, m) {
-  // Returns the loss; what the backward pass needs of every row, if it is to be kept, and the divisor of the mean; and,
-  // if asked for, lse, entropy and the target's log-probability of every row, and its largest class. What is not asked
-  // for, or is nothing, is None: small problems have no time for empty tensors.
+  // Returns the loss; what the backward pass needs of every row, if it is to be kept; the divisor, if it is a mean;
+  // and, if asked for, lse, entropy and the target's log-probability of every row, and its largest class. What is not
+  // asked for, or is nothing, is None: small problems have no time for empty tensors.
   m.def("cross_entropy_forward(" CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor denominator, Tensor? report, "
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor? denominator, Tensor? report, "
         "Tensor? argmax)",
         {at::Tag::pt2_compliant_tag});
   m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
-        "Tensor? stats, Tensor denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
+        "Tensor? stats, Tensor? denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
-  // The gradient of loss_scale * loss, at once with the loss; `grad_input` may be `input`. What is not asked for is
-  // empty: torch functionalizes no op that writes to its arguments and may return None.
+  // The loss over `divisor`, at once with its gradient times `loss_scale`; `grad_input`, where that goes, may be
+  // `input`. What is not asked for is undefined, though the schema does not say so: torch functionalizes no op that
+  // writes to its arguments and may return None.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
+        ", bool report, float loss_scale, float divisor) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
-  // Multiplies such a gradient by grad_output / loss_scale. grad_output is a scalar, or has one number for each row;
-  // where it is loss_scale, nothing is done, and on CUDA without waiting to know.
-  m.def("scale_gradient(Tensor(a!) grad_input, Tensor grad_output, float loss_scale, int class_dim) -> ()",
+  // Multiplies such a gradient by grad_output / loss_scale. grad_output has one number for each sample of the batch, or
+  // for each row; where it is loss_scale, nothing is done, and on CUDA without waiting to know.
+  m.def("scale_gradient(Tensor(a!) grad_input, Tensor grad_output, float loss_scale, int batch_dims) -> ()",
         {at::Tag::pt2_compliant_tag});
   // The same for class probabilities, a floating target of the shape of input. Backward gives the gradients that
   // `needs_input` and `needs_target` ask for; the others are undefined.
   m.def("soft_cross_entropy_forward(" CROSS_ENTROPY_TENSORS SOFT_CROSS_ENTROPY_SETTINGS
-        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor denominator, Tensor? report, "
+        ", bool keep_stats, bool report) -> (Tensor loss, Tensor? stats, Tensor? denominator, Tensor? report, "
         "Tensor? argmax)",
         {at::Tag::pt2_compliant_tag});
   m.def("soft_cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
-        "Tensor stats, Tensor denominator, " SOFT_CROSS_ENTROPY_SETTINGS ") -> (Tensor grad_input, Tensor grad_target)",
+        "Tensor stats, Tensor? denominator, " SOFT_CROSS_ENTROPY_SETTINGS
+        ") -> (Tensor grad_input, Tensor grad_target)",
         {at::Tag::pt2_compliant_tag});
   // Along any one dimension. `dtype` of the output is that of the input, or float32 for a half input. The gradient has
   // the input's dtype.
@@ -67,10 +69,10 @@ TORCH_LIBRARY(ce_ext, m) {
   // class_alpha is given. The target has the shape of input, or holds class indices. weight, pos_weight and class_alpha
   // are broadcast.
   m.def("binary_cross_entropy_forward(" BINARY_CROSS_ENTROPY_TENSORS BINARY_CROSS_ENTROPY_SETTINGS
-        ") -> (Tensor loss, Tensor denominator)",
+        ") -> (Tensor loss, Tensor? denominator)",
         {at::Tag::pt2_compliant_tag});
   m.def("binary_cross_entropy_backward(Tensor grad_output, " BINARY_CROSS_ENTROPY_TENSORS
-        "Tensor denominator, " BINARY_CROSS_ENTROPY_SETTINGS
+        "Tensor? denominator, " BINARY_CROSS_ENTROPY_SETTINGS
         ") -> (Tensor grad_input, Tensor grad_target, Tensor grad_weight, Tensor grad_pos_weight)",
         {at::Tag::pt2_compliant_tag});
   // Of CUDA alone, whose kernels find targets out of bounds when nobody waits for them: waits, and raises the first.

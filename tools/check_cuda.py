@@ -10,6 +10,9 @@ No kernel may spill registers or keep anything else in local memory. What more i
                                         *_backward_by_class in none)
     *_by_*, *_in_*                      it computes in float64 only if double is among its template arguments; but what
                                         rows or elements come to is added up in float64, unless it is a *_backward_*
+
+On sm_90, instructions for each element and resident warps are held to a record, cuda_kernels.json: budget.py says how
+they are counted. --record writes down those of the kernels that were read.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -26,21 +29,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tools.kernels import CSRC, CompileError, Instruction, Kernel, compile_object, extract_cubins, read_cubin
+from tools.budget import COPIED, HOW_TO_RECORD, RECORD, SM, WIDE_LOAD, WIDE_STORE, Cost, Record, cost
+from tools.control_flow import Instruction
+from tools.kernels import CSRC, CompileError, Kernel, compile_object, extract_cubins, nvcc_version, read_cubin
+from tools.occupancy import SHARED_BYTES, resident_blocks, resident_warps
 
-WIDE_LOAD = r"LDG\..*\b(128|256)\b"
-WIDE_STORE = r"STG\..*\b(128|256)\b"
 FLOAT64 = r"D(ADD|FMA|MMA|MNMX|MUL|SETP)\b|.*(\.F64|64H)\b"
 ADDING_UP = r"DADD\b|F2F\.F64\.F32\b"
 LOCAL_MEMORY = r"LDL|STL"
 SINGLE = ", 1>"  # how the template arguments end of a kernel that takes runs of one element
-
-# What a multiprocessor holds, from the technical specifications per compute capability in NVIDIA's CUDA programming
-# guide. These three differ in shared memory alone.
-MAX_WARPS = 64
-MAX_BLOCKS = 32
-REGISTERS = 64 * 1024
-SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 
 WIDTH_OF_A_FILE = 220  # where there is no terminal to ask, do not wrap the table
 
@@ -50,7 +47,7 @@ def faults(kernel: Kernel) -> Iterator[str]:
     name, _, arguments = kernel.name.partition("<")
     if kernel.stack or _opcodes(kernel.code, LOCAL_MEMORY):
         yield f"uses local memory, a stack frame of {kernel.stack} bytes"
-    loops = kernel.loops()
+    loops = [kernel.flow.code_of(loop.blocks) for loop in kernel.flow.loops]
     is_backward = "_backward_" in name
     takes_single = name.endswith("_in_runs") and arguments.endswith(SINGLE)
     if name.endswith(("_by_class", "_in_packs", "_in_tiles", "_in_runs")) and not takes_single:
@@ -59,7 +56,8 @@ def faults(kernel: Kernel) -> Iterator[str]:
             wanted["stores"] = WIDE_STORE
         is_flat = name.endswith("_backward_by_class")
         parts = [kernel.code] if is_flat else loops
-        if name.endswith("_in_tiles"):
+        if name.endswith("_in_tiles"):  # into shared memory, past the registers
+            wanted["loads"] = rf"{WIDE_LOAD}|{COPIED}"
             parts = [[*itertools.chain(*parts)]]
         if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
             yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"
@@ -76,21 +74,7 @@ def _opcodes(code: Iterable[Instruction], pattern: str) -> set[str]:
     return {opcode for opcode in {instruction.opcode for instruction in code} if re.match(pattern, opcode)}
 
 
-def resident_blocks(kernel: Kernel) -> int:
-    """How many blocks of the largest size that the kernel allows a multiprocessor holds."""
-    # A warp belongs to one of four schedulers, each with a quarter of the registers, and takes them by 256.
-    warp_registers = _round_up(32 * kernel.registers, 256)
-    warps = 4 * (REGISTERS // 4 // warp_registers)
-    # Every block takes 1024 bytes of shared memory for the system.
-    shared = _round_up(kernel.shared + 1024, 128)
-    return min(MAX_BLOCKS, MAX_WARPS // kernel.warps, warps // kernel.warps, SHARED_BYTES[kernel.sm] // shared)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
-def describe(kernels: list[tuple[Kernel, ...]], sms: list[int]) -> Table:
+def describe(kernels: list[tuple[Kernel, ...]], sms: list[int], costs: Mapping[str, Cost]) -> Table:
     """One row a kernel; where its versions for the architectures differ, they are set side by side."""
     title = f"CUDA kernels on sm_{' / '.join(map(str, sms))}"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
@@ -100,19 +84,20 @@ def describe(kernels: list[tuple[Kernel, ...]], sms: list[int]) -> Table:
         "registers\nof a thread",
         "shared memory,\nbytes",
         "resident\nblocks",
-        "occupancy",
+        "resident\nwarps",
+        f"instructions per element\nof hot loops, sm_{SM}",
     ):
         table.add_column(column, justify="right", no_wrap=True)
     for versions in kernels:
-        blocks = [resident_blocks(kernel) for kernel in versions]
-        occupancy = (count * kernel.warps / MAX_WARPS for count, kernel in zip(blocks, versions, strict=True))
+        name = versions[0].name
         table.add_row(
-            versions[0].name,
+            name,
             _cell(kernel.threads for kernel in versions),
             _cell(kernel.registers for kernel in versions),
             _cell(kernel.shared for kernel in versions),
-            _cell(blocks),
-            _cell(f"{share:.0%}" for share in occupancy),
+            _cell(resident_blocks(kernel) for kernel in versions),
+            _cell(resident_warps(kernel) for kernel in versions),
+            "  ".join(map(str, costs[name].loops)) if name in costs else "",
         )
     return table
 
@@ -151,27 +136,53 @@ def refusals(kernels: list[tuple[Kernel, ...]]) -> list[str]:
     return found
 
 
+def hold_to_record(costs: Mapping[str, Cost], are_all: bool, console: Console) -> list[str]:
+    """What there is to refuse; what became cheaper is told."""
+    if not RECORD.exists():
+        return [f"there is no record of what kernels take; {HOW_TO_RECORD}"]
+    record, here = Record.read(), nvcc_version()
+    if record.nvcc != here:
+        console.print(f"instructions are not compared, because the record is of nvcc {record.nvcc}, not {here}")
+        return []
+    refused, gains = [*record.faults(costs, are_all)], [*record.gains(costs)]
+    for gain in gains:
+        console.print("[bold green]cheaper:[/]", gain, highlight=False, soft_wrap=True)
+    if refused or gains:
+        console.print(HOW_TO_RECORD)
+    return refused
+
+
+def write_down(costs: Mapping[str, Cost], are_all: bool) -> None:
+    """Those of some kernels join the others in the record."""
+    old = Record.read() if RECORD.exists() else Record("", {}, {})
+    Record(nvcc_version(), old.few_warps, {**({} if are_all else old.kernels), **costs}).write()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "files",
-        nargs="*",
-        type=Path,
-        default=sorted((CSRC / "cuda").rglob("*.cu")),
-        help="sources, object files or libraries; default: the sources in csrc/cuda",
-    )
+    help = "sources, object files or libraries; default: the sources in csrc/cuda"
+    parser.add_argument("files", nargs="*", type=Path, help=help)
     parser.add_argument("--sm", nargs="+", type=int, choices=SHARED_BYTES, default=list(SHARED_BYTES))
+    parser.add_argument("--record", action="store_true", help="write down what these kernels take, for others")
     options = parser.parse_args(arguments)
+    if options.record and SM not in options.sm:
+        parser.error(f"the record is of sm_{SM}")
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
 
+    are_all = not options.files
     try:
-        kernels = side_by_side(read_all(options.files, options.sm), options.sm)
+        kernels = side_by_side(read_all(options.files or sorted((CSRC / "cuda").rglob("*.cu")), options.sm), options.sm)
+        costs = {k.name: cost(k) for versions in kernels for k in versions if k.sm == SM}
+        console.print(describe(kernels, options.sm, costs))
+        if options.record:
+            write_down(costs, are_all)
+        refused = refusals(kernels)
+        if costs:
+            refused += hold_to_record(costs, are_all, console)
     except CompileError as error:
         sys.exit(f"check-cuda: {error}")
-    console.print(describe(kernels, options.sm))
-    refused = refusals(kernels)
     for refusal in refused:
         console.print("[bold red]refused:[/]", refusal, highlight=False, soft_wrap=True)
     if not refused:

@@ -6,19 +6,17 @@ import struct
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
-from itertools import chain, pairwise, product
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
-import networkx
+from tools.control_flow import INSTRUCTION_BYTES, ControlFlow, Instruction
 
 CSRC = Path(__file__).parent.parent / "csrc"
 NVCC = ["nvcc", "-c", "-std=c++17", "-O3", f"-I{CSRC}", "-Werror=all-warnings", "-Xcompiler=-Wall,-Werror"]
 NVCC += ["--threads=0"]  # the architectures side by side
 
-INSTRUCTION_BYTES = 16
 MAX_THREADS = 1024  # of a block, where a kernel has no __launch_bounds__
 SYSTEM_SHARED = 1024  # bytes of shared memory that the system takes of every block
 
@@ -36,12 +34,6 @@ class CompileError(Exception):
     """A source that does not compile, or an answer of a tool that is not understood."""
 
 
-class Instruction(NamedTuple):
-    opcode: str  # with its modifiers, as in LDG.E.128
-    operands: str = ""
-    predicate: str = ""
-
-
 @dataclass(frozen=True)
 class Kernel:
     name: str  # without namespaces and parameters, as in forward_by_class<float, true>
@@ -56,38 +48,9 @@ class Kernel:
     def warps(self) -> int:
         return -(-self.threads // 32)
 
-    def loops(self) -> list[list[Instruction]]:
-        """The outermost loops, each with all that is inside it: the cycles of the control flow.
-
-        A branch backwards is not enough, since code that seldom runs lies behind all other and returns from there.
-        """
-        ends: dict[int, list[int]] = {}  # where control may go on after instructions that may leave
-        jumps = set()  # indirect ones, as of a switch: where they go is in a table
-        for place, instruction in enumerate(self.code):
-            operation = instruction.opcode.split(".")[0]
-            if operation not in ("BRA", "BRX", "EXIT", "JMX", "RET"):
-                continue
-            *conditions, target = instruction.operands.split(",")
-            ends[place] = [int(target, 16) // INSTRUCTION_BYTES] if operation == "BRA" else []
-            if instruction.predicate or (operation == "BRA" and conditions):
-                ends[place].append(place + 1)
-            if operation in ("BRX", "JMX"):
-                jumps.add(place)
-        starts = sorted({0, *chain(*ends.values()), *(place + 1 for place in ends)} - {len(self.code)})
-        blocks = {start: range(start, end) for start, end in pairwise([*starts, len(self.code)])}
-
-        flow = networkx.DiGraph()
-        flow.add_nodes_from(blocks)
-        flow.add_edges_from((start, to) for start, block in blocks.items() for to in ends.get(block[-1], [block.stop]))
-        # To what nothing else leads.
-        only_jumped_to = [start for start, count in flow.in_degree() if start > 0 and count == 0]
-        flow.add_edges_from(product((start for start, block in blocks.items() if block[-1] in jumps), only_jumped_to))
-        cycles = (
-            [place for start in sorted(part) for place in blocks[start]]
-            for part in networkx.strongly_connected_components(flow)
-            if len(part) > 1 or flow.has_edge(*part, *part)
-        )
-        return [[self.code[place] for place in cycle] for cycle in cycles if len(cycle) > 1]
+    @cached_property
+    def flow(self) -> ControlFlow:
+        return ControlFlow(self.code)
 
 
 def compile_object(source: Path, sms: Iterable[int], folder: Path) -> Path:
@@ -95,6 +58,10 @@ def compile_object(source: Path, sms: Iterable[int], folder: Path) -> Path:
     target = folder / f"{source.stem}.o"
     _run(*NVCC, *(f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in sms), "-o", str(target), str(source))
     return target
+
+
+def nvcc_version() -> str:
+    return re.findall(r"\bV([\d.]+)", _run("nvcc", "--version").stdout)[-1]
 
 
 def extract_cubins(file: Path, folder: Path) -> list[Path]:

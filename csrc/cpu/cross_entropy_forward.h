@@ -55,7 +55,7 @@ class CrossEntropyForwardRows {
       const bool has_target = targets.target[r] != kNoTarget;
       z_target[r] = A(0);
       if (!has_target && (!p_.report || r >= chunk.rows)) {
-        sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0), A(1)});  // whose statistics are 0
+        sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>{A(0)});  // whose statistics are 0
         continue;
       }
       const S* x = matrix.row(chunk.first + r);

@@ -97,6 +97,8 @@ struct Lanes {
   // One instruction. Of a number and a NaN either may come out; a NaN makes the sum of a row NaN in any case.
   friend Lanes maximum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_min(a.vec, b.vec)); }
   friend Lanes minimum(Lanes a, Lanes b) { return Lanes(at::vec::clamp_max(a.vec, b.vec)); }
+  // Likewise x, whether that is NaN or y: of what has been added up before, y is never NaN.
+  friend Lanes lesser(Lanes x, Lanes y) { return minimum(x, y); }
   friend Lanes abs(Lanes x) { return Lanes(x.vec.abs()); }
   friend Lanes fma(Lanes a, Lanes b, Lanes c) { return Lanes(at::vec::fmadd(a.vec, b.vec, c.vec)); }
   friend Lanes reciprocal(Lanes x) { return Lanes(T(1)) / x; }

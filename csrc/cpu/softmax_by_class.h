@@ -83,9 +83,9 @@ template <class A, Gaps kGaps, bool kEntropy>
 C10_ALWAYS_INLINE SoftmaxSums<A, kGaps, kEntropy> add_lanes(SoftmaxSums<Lanes<A>, kGaps, kEntropy> lanes) {
   SoftmaxSums<A, kGaps, kEntropy> all;
   all.max = lanes.max.max();
+  const A ties = where(lanes.max == Lanes<A>(all.max), Lanes<A>(A(1)), Lanes<A>()).sum();
   lanes.raise_max(all.max);
-  all.ties = lanes.ties.sum();
-  all.exp_sum = lanes.exp_sum.sum();
+  all.exp_sum = lanes.exp_sum.sum() + (ties - A(1));
   if constexpr (kGaps != Gaps::kNone) {
     all.gap_sum = lanes.gap_sum.sum();
     all.weight_sum = lanes.weight_sum.sum();
@@ -122,13 +122,14 @@ SoftmaxSums<A, kGaps, kEntropy> softmax_sums(RowLogits<A, S, kLogitsChange> row,
     const auto larger = [](V a, V b) { return maximum(a, b); };
     const auto take_max = [&](V acc, int64_t i, int64_t count) { return larger(acc, V::load(x + i, count, kLowest)); };
     const V max = fold_classes(n, lanes.max, take_max, larger);
-    if (begin > 0) lanes.raise_max(max);
+    V champion = lanes.max;
+    if (begin > 0) lanes.measure_from(max, V());
     lanes.max = max;
     SoftmaxSums<V, kGaps, kEntropy> part;
     part.max = max;
     for_each_vector<V>(n, [&](int64_t i, int64_t count) C10_ALWAYS_INLINE_ATTRIBUTE {
       const V z = V::load(x + i, count, kLowest);
-      part.add_below(z);
+      part.add_loser(match(champion, z));
       if constexpr (kGaps != Gaps::kNone) part.add_gap(z, weights(begin + i, count));
       row.prefetch_after(begin + i);
     });

@@ -57,7 +57,6 @@ struct ChunkSums {
   template <class Sums, class Row, class F>
   static void visit(Sums& sums, Row& row, F f) {
     f(sums.max_, row.max);
-    f(sums.ties_, row.ties);
     f(sums.exp_sum_, row.exp_sum);
     if constexpr (kGaps != Gaps::kNone) f(sums.gap_sum_, row.gap_sum);
     if constexpr (kGaps != Gaps::kNone) f(sums.weight_sum_, row.weight_sum);
@@ -65,7 +64,7 @@ struct ChunkSums {
     if constexpr (kEntropy) f(sums.entropy_sum_, row.entropy_sum);
   }
 
-  Column max_, ties_, exp_sum_, gap_sum_, weight_sum_, tie_weight_, entropy_sum_;
+  Column max_, exp_sum_, gap_sum_, weight_sum_, tie_weight_, entropy_sum_;
 };
 
 // What the classes of a chunk's rows weigh: after load(begin, n), weights(c, r) is what class begin + c < begin + n
@@ -115,13 +114,14 @@ void softmax_sums(Tile<A>& tile, const StoredMatrix<const A>& matrix, const Logi
       const V max_before = row.max;
       V max = row.max;
       for (int64_t c = 0; c < n; ++c) max = maximum(max, V::load(tile[c] + r));
-      if (begin > 0) row.raise_max(max);
+      V champion = row.max;
+      if (begin > 0) row.measure_from(max, V());
       row.max = max;
       for_each_part(n, [&](int64_t first, int64_t last) {
         SoftmaxSums<V, kGaps, kEntropy> part;
         part.max = max;
         for (int64_t c = first; c < last; ++c) {
-          part.add_below(V::load(tile[c] + r));
+          part.add_loser(match(champion, V::load(tile[c] + r)));
           next.prefetch(r, begin + c);
         }
         if constexpr (kGaps != Gaps::kNone) {

@@ -124,10 +124,6 @@ struct Arguments {
 
   at::IntArrayRef batch() const { return input.sizes().slice(0, settings.batch_dims); }
   at::IntArrayRef loss_shape() const { return reduction == Reduction::kNone ? input.sizes() : batch(); }
-  at::IntArrayRef denominator_shape() const {
-    static constexpr int64_t kNothing[] = {0};
-    return reduction == Reduction::kMean ? batch() : at::IntArrayRef(kNothing);
-  }
 
   // Lays out the elements in this order of dimensions, with the operands and up to two results, and describes all.
   struct Result {
@@ -284,14 +280,14 @@ at::Tensor gradient_in_factor(const BinaryCrossEntropyTensors& tensors, const Bi
 }
 
 // loss, denominator
-std::tuple<at::Tensor, at::Tensor> binary_cross_entropy_forward(const BinaryCrossEntropyTensors& tensors,
-                                                                const BinaryCrossEntropySettings& settings) {
+std::tuple<at::Tensor, std::optional<at::Tensor>> binary_cross_entropy_forward(
+    const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
-  const bool is_mean = arguments.reduction == Reduction::kMean, is_none = arguments.reduction == Reduction::kNone;
+  const bool is_none = arguments.reduction == Reduction::kNone;
   const auto options = input.options().dtype(arguments.loss_dtype);
   const at::Tensor loss = is_none ? at::empty_like(input, options) : at::empty(arguments.loss_shape(), options);
-  const at::Tensor denominator = at::empty(arguments.denominator_shape(), options.dtype(arguments.opmath));
+  std::optional<at::Tensor> denominator;
 
   BinaryCrossEntropyForward problem{};
   RowStrides none;
@@ -302,20 +298,27 @@ std::tuple<at::Tensor, at::Tensor> binary_cross_entropy_forward(const BinaryCros
   problem.groups = is_none ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
   problem.loss_is_opmath = arguments.loss_dtype == arguments.opmath;
-  problem.denominator = is_mean ? denominator.mutable_data_ptr() : nullptr;
+  if (arguments.reduction == Reduction::kMean) {
+    denominator = at::empty(arguments.batch(), options.dtype(arguments.opmath));
+    problem.denominator = denominator->mutable_data_ptr();
+  }
   if (run(input, problem) != kNoBadRow) arguments.throw_bad_element();
   return {loss, denominator};
 }
 
 // The gradients in input, target, weight and pos_weight; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_backward(
-    const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors, const at::Tensor& denominator,
-    const BinaryCrossEntropySettings& settings, const BinaryCrossEntropyNeeds& needs) {
+    const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors,
+    const std::optional<at::Tensor>& denominator, const BinaryCrossEntropySettings& settings,
+    const BinaryCrossEntropyNeeds& needs) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_output", grad_output, arguments.loss_shape(), arguments.loss_dtype, input);
-  check_from_forward("denominator", denominator, arguments.denominator_shape(), arguments.opmath, input);
-  const at::Tensor divisor = arguments.reduction == Reduction::kMean ? denominator : at::Tensor();
+  at::Tensor divisor;
+  if (arguments.reduction == Reduction::kMean) {
+    divisor = denominator.value_or(divisor);
+    check_from_forward("denominator", divisor, arguments.batch(), arguments.opmath, input);
+  }
 
   at::Tensor grad_input, grad_target, grad_weight, grad_pos_weight;
   if (needs.input || needs.target) {
@@ -372,8 +375,8 @@ void register_binary_cross_entropy(torch::Library& m) {
   m.impl(
       "binary_cross_entropy_backward",
       [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
-         const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const Tensor& denominator, int64_t reduction,
-         bool input_is_probability, double gamma, double alpha, double label_smoothing,
+         const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const MaybeTensor& denominator,
+         int64_t reduction, bool input_is_probability, double gamma, double alpha, double label_smoothing,
          std::optional<int64_t> ignore_index, bool zero_if_empty, MaybeDtype out_dtype, bool needs_input,
          bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
         const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, class_alpha.has_value());

@@ -27,24 +27,28 @@ at::ScalarType opmath_dtype(const at::Tensor& input) {
   return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batch_dims) {
+  TORCH_CHECK(batch_dims >= 0 && logits.dim() > batch_dims, name, " must have a dimension of classes",
+              batch_dims ? " besides those of the batch" : "", ", but got shape ", logits.sizes());
+  return logits.dim() == batch_dims + 1 ? batch_dims : batch_dims + 1;
+}
+
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor) {
   TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
               input.device(), " and ", name, " on ", tensor.device());
 }
 
-void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim) {
+void check_class_indices(const at::Tensor& input, const at::Tensor& target, at::IntArrayRef row_shape) {
   check_same_device(input, "target", target);
   TORCH_CHECK(at::isIntegralType(target.scalar_type(), /*includeBool=*/false),
               "target must hold class indices of an integer dtype, but got ", target.scalar_type());
 
-  auto expected = input.sizes().vec();
-  expected.erase(expected.begin() + class_dim);
   const auto got = target.sizes();
-  const bool same_batch = expected.empty() ? got.empty() : !got.empty() && got[0] == expected[0];
-  TORCH_CHECK_VALUE(same_batch || input.sizes() == got, "target must have shape ", at::IntArrayRef(expected),
-                    " for input of shape ", input.sizes(), ", but got shape ", got);
-  TORCH_CHECK(got == at::IntArrayRef(expected), "target must have shape ", at::IntArrayRef(expected),
-              " for input of shape ", input.sizes(), ", but got shape ", got);
+  const bool same_batch = row_shape.empty() ? got.empty() : !got.empty() && got[0] == row_shape[0];
+  TORCH_CHECK_VALUE(same_batch || input.sizes() == got, "target must have shape ", row_shape, " for input of shape ",
+                    input.sizes(), ", but got shape ", got);
+  TORCH_CHECK(got == row_shape, "target must have shape ", row_shape, " for input of shape ", input.sizes(),
+              ", but got shape ", got);
 }
 
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {

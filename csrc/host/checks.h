@@ -18,10 +18,13 @@ DType check_input_dtype(const at::Tensor& input);
 // The dtype that values of `input` are computed in.
 at::ScalarType opmath_dtype(const at::Tensor& input);
 
+// The dimension of the classes of logits: a sample behind the batch dimensions is (C), or (N, C, d1, ...).
+int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batch_dims);
+
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor);
 
-// `target` must hold one class index for every row of `input`, whose classes are dimension `class_dim`.
-void check_class_indices(const at::Tensor& input, const at::Tensor& target, int64_t class_dim);
+// `target` must hold one class index for every row of `input`, of which there are so many.
+void check_class_indices(const at::Tensor& input, const at::Tensor& target, at::IntArrayRef row_shape);
 
 // `target` must hold one probability for every entry of `input`, in its dtype or in `opmath`, on its device.
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath);

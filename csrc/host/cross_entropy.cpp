@@ -37,7 +37,7 @@ struct Arguments : SoftmaxLossArguments {
                       "log-probabilities have no options of logits, no report and no gradient in the forward pass");
     // torch also takes a target of shape (1) for a sample of shape (C).
     if (is_one_row() && target.dim() == input.dim() && target.size(-1) == 1) target = target.squeeze(-1);
-    check_class_indices(input, target, class_dim);
+    check_class_indices(input, target, row_shape);
     target = convert(target, at::kLong);
   }
 
@@ -84,7 +84,7 @@ ForwardResults::All cross_entropy_forward(const SoftmaxLossTensors& tensors, con
 }
 
 at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLossTensors& tensors,
-                                  const at::Tensor& stats, const at::Tensor& denominator,
+                                  const at::Tensor& stats, const std::optional<at::Tensor>& denominator,
                                   const CrossEntropySettings& settings) {
   CrossEntropyBackward problem{};
   const Arguments arguments(tensors, settings);
@@ -93,18 +93,19 @@ at::Tensor cross_entropy_backward(const at::Tensor& grad_output, const SoftmaxLo
   const at::Tensor row_stats = stats.defined() ? stats.contiguous() : stats;
   at::Tensor grad_input = at::empty_like(arguments.input);
   const bool mean = arguments.reduction == Reduction::kMean;
-  describe_gradient(arguments, grad_output, mean ? denominator : grad_output, grad_input, problem);
+  describe_gradient(arguments, grad_output, mean ? *denominator : grad_output, grad_input, problem);
   problem.saved = row_stats.defined() ? row_stats.const_data_ptr() : nullptr;
   problem.grad_output = grad_output.const_data_ptr();
   arguments.run(problem);
   return grad_input;
 }
 
-// Loss and gradient at once, the latter into `grad_input`, which may be the input: loss, report, argmax.
+// The loss over `divisor`, and its gradient times `loss_scale` into `grad_input`, which may be the input: loss, report,
+// argmax.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at::Tensor& grad_input,
                                                                        const SoftmaxLossTensors& tensors,
                                                                        const CrossEntropySettings& settings,
-                                                                       bool report, double loss_scale) {
+                                                                       bool report, double loss_scale, double divisor) {
   CrossEntropyWithGrad problem{};
   const Arguments arguments(tensors, settings, /*needs_logits=*/true);
   const at::Tensor& input = arguments.input;
@@ -112,15 +113,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   at::assert_no_internal_overlap(grad_input);
   arguments.describe(problem.forward);
   ForwardResults results(arguments, false, report, problem.forward);
-  const at::Tensor& of_rows = arguments.reduction == Reduction::kMean ? results.denominator : results.loss;
+  const at::Tensor& of_rows = results.denominator ? *results.denominator : results.loss;
   describe_gradient(arguments, of_rows, of_rows, grad_input, problem.backward);
-  problem.backward.loss_scale = loss_scale;
+  problem.backward.loss_scale = loss_scale / divisor;
   arguments.run(problem);
+  if (divisor != 1) results.loss.div_(divisor);
   if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
-  const auto or_empty = [&](const std::optional<at::Tensor>& result, at::ScalarType dtype) {
-    return result ? *result : at::empty({0}, input.options().dtype(dtype));
-  };
-  return {results.loss, or_empty(results.report, arguments.opmath), or_empty(results.argmax, at::kLong)};
+  return {results.loss, results.report.value_or(at::Tensor()), results.argmax.value_or(at::Tensor())};
 }
 
 }  // namespace
@@ -141,26 +140,27 @@ void register_cross_entropy(torch::Library& m) {
                {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob},
                keep_stats, report);
          });
-  m.impl("cross_entropy_backward",
-         [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
-            const MaybeTensor& sample_weight, const MaybeTensor& stats, const Tensor& denominator, int64_t reduction,
-            int64_t ignore_index, double label_smoothing, double gamma, double z_loss, double logit_scale,
-            double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype, int64_t batch_dims) {
-           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-           return cross_entropy_backward(
-               grad_output, {input, target, weight, sample_weight}, stats.value_or(Tensor()), denominator,
-               {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob});
-         });
+  m.impl(
+      "cross_entropy_backward",
+      [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+         const MaybeTensor& sample_weight, const MaybeTensor& stats, const MaybeTensor& denominator, int64_t reduction,
+         int64_t ignore_index, double label_smoothing, double gamma, double z_loss, double logit_scale, double softcap,
+         bool input_is_log_prob, bool zero_if_empty, MaybeDtype out_dtype, int64_t batch_dims) {
+        const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
+        return cross_entropy_backward(
+            grad_output, {input, target, weight, sample_weight}, stats.value_or(Tensor()), denominator,
+            {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob});
+      });
   m.impl("cross_entropy_with_grad",
          [](const Tensor& grad_input, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& sample_weight, int64_t reduction, int64_t ignore_index, double label_smoothing,
             double gamma, double z_loss, double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
-            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale) {
+            MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale, double divisor) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            return cross_entropy_with_grad(
                grad_input, {input, target, weight, sample_weight},
                {{reduction, options, zero_if_empty, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, report,
-               loss_scale);
+               loss_scale, divisor);
          });
 }
 

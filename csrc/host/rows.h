@@ -30,7 +30,8 @@ struct RowStrides {
 
   HOST_DEVICE int64_t offset(const RowDims& dims, int64_t row) const {
     int64_t result = 0;
-    for (int d = dims.ndim - 1; d > 0; --d) {
+    DO_NOT_UNROLL  // seldom there are several, and a GPU takes a hundred instructions for each
+        for (int d = dims.ndim - 1; d > 0; --d) {
       const int64_t outer = divide(row, dims.sizes[d]);
       result += (row - outer * dims.sizes[d]) * strides[d];
       row = outer;

@@ -1,4 +1,5 @@
 // The op that multiplies a gradient of the forward pass by the one from upstream.
+#include <ATen/DimVector.h>
 #include <torch/library.h>
 
 #include "host/backends.h"
@@ -9,7 +10,8 @@
 namespace ce_ext {
 namespace {
 
-void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale, int64_t class_dim) {
+void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale,
+                    int64_t batch_dims) {
   ScaleGradient problem{};
   problem.dtype = check_input_dtype(grad_input);
   const at::ScalarType opmath = opmath_dtype(grad_input);
@@ -17,12 +19,12 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
               "grad_output must have the dtype of grad_input, ", grad_input.scalar_type(),
               opmath == grad_input.scalar_type() ? "" : ", or Float", ", but got ", grad_output.scalar_type());
   check_same_device(grad_input, "grad_output", grad_output);
-  TORCH_CHECK(class_dim >= 0 && class_dim < grad_input.dim(), "class_dim must be one of the ", grad_input.dim(),
-              " dimensions of grad_input, but got ", class_dim);
-  auto row_shape = grad_input.sizes().vec();
+  const int64_t class_dim = check_class_dim("grad_input", grad_input, batch_dims);
+  const at::IntArrayRef batch = grad_input.sizes().slice(0, batch_dims);
+  at::DimVector row_shape(grad_input.sizes());
   row_shape.erase(row_shape.begin() + class_dim);
-  TORCH_CHECK(grad_output.dim() == 0 || grad_output.sizes() == at::IntArrayRef(row_shape),
-              "grad_output must be a scalar or have shape ", at::IntArrayRef(row_shape), ", but got shape ",
+  TORCH_CHECK(grad_output.sizes() == batch || grad_output.sizes() == at::IntArrayRef(row_shape),
+              "grad_output must have shape ", batch, " or ", at::IntArrayRef(row_shape), ", but got shape ",
               grad_output.sizes());
 
   problem.grad_output_is_opmath = grad_output.scalar_type() == opmath;
@@ -47,9 +49,6 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
 
 }  // namespace
 
-void register_scale_gradient(torch::Library& m) {
-  m.impl("scale_gradient", [](const at::Tensor& grad_input, const at::Tensor& grad_output, double loss_scale,
-                              int64_t class_dim) { scale_gradient(grad_input, grad_output, loss_scale, class_dim); });
-}
+void register_scale_gradient(torch::Library& m) { m.impl("scale_gradient", &scale_gradient); }
 
 }  // namespace ce_ext

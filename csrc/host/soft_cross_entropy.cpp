@@ -55,7 +55,8 @@ ForwardResults::All soft_cross_entropy_forward(const SoftmaxLossTensors& tensors
 // The gradients in input and target; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,
                                                                const SoftmaxLossTensors& tensors,
-                                                               const at::Tensor& stats, const at::Tensor& denominator,
+                                                               const at::Tensor& stats,
+                                                               const std::optional<at::Tensor>& denominator,
                                                                const SoftmaxLossSettings& settings, bool needs_input,
                                                                bool needs_target) {
   SoftCrossEntropyBackward problem{};
@@ -72,10 +73,10 @@ std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor&
                                    {grad_input.layout(), class_dim, problem.grad_input_rows},
                                    {grad_target.layout(), class_dim, problem.grad_target_rows},
                                    {grad_output, kNoClassDim, problem.grad_output_rows},
-                                   {mean ? denominator : grad_output, kNoClassDim, problem.denominator_rows}});
+                                   {mean ? *denominator : grad_output, kNoClassDim, problem.denominator_rows}});
   problem.saved = row_stats.const_data_ptr();
   problem.grad_output = grad_output.const_data_ptr();
-  problem.denominator = mean ? denominator.const_data_ptr() : nullptr;
+  problem.denominator = mean ? denominator->const_data_ptr() : nullptr;
   problem.grad_input = grad_input.data();
   problem.grad_input_class_stride = grad_input.layout().stride(class_dim);
   problem.grad_target = grad_target.data();
@@ -102,7 +103,7 @@ void register_soft_cross_entropy(torch::Library& m) {
          });
   m.impl("soft_cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
-            const MaybeTensor& sample_weight, const Tensor& stats, const Tensor& denominator, int64_t reduction,
+            const MaybeTensor& sample_weight, const Tensor& stats, const MaybeTensor& denominator, int64_t reduction,
             double label_smoothing, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
             MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
            const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};

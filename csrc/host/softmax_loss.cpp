@@ -11,17 +11,13 @@ at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
   return (tensor.scalar_type() == dtype ? tensor : tensor.to(dtype)).contiguous();
 }
 
-// A sample is (C), or (N, C, d1, ...).
 SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings_,
                                            int64_t saved_numbers_)
     : input(tensors.input), settings(settings_), saved_numbers(saved_numbers_), opmath(opmath_dtype(input)) {
-  const int64_t batch_dims = settings.batch_dims;
-  TORCH_CHECK(batch_dims >= 0 && input.dim() > batch_dims, "input must have a dimension of classes",
-              batch_dims ? " besides those of the batch" : "", ", but got shape ", input.sizes());
+  class_dim = check_class_dim("input", input, settings.batch_dims);
   reduction = check_reduction(settings.reduction);
   check_options(settings.options);
   loss_dtype = check_out_dtype(settings.out_dtype, input.scalar_type(), opmath);
-  class_dim = is_one_row() ? batch_dims : batch_dims + 1;
   classes = input.size(class_dim);
   row_shape = input.sizes();
   row_shape.erase(row_shape.begin() + class_dim);
@@ -57,12 +53,14 @@ ForwardResults::ForwardResults(const SoftmaxLossArguments& arguments, bool keep_
                                LossForward& problem) {
   const auto opmath = arguments.input.options().dtype(arguments.opmath);
   loss = at::empty(arguments.loss(), arguments.input.options().dtype(arguments.loss_dtype));
-  denominator = at::empty(arguments.denominator(), opmath);
   problem.reduction = arguments.reduction;
   problem.zero_if_empty = arguments.settings.zero_if_empty;
   problem.groups = problem.reduction == Reduction::kNone ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
-  problem.denominator = denominator.mutable_data_ptr();
+  if (problem.reduction == Reduction::kMean) {
+    denominator = at::empty(arguments.batch(), opmath);
+    problem.denominator = denominator->mutable_data_ptr();
+  }
   if (keep_stats && arguments.saved_numbers > 0) {
     stats = at::empty(arguments.stats(), opmath);
     problem.saved = stats->mutable_data_ptr();
@@ -76,11 +74,13 @@ ForwardResults::ForwardResults(const SoftmaxLossArguments& arguments, bool keep_
 }
 
 void check_from_forward(const SoftmaxLossArguments& arguments, const at::Tensor& grad_output, const at::Tensor& stats,
-                        const at::Tensor& denominator) {
+                        const std::optional<at::Tensor>& denominator) {
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_output", grad_output, arguments.loss(), arguments.loss_dtype, input);
   if (arguments.saved_numbers > 0) check_from_forward("stats", stats, arguments.stats(), arguments.opmath, input);
-  check_from_forward("denominator", denominator, arguments.denominator(), arguments.opmath, input);
+  if (arguments.reduction == Reduction::kMean) {
+    check_from_forward("denominator", denominator.value_or(at::Tensor()), arguments.batch(), arguments.opmath, input);
+  }
 }
 
 }  // namespace ce_ext

@@ -50,25 +50,22 @@ struct SoftmaxLossArguments {
   // The shapes of the results.
   at::IntArrayRef batch() const { return input.sizes().slice(0, settings.batch_dims); }
   at::IntArrayRef loss() const { return reduction == Reduction::kNone ? at::IntArrayRef(row_shape) : batch(); }
-  at::IntArrayRef denominator() const { return reduction == Reduction::kMean ? batch() : at::IntArrayRef(kNothing); }
   at::DimVector stats() const { return rows_of(saved_numbers); }
   at::DimVector rows_of(int64_t columns) const;
-
-  static constexpr int64_t kNothing[] = {0};
 };
 
 // What the forward pass gives, allocated, where it is asked for, and the problem that points into it.
 struct ForwardResults {
   at::Tensor loss;
   std::optional<at::Tensor> stats;
-  at::Tensor denominator;
+  std::optional<at::Tensor> denominator;
   std::optional<at::Tensor> report;
   std::optional<at::Tensor> argmax;
 
   ForwardResults(const SoftmaxLossArguments& arguments, bool keep_stats, bool with_report, LossForward& problem);
 
   // loss, stats, denominator, report, argmax
-  using All = std::tuple<at::Tensor, std::optional<at::Tensor>, at::Tensor, std::optional<at::Tensor>,
+  using All = std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>, std::optional<at::Tensor>,
                          std::optional<at::Tensor>>;
   All all() && {
     return {std::move(loss), std::move(stats), std::move(denominator), std::move(report), std::move(argmax)};
@@ -77,7 +74,7 @@ struct ForwardResults {
 
 // What backward gets of its forward must have the shapes and dtypes that the forward gave it.
 void check_from_forward(const SoftmaxLossArguments& arguments, const at::Tensor& grad_output, const at::Tensor& stats,
-                        const at::Tensor& denominator);
+                        const std::optional<at::Tensor>& denominator);
 
 // `tensor` in `dtype`, contiguous.
 at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype);

@@ -59,6 +59,10 @@ struct FullForm {
   static constexpr Gaps kGaps = kGaps_;
 };
 
+// Whether no option asks for more than the sum of exponentials.
+template <class Form>
+constexpr bool kIsPlain = Form::kGaps == Gaps::kNone && !Form::kLogitsChange && !Form::kReport;
+
 // Calls f with a value of the form that the problem of a loss with weighted classes needs.
 template <Gaps kGaps, class Problem, class F>
 auto dispatch_form(const Problem& p, F f) {

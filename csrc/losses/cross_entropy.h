@@ -46,6 +46,11 @@ struct CrossEntropyGradient {
     const Logit<T> z = logits.with_slope(x);
     return logits.chain(z, (hard + soft) * probability(stats, z.value) - smoothing * weight);
   }
+  // Without label smoothing.
+  HOST_DEVICE T at(T x) const {
+    const Logit<T> z = logits.with_slope(x);
+    return logits.chain(z, (hard + soft) * probability(stats, z.value));
+  }
 
   // The target's own gradient, in which p_y - 1 does not cancel.
   HOST_DEVICE T at_target(T x_target) const {

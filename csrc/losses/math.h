@@ -10,6 +10,15 @@
 #define HOST_DEVICE inline
 #endif
 
+// What is said of loops is for GPUs, where indices that are known keep arrays in registers.
+#if defined(__CUDA_ARCH__)
+#define UNROLL _Pragma("unroll")
+#define DO_NOT_UNROLL _Pragma("unroll 1")
+#else
+#define UNROLL
+#define DO_NOT_UNROLL
+#endif
+
 namespace ce_ext {
 
 HOST_DEVICE float exp(float x) { return ::expf(x); }
@@ -54,6 +63,19 @@ HOST_DEVICE float exp_nonpositive(float x) {
 template <class T>
 HOST_DEVICE T exp_nonpositive(T x) {
   return exp(x);
+}
+// e^{x - y} for x <= 0 <= y: where y is the same for many x, a product and a sum less.
+HOST_DEVICE float exp_difference(float x, float y) {
+#if defined(__CUDA_ARCH__)
+  constexpr float kLog2e = 1.442695041f;
+  return exp2_approx(::fmaf(x, kLog2e, -(y * kLog2e)));
+#else
+  return ::expf(x - y);
+#endif
+}
+template <class T>
+HOST_DEVICE T exp_difference(T x, T y) {
+  return exp(x - y);
 }
 HOST_DEVICE float expm1(float x) { return ::expm1f(x); }
 HOST_DEVICE double expm1(double x) { return ::expm1(x); }
@@ -115,6 +137,17 @@ HOST_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
 HOST_DEVICE double maximum(double a, double b) { return ::fmax(a, b); }
 HOST_DEVICE float minimum(float a, float b) { return ::fminf(a, b); }
 HOST_DEVICE double minimum(double a, double b) { return ::fmin(a, b); }
+// The lesser of the two, and NaN if either is.
+HOST_DEVICE float lesser(float x, float y) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(x), "f"(y));
+  return result;
+#else
+  return y < x || y != y ? y : x;
+#endif
+}
+HOST_DEVICE double lesser(double x, double y) { return y < x || y != y ? y : x; }
 HOST_DEVICE float abs(float x) { return ::fabsf(x); }
 HOST_DEVICE double abs(double x) { return ::fabs(x); }
 

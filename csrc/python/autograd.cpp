@@ -68,7 +68,8 @@ struct Derivatives {
   DifferentiableOp op;
   std::optional<c10::OperatorHandle> gradient_op;  // none where the gradient is a function of Python
   PyObject* gradient;                              // that function: (*gradients, *tensors, options) -> gradients
-  PyObject* tangent;                               // (*tangents, *tensors, options) -> tangents
+  PyObject* tangent;                               // (*tangents, *tensors, options) -> tangents, or null for none
+  size_t saved_tensors = op.saved_tensors();
 
   std::string gradient_name() const {
     return gradient_op ? gradient_op->schema().name() : op.op.schema().name() + "_backward";
@@ -76,6 +77,11 @@ struct Derivatives {
 
   variable_list call_gradient(Stack stack) const {
     if (!gradient_op) return call_python(gradient, {}, op.gradient_takes, stack, 0);
+    if (op.ready_gradient >= 0) {
+      const at::Tensor ready = stack[0].toTensor();
+      gradient_op->callBoxed(stack);
+      return {ready};
+    }
     gradient_op->callBoxed(stack);
     variable_list gradients;
     gradients.reserve(stack.size());
@@ -105,10 +111,15 @@ class OpNode final : public Node {
   OpNode(const Derivatives& derivatives, torch::autograd::edge_list&& edges)
       : Node(std::move(edges)),
         derivatives_(derivatives),
-        tensors_(derivatives.op.saved_tensors()),
+        tensors_(derivatives.saved_tensors),
         values_(derivatives.op.sources.size()) {}
 
   void save_arguments(Values arguments) { save(arguments, 0, /*differentiable=*/0); }
+
+  // After the op has written it, of which autograd would else be told as of a change of what is saved.
+  void save_ready_gradient(const at::Tensor& gradient) {
+    tensors_.front() = SavedVariable(gradient, /*is_output=*/false);
+  }
 
   // After the results have this node for their grad_fn: one that is saved must not own the node that owns it.
   void save_results(Values results) {
@@ -155,7 +166,11 @@ class OpNode final : public Node {
  protected:
   variable_list apply(variable_list&& grads) override {
     if (!any_defined(grads)) return variable_list(num_outputs());
-    return derivatives_.call_gradient(derivatives_.gradient_arguments(std::move(grads), unpack(), values_));
+    const bool is_ready = derivatives_.op.ready_gradient >= 0;
+    if (is_ready) claim_ready_gradient();
+    Stack arguments = derivatives_.gradient_arguments(std::move(grads), unpack(), values_);
+    if (is_ready) release_variables();  // for whoever gets it to keep it
+    return derivatives_.call_gradient(std::move(arguments));
   }
 
  private:
@@ -172,7 +187,7 @@ class OpNode final : public Node {
         const at::IValue& value = values[place];
         if (!is_tensor) {
           values_[i] = op.gradient_takes[i].of(value);
-        } else if (value.isTensor()) {
+        } else if (value.isTensor() && op.sources[i] != op.ready_gradient) {
           *tensor = SavedVariable(value.toTensor(), place < differentiable);
         }
       }
@@ -189,9 +204,19 @@ class OpNode final : public Node {
     return tensors;
   }
 
+  void claim_ready_gradient() {
+    TORCH_CHECK(!at::GradMode::is_enabled(),
+                "a gradient of the forward pass has no derivative: create_graph needs grad_in_forward=False");
+    const std::lock_guard<std::mutex> lock(mutex_);
+    TORCH_CHECK(!std::exchange(is_claimed_, true),
+                "a gradient of the forward pass serves one backward pass, and this is the second: "
+                "retain_graph needs grad_in_forward=False");
+  }
+
   const Derivatives& derivatives_;
   std::vector<SavedVariable> tensors_;  // those that the gradient takes, in the order of its arguments
   Stack values_;                        // its other arguments; None where it takes a tensor
+  bool is_claimed_ = false;             // the ready gradient, by a backward pass
 };
 
 // Nodes are owned by a shared_ptr before torch 2.13, and by an intrusive_ptr since.
@@ -226,6 +251,7 @@ class AutogradKernel final : public c10::OperatorKernel {
     }
     requires_grad = requires_grad && at::GradMode::is_enabled();
     if (!requires_grad && !has_tangent) return call_below(op, keys, stack);
+    TORCH_CHECK_NOT_IMPLEMENTED(!has_tangent || derivatives_.tangent, op.schema().name(), " has no forward mode");
 
     for (const int i : differentiable.keeps) {
       if (requires_grad) torch::jit::peek(*stack, i, count) = true;
@@ -237,6 +263,8 @@ class AutogradKernel final : public c10::OperatorKernel {
       is_needed = is_needed.toBool() || needs_grad;
     }
     const Owner node = requires_grad ? record(last(*stack, count)) : Owner();
+    const int ready = differentiable.ready_gradient;
+    const at::Tensor ready_gradient = ready < 0 ? at::Tensor() : torch::jit::peek(*stack, ready, count).toTensor();
     const Stack arguments(has_tangent ? stack->end() - count : stack->end(), stack->end());
     call_below(op, keys, stack);
     const Values results = last(*stack, op.schema().returns().size());
@@ -245,6 +273,7 @@ class AutogradKernel final : public c10::OperatorKernel {
     }
     if (has_tangent) set_tangents(arguments, results);
     if (node) static_cast<OpNode&>(*node).save_results(results);  // with their tangents
+    if (node && ready_gradient.defined()) static_cast<OpNode&>(*node).save_ready_gradient(ready_gradient);
   }
 
  private:
@@ -294,20 +323,25 @@ class AutogradKernel final : public c10::OperatorKernel {
   const Derivatives& derivatives_;
 };
 
-void register_autograd(const std::string& name, const py::function& tangent, const py::function& backward_gradient,
-                       const py::function& backward_tangent) {
-  // All of this lives as long as the process: graphs may outlive the module that made them.
+// All of this lives as long as the process: graphs may outlive the module that made them.
+void register_kernel(const Derivatives* derivatives) {
+  const std::string& name = derivatives->op.op.schema().name();
   auto* library = new torch::Library(torch::Library::IMPL, name.substr(0, name.find("::")), c10::DispatchKey::Autograd,
                                      __FILE__, __LINE__);
+  library->impl(name.c_str(), torch::CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(*derivatives)));
+}
+
+void register_autograd(const std::string& name, const py::function& tangent, const py::function& backward_gradient,
+                       const py::function& backward_tangent) {
   const auto forever = [](const py::function& function) { return py::function(function).release().ptr(); };
   const OpPair ops(name);
-  const auto* forward = new Derivatives{ops.forward, ops.backward.op, nullptr, forever(tangent)};
-  const auto* backward =
-      new Derivatives{ops.backward, std::nullopt, forever(backward_gradient), forever(backward_tangent)};
-  for (const Derivatives* derivatives : {forward, backward}) {
-    library->impl(derivatives->op.op.schema().name().c_str(),
-                  torch::CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(*derivatives)));
-  }
+  register_kernel(new Derivatives{ops.forward, ops.backward.op, nullptr, forever(tangent)});
+  register_kernel(new Derivatives{ops.backward, std::nullopt, forever(backward_gradient), forever(backward_tangent)});
+}
+
+void register_ready_gradient(const std::string& name, const std::string& gradient) {
+  const c10::OperatorHandle gradient_op = find_op(gradient);
+  register_kernel(new Derivatives{op_with_ready_gradient(name, gradient_op), gradient_op, nullptr, nullptr});
 }
 
 }  // namespace
@@ -315,6 +349,7 @@ void register_autograd(const std::string& name, const py::function& tangent, con
 void bind_autograd(py::module_& m) {
   m.def("register_autograd", &register_autograd, py::arg("name"), py::arg("tangent"), py::arg("backward_gradient"),
         py::arg("backward_tangent"));
+  m.def("register_ready_gradient", &register_ready_gradient, py::arg("name"), py::arg("gradient"));
 }
 
 }  // namespace ce_ext

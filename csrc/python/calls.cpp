@@ -89,7 +89,7 @@ PyObject* call_from_python(PyObject* self, PyObject* const* objects, Py_ssize_t 
     stack.push_back(from_python(parameters[i], option < 0 ? objects[i] : PyTuple_GET_ITEM(options, option)));
   }
   {
-    const py::gil_scoped_release no_gil;
+    const py::gil_scoped_release_simple no_gil;  // which looks nothing up
     callee.op.callBoxed(stack);
   }
   return THPVariable_Wrap(std::move(stack[0]).toTensor());
@@ -107,7 +107,7 @@ void bind_quick_call(py::module_& m) {
   m.def(
       "quick_call",
       [](const std::string& name) {
-        const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), /*overload_name=*/"");
+        const c10::OperatorHandle op = find_op(name);
         const py::capsule callee(new Callee{op, parameters_of(op)});
         return py::reinterpret_steal<py::object>(PyCFunction_New(&kCallFromPython, callee.ptr()));
       },

@@ -8,10 +8,6 @@
 namespace ce_ext {
 namespace {
 
-c10::OperatorHandle find_op(const std::string& name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), /*overload_name=*/"");
-}
-
 Kind kind_of(const c10::Type& type) {
   switch (type.kind()) {
     case c10::TypeKind::TensorType:
@@ -53,13 +49,21 @@ bool starts_with(const std::string& name, const std::string& prefix) {
   return name.compare(0, prefix.size(), prefix) == 0;
 }
 
-std::string differentiated(const std::string& gradient) {
+// The position of the argument that this is the gradient of.
+int differentiated(const std::string& gradient, const c10::FunctionSchema& forward) {
   static const std::string kPrefix = "grad_";
   TORCH_CHECK(starts_with(gradient, kPrefix), gradient, " must be called grad_ and an argument");
-  return gradient.substr(kPrefix.size());
+  const std::string name = gradient.substr(kPrefix.size());
+  const int argument = position_of(name, forward.arguments());
+  TORCH_CHECK(argument >= 0, forward.name(), " has no argument ", name);
+  return argument;
 }
 
 }  // namespace
+
+c10::OperatorHandle find_op(const std::string& name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), /*overload_name=*/"");
+}
 
 at::IValue Parameter::of(const at::IValue& value) const {
   if (kind == Kind::kDtype && value.isTensor()) return static_cast<int64_t>(value.toTensor().scalar_type());
@@ -99,10 +103,9 @@ OpPair::OpPair(const std::string& name) : forward(find_op(name + "_forward")), b
 
   backward.results = backward_schema.returns().size();
   for (size_t i = 0; i < backward.results; ++i) {
-    const std::string argument = differentiated(backward_schema.returns()[i].name());
-    forward.differentiable.push_back(position_of(argument, forward_schema.arguments()));
-    TORCH_CHECK(forward.differentiable.back() >= 0, forward_schema.name(), " has no argument ", argument);
-    backward.gradient_takes.push_back({argument, Kind::kTensor, /*optional=*/true});
+    const int argument = differentiated(backward_schema.returns()[i].name(), forward_schema);
+    forward.differentiable.push_back(argument);
+    backward.gradient_takes.push_back({forward_schema.arguments()[argument].name(), Kind::kTensor, /*optional=*/true});
     backward.sources.push_back(~static_cast<int>(i));
   }
   static const std::string kNeeds = "needs_";
@@ -125,6 +128,19 @@ OpPair::OpPair(const std::string& name) : forward(find_op(name + "_forward")), b
       backward.differentiable.push_back(static_cast<int>(i));
     }
   }
+}
+
+DifferentiableOp op_with_ready_gradient(const std::string& name, const c10::OperatorHandle& gradient) {
+  DifferentiableOp result(find_op(name));
+  const c10::FunctionSchema& schema = result.op.schema();
+  result.results = 1;
+  result.gradient_takes = parameters_of(gradient);
+  for (const Parameter& parameter : result.gradient_takes) {
+    result.sources.push_back(source_of(parameter.name, schema));
+  }
+  result.ready_gradient = result.sources.at(0);
+  result.differentiable = {differentiated(result.gradient_takes[0].name, schema)};
+  return result;
 }
 
 }  // namespace ce_ext

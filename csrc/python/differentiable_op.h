@@ -19,6 +19,8 @@ struct Parameter {
   at::IValue of(const at::IValue& value) const;
 };
 
+c10::OperatorHandle find_op(const std::string& name);
+
 std::vector<Parameter> parameters_of(const c10::OperatorHandle& op);
 
 // The position of an argument needs_x, true where a gradient of x may be asked for, and that of x.
@@ -40,6 +42,9 @@ struct DifferentiableOp {
   // Where its arguments come from: ~i is the gradient of result i; other numbers are positions among the op's arguments
   // and, counted on, its results. A dtype comes from a tensor.
   std::vector<int> sources;
+  // The position of the argument in which the op leaves its gradient, or -1. The gradient function takes it first, and
+  // changes it instead of returning another, so that it serves once.
+  int ready_gradient = -1;
 
   // How many of them are tensors that wait for the gradient: those of the op's arguments and results.
   size_t saved_tensors() const;
@@ -57,5 +62,9 @@ struct OpPair {
   DifferentiableOp forward;
   DifferentiableOp backward;  // Its gradient function takes gradients of all its results, and then its arguments.
 };
+
+// The op of this name, whose first result is differentiable, and which leaves the gradient of x in its argument grad_x.
+// Its gradient function is the op `gradient`, which takes that first; names say what else it takes, as in a pair.
+DifferentiableOp op_with_ready_gradient(const std::string& name, const c10::OperatorHandle& gradient);
 
 }  // namespace ce_ext

@@ -354,7 +354,7 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
         result, stats, denominator, _, _ = ops.cross_entropy_forward(*tensors, *options)
         backward = (torch.ones_like(result), *tensors, stats, denominator, *options.of_backward())
         torch.library.opcheck(ops.cross_entropy_backward.default, backward)
-        with_grad = (torch.empty_like(input), *tensors, *options.of_backward(), weighted, 2.0)
+        with_grad = (torch.empty_like(input), *tensors, *options.of_backward(), weighted, 2.0, 3.0)
         torch.library.opcheck(ops.cross_entropy_with_grad.default, with_grad)
 
 
@@ -373,8 +373,10 @@ def test_fakes_for_every_device(fake_device: str, reduction: int) -> None:
             grad = ops.cross_entropy_backward(result, *tensors, stats, denominator, *options.of_backward())
         assert result.shape == (rows if reduction == 0 else ())
         assert result.dtype == grad.dtype == torch.bfloat16
-        assert stats.dtype == denominator.dtype == torch.float32
-        assert {t.device.type for t in (result, stats, denominator, *report, grad)} == {fake_device}
+        assert (denominator is not None) == (reduction == 1)
+        numbers = (stats, *report[:1]) if denominator is None else (stats, *report[:1], denominator)
+        assert {t.dtype for t in numbers} == {torch.float32}
+        assert {t.device.type for t in (result, *numbers, *report, grad)} == {fake_device}
         assert [t.shape for t in (stats, *report)] == [(*rows, 3), (*rows, 3), rows]
         assert grad.stride() == input.stride()
 

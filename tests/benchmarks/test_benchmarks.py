@@ -96,14 +96,21 @@ def test_gradient_in_forward(name: str) -> None:
                 assert (row.extra_bytes < 70 * 400 * 4 / 2) == (name == "inplace")
 
 
-def test_peers_take_plain_rows_of_classes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_take_rows_of_classes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (("liger_kernel.transformers.functional", "liger_cross_entropy"), ("quack", "cross_entropy")):
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: name}))
-    rows = Case(CROSS_ENTROPY, (8, 16), torch.float32)
-    assert [PROVIDERS[name].find(rows) for name in PEERS] == ["liger_cross_entropy", "cross_entropy"]
-    others = ({"shape": (2, 3, 4, 5)}, {"reduction": "none"}, {"options": {"weight": True}}, {"layout": "transposed"})
-    for change in (*others, {"loss": SOFT_CROSS_ENTROPY}):
-        assert [PROVIDERS[name].find(dataclasses.replace(rows, **change)) for name in PEERS] == [None, None]
+    both, none = ["liger_cross_entropy", "cross_entropy"], [None, None]
+    plain = Case(CROSS_ENTROPY, (8, 16), torch.float32)
+    for change, expected in (
+        ({}, both),
+        ({"reduction": "none"}, both),
+        ({"options": {"label_smoothing": 0.1}}, ["liger_cross_entropy", None]),
+        ({"options": {"weight": True}}, none),
+        ({"shape": (2, 3, 4, 5)}, none),
+        ({"layout": "transposed"}, none),
+        ({"loss": SOFT_CROSS_ENTROPY}, none),
+    ):
+        assert [PROVIDERS[name].find(dataclasses.replace(plain, **change)) for name in PEERS] == expected, change
 
 
 def test_only_peers_that_are_installed_compete_and_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,14 @@
 """What the benchmark measures with: its cases and their inputs, floors, clocks, counts of memory, and the oracle."""
 
 import math
+import time
 from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 
-from benchmarks.cases import DTYPES, IMAGES, ROWS, SHAPES, Case, select
+from benchmarks.cases import DTYPES, GPU_CASES, IMAGES, ROWS, SHAPES, Case, select
 from benchmarks.floors import floors
 from benchmarks.functions import CROSS_ENTROPY, FUNCTIONS, LOG_SOFTMAX, SOFT_CROSS_ENTROPY
 from benchmarks.inputs import make_inputs
@@ -15,7 +16,7 @@ from benchmarks.limits import Ceilings, Floor
 from benchmarks.memory import make_memory_fresh, page_faults, peak_extra_bytes, warm_memory
 from benchmarks.oracle import TOLERANCE, WrongResultError, check, exact
 from benchmarks.passes import BACKWARD, BOTH, FORWARD, RUNS
-from benchmarks.timing import Step, Timing, kernel_clock, time_interleaved
+from benchmarks.timing import Step, Timing, kernel_clock, may_wait_for_host, time_interleaved
 from tests.support.losses import LOSSES
 
 CPU_CASES = list(select((), (), (), (), "cpu", quick=False))
@@ -77,12 +78,12 @@ def test_ceiling_of_a_floor() -> None:
 def test_cases_cover_the_table() -> None:
     for loss in FUNCTIONS.values():
         cases = [case for case in CPU_CASES if case.loss is loss]
-        assert {case.dtype_name for case in cases} == set(DTYPES["cpu"])
+        assert {case.dtype_name for case in cases} == set(DTYPES)
         assert {case.reduction for case in cases} == ({"mean", "none"} if loss.is_reduced else {"none"})
         assert {"contiguous", "transposed"} <= {case.layout for case in cases}
         assert [options for options in loss.options if options not in [case.options for case in cases]] == []
     mean = {(case.shape, case.dtype_name) for case in CPU_CASES if case.is_plain and case.loss is CROSS_ENTROPY}
-    assert {shape for shape, dtype in mean if dtype == "float32"} == set(SHAPES["cpu"])
+    assert {shape for shape, dtype in mean if dtype == "float32"} == set(SHAPES)
     assert {shape[1] for shape, _ in mean} >= {2, 5, 10, 19, 32, 100}
 
 
@@ -98,11 +99,20 @@ def test_cases_asked_for() -> None:
 
 
 def test_cases_of_a_gpu() -> None:
+    """Every function, dtype, reduction and an option; none twice; those of most worth first."""
     cases = list(select((), (), (), (), "cuda", quick=False))
+    assert len({str(case) for case in cases}) == len(cases)
     gigabytes = [math.prod(case.shape) * case.dtype.itemsize * 1e-9 for case in cases]
     assert max(gigabytes) < 2.5  # the oracle holds four float64 copies of it at a time
-    assert {case.dtype for case in cases} == {torch.bfloat16, torch.float32}
-    assert [case.dtype for case in cases if case.is_tiny] == [torch.float32] * len(LOSSES)
+    assert {case.loss.name for case in cases} == FUNCTIONS.keys()
+    assert {case.dtype for case in cases} == {torch.bfloat16, torch.float16, torch.float32}
+    assert {case.reduction for case in cases} == {"mean", "none"}
+    assert [case.label for case in cases if case.options] == ["8192x32000, label_smoothing=0.1"]
+    assert all(case.dtype == torch.float32 for case in cases if case.is_tiny)
+    first, others = (list(select((), (), (), (), "cuda", quick=False, parts=[part])) for part in GPU_CASES)
+    assert first + others == cases and max(len(first), len(others)) <= 15  # which take ten seconds each
+    assert {case.loss.name for case in select((), (), (), (), "cuda", quick=True)} == FUNCTIONS.keys()
+    assert {case.dtype_name for case in select((), (), ["float16"], (), "cuda", quick=False)} == {"float16"}
 
 
 @pytest.mark.parametrize("case", [case for case in CPU_CASES if case.shape in SMALL], ids=str)
@@ -145,6 +155,20 @@ def test_kernel_clock(device: str) -> None:
     assert (target == source).all()
     gigabytes_per_second = 2 * source.nbytes / one * 1e-9
     assert 0.1 < gigabytes_per_second < 20_000
+
+
+def test_host_that_is_late(gpu: str) -> None:
+    values = torch.ones(1 << 20, device=gpu)
+
+    def late() -> torch.Tensor:
+        time.sleep(0.05)
+        return values.sum()
+
+    assert may_wait_for_host(Step(late), gpu) and not may_wait_for_host(Step(values.sum), gpu)
+
+
+def test_no_gpu_waits_on_a_cpu() -> None:
+    assert not may_wait_for_host(Step(lambda: pytest.fail("there is nothing to call it for")), "cpu")
 
 
 LARGE = 100 << 20  # beyond what glibc ever keeps for itself

@@ -16,7 +16,7 @@ from benchmarks import record as record_file
 from benchmarks.compact import compact
 from benchmarks.goals import misses
 from benchmarks.providers import PROVIDERS
-from benchmarks.record import Record, contests, read
+from benchmarks.record import Record, contests, has_host_gaps, merge, read
 from benchmarks.record_text import to_text
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +267,96 @@ def test_share_of_the_ceiling(fields: dict[str, Any], least: float | None, recor
     assert _goals(record(_row("ce_ext", 1.0, **fields, of_ceiling=share))) == []
     missed = [] if least is None else [(f"{share:.0%} of the ceiling", f"{share - 0.1:.0%}")]
     assert _goals(record(_row("ce_ext", 1.0, **fields, of_ceiling=share - 0.1))) == missed
+
+
+# A record of a GPU has a driver.
+GPU = {"driver": "580", **dict.fromkeys(("device", "torch", "commit"), "some")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "least"),
+    [
+        ({"shape": [8192, 4096]}, 0.97),
+        ({"shape": [16384, 50257]}, 0.97),
+        ({"shape": [32768, 512]}, 0.8),
+        ({"shape": [32768, 511]}, 0.75),
+        ({"shape": [8, 19, 1024, 1024]}, 0.92),
+        ({"shape": [8, 19, 1024, 1024], "pass": "warm backward"}, 0.92),
+        ({"shape": [32768, 10], "pass": "warm backward"}, 0.95),
+        ({"loss": "sigmoid_focal_loss", "shape": [16777216]}, 0.92),
+        ({"loss": "sigmoid_focal_loss", "shape": [16777216], "pass": "warm backward"}, 0.92),
+        ({"loss": "nll_loss"}, None),
+        ({"pass": "forward+backward"}, None),
+        ({"loss": "log_softmax", "shape": [8192, 32000], "copied_bytes": 1 << 40}, 0.92),
+    ],
+    ids=str,
+)
+def test_share_of_the_ceiling_of_a_gpu(fields: dict[str, Any], least: float | None, record: Any) -> None:
+    share = least or 0.0
+    fields = {"floor_bytes": 1 << 40, **fields}
+    assert _goals(record(_row("ce_ext", 1.0, **fields, of_ceiling=share)) | {"environment": GPU}) == []
+    missed = [] if least is None else [(f"{share:.0%} of the ceiling", f"{share - 0.1:.0%}")]
+    assert _goals(record(_row("ce_ext", 1.0, **fields, of_ceiling=share - 0.1)) | {"environment": GPU}) == missed
+
+
+def test_short_rows_on_a_gpu_keep_bytes_that_count(record: Any) -> None:
+    row = _row("ce_ext", 1.0, shape=[1048576, 10], floor_bytes=28 << 20, of_ceiling=0.6)
+    assert _goals(record(row) | {"environment": GPU}) == []  # 36 MiB of them, at 77%
+    assert _goals(record(row | {"of_ceiling": 0.55}) | {"environment": GPU}) == [("75% of the ceiling", "71%")]
+
+
+def test_gradient_in_forward_is_held_to_the_floor_of_backward(record: Any) -> None:
+    def goals_with(seconds: float, classes: int = 1024) -> list[tuple[str, str]]:
+        of_both = {"pass": "forward+backward", "shape": [8192, classes]}
+        rows = [_row("ce_ext", 3.0, **of_both), _row("grad_in_forward", seconds, **of_both)]
+        rows.append(_row("ce_ext", 2.0, **of_both | {"pass": "warm backward"}))
+        return _goals(record(*rows) | {"environment": GPU})
+
+    assert goals_with(2.1) == goals_with(4.0, classes=1000) == []
+    assert goals_with(4.0) == [("grad_in_forward: 92% of the ceiling", "50%")]
+
+
+def test_every_peer_counts_on_a_gpu(record: Any) -> None:
+    rows = (_row("ce_ext", 1.0), *(_row(peer, 0.5) for peer in ("eager", "compile", "liger", "quack", "inplace")))
+    found = _goals(record(*rows) | {"environment": GPU})
+    assert found == [(f"no slower than {peer}", "0.50x") for peer in ("eager", "compile", "liger", "quack")]
+
+
+def test_workspace_of_a_gpu_is_no_leak(record: Any) -> None:
+    elements = _row("ce_ext", 1.0, loss="sigmoid_focal_loss", written_bytes=1000, extra_bytes=1000 + 4096 + 2048 * 16)
+    assert _goals(record(elements) | {"environment": GPU}) == []
+    assert len(_goals(record(elements | {"extra_bytes": 60_000}) | {"environment": GPU})) == 1
+    assert len(_goals(record(elements))) == 1
+
+
+def test_parts_of_a_run_are_merged(record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"read": 20.0, "copy": 10.0, "fill_fresh": 1.0}
+    parts = []
+    for number, seconds in enumerate((0.004, 0.008)):
+        part = record(_old_row("forward", "ce_ext", seconds, shape=[10000 + number, 1000], copied_bytes=0))
+        parts.append(
+            part | {"environment": GPU, "failures": [str(number)], "ceilings_gb_per_second": {"before": rates}}
+        )
+    parts[1]["ceilings_gb_per_second"] = {"before": rates | {"read": 40.0}}
+    parts[1]["host_gaps"] = [["ce_ext", "cross_entropy", "float32", "10001x1000", "forward"]]
+    merged = merge(parts)
+    assert [row["shape"] for row in merged["rows"]] == [[10000, 1000], [10001, 1000]]
+    assert merged["failures"] == ["0", "1"] and merged["ceilings_gb_per_second"].keys() == {"before", "before 2"}
+    assert [row["of_ceiling"] for row in merged["rows"]] == pytest.approx([0.25, 0.125])
+    assert [has_host_gaps(merged, key, "ce_ext") for key in contests(merged)] == [False, True]
+    assert merge(parts[:1]) == parts[0]
+    with pytest.raises(ValueError, match="they are of different commits"):
+        merge([parts[0], parts[1] | {"environment": GPU | {"commit": "another"}}])
+
+    path = tmp_path / "merged.json"
+    record_file.write(merged, path)
+    read_again = read(str(path))
+    assert [has_host_gaps(read_again, key, "ce_ext") for key in contests(read_again)] == [False, True]
+    console = Console(file=io.StringIO(), width=200)
+    tables.show(read_again, console)
+    console.print(compact(read_again))
+    printed = console.file.getvalue()
+    assert "8.000*" in printed and "4.000*" not in printed and printed.count("With * the GPU may have waited") == 2
 
 
 def test_memory(record: Any) -> None:

@@ -13,15 +13,15 @@ import torch
 
 from benchmarks import sweep
 from benchmarks.limits import Ceilings
-from benchmarks.policy import CLUSTERS, PASSES, Entry, Shape, best, candidates, covering, gain, parse
+from benchmarks.policy import PASSES, TEAMS, Entry, best, candidates, covering, gain, parse
 from benchmarks.sweep import BYTES, DTYPES, Problem, as_json, improved, measure
 from benchmarks.timing import Timing, kernel_clock
 from tests.cuda_emu import ROOT, Emulator
 from tests.support.marks import NEEDS_EMULATOR
 
-TEXT = "forward:512=128,8,4,1; forward:inf=256,256,8,1; with_grad:131072@90=256,256,8,4; with_grad:inf=512,512,8,1"
-USUAL, OTHER, THIRD = Shape(256, 256, 8, 1), Shape(128, 128, 8, 1), Shape(128, 128, 4, 1)
-ENTRY = Entry("forward", 16384, 0, USUAL)
+TEXT = "forward:4096=8; forward:inf=256; with_grad:65536=320; with_grad:inf=640"
+USUAL, OTHER, THIRD = 256, 128, 32
+ENTRY = Entry("forward", 16384, USUAL)
 
 
 def _timing(median: float, spread: float = 0.0) -> Timing:
@@ -32,9 +32,9 @@ def test_words_of_the_policy() -> None:
     entries = parse(TEXT)
     assert "; ".join(map(str, entries)) == TEXT
     assert [entry.as_cpp() for entry in entries[:3]] == [
-        "{Pass::kForward, 512, 0, {128, 8, 4, 1}},",
-        "{Pass::kForward, kAnyLength, 0, {256, 256, 8, 1}},",
-        "{Pass::kWithGrad, 131072, 90, {256, 256, 8, 4}},",
+        "{Pass::kForward, 4096, 8},",
+        "{Pass::kForward, kAnyLength, 256},",
+        "{Pass::kWithGrad, 65536, 320},",
     ]
     with pytest.raises(ValueError, match="no entry of a policy: 'forward'"):
         parse("forward")
@@ -42,35 +42,30 @@ def test_words_of_the_policy() -> None:
 
 def test_entry_that_covers_a_row() -> None:
     entries = parse(TEXT)
-    assert covering(entries, "forward", 512, 80).row_bytes == 512
-    assert covering(entries, "forward", 513, 80).row_bytes == math.inf
-    assert covering(entries, "with_grad", 1000, 90).capability == 90
-    assert covering(entries, "with_grad", 1000, 80).row_bytes == math.inf
+    assert covering(entries, "forward", 4096).row_bytes == 4096
+    assert covering(entries, "forward", 4097).row_bytes == math.inf
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
 def test_candidates(pass_name: str) -> None:
     for row_bytes in BYTES:
-        shapes = candidates(pass_name, row_bytes, 90)
-        assert 3 <= len(shapes) <= 50 and len(set(shapes)) == len(shapes)
-        assert all(shape.bytes_in_flight <= 4 * row_bytes for shape in shapes)
-        assert all(shape.cluster == 1 for shape in candidates(pass_name, row_bytes, 89))
-    clusters = {shape.cluster for shape in candidates(pass_name, 1 << 20, 90)}
-    assert clusters == ({1} if pass_name == "backward" else set(CLUSTERS))
+        teams = candidates(pass_name, row_bytes)
+        assert teams == [threads for threads in TEAMS[pass_name] if threads * 64 <= 8 * row_bytes]
+    assert tuple(candidates(pass_name, 1 << 20)) == TEAMS[pass_name]
 
 
 @NEEDS_EMULATOR
 def test_kernels_take_all_candidates(emulator: Emulator) -> None:
-    """And the table has, for every problem, a shape that is among them."""
+    """And the table has, for every problem, a team that is among them."""
     with emulator.running():
         try:
             entries = parse(torch.ops.ce_ext.cuda_policy())
             for pass_name, row_bytes in product(PASSES, BYTES):
-                entry = covering(entries, pass_name, row_bytes, 90)
-                shapes = candidates(pass_name, row_bytes, 90)
-                assert entry.shape in shapes
-                for shape in shapes:
-                    torch.ops.ce_ext.override_cuda_policy(f"{entry.name}={shape}")
+                entry = covering(entries, pass_name, row_bytes)
+                teams = candidates(pass_name, row_bytes)
+                assert entry.threads in teams
+                for threads in teams:
+                    torch.ops.ce_ext.override_cuda_policy(f"{entry.name}={threads}")
         finally:
             torch.ops.ce_ext.override_cuda_policy("")
 
@@ -97,11 +92,11 @@ def test_gain_is_more_than_the_noise() -> None:
     assert gain_of((_timing(2.0), _timing(1.0)), (_timing(1.0), _timing(1.05))) == 1  # one of them became slower
 
 
-def test_best_shape() -> None:
+def test_best_team() -> None:
     fast = {USUAL: _timing(1.0), OTHER: _timing(0.9), THIRD: _timing(0.8)}
-    assert best(ENTRY, [fast]) == (replace(ENTRY, shape=THIRD), pytest.approx(1.25))
+    assert best(ENTRY, [fast]) == (replace(ENTRY, threads=THIRD), pytest.approx(1.25))
     partly = {USUAL: _timing(1.0), OTHER: _timing(0.9)}  # the third failed, or was not worth a try
-    assert best(ENTRY, [fast, partly]) == (replace(ENTRY, shape=OTHER), pytest.approx(1 / 0.9))
+    assert best(ENTRY, [fast, partly]) == (replace(ENTRY, threads=OTHER), pytest.approx(1 / 0.9))
     assert best(ENTRY, [{USUAL: _timing(1.0), OTHER: _timing(1.0)}]) == (ENTRY, 1.0)
     assert best(ENTRY, [{USUAL: _timing(1.0)}]) == best(ENTRY, []) == (ENTRY, 1.0)
 
@@ -110,36 +105,34 @@ def test_best_shape() -> None:
 @pytest.mark.parametrize("pass_name", PASSES)
 def test_measuring(pass_name: str, emulator: Emulator) -> None:
     problem = Problem(pass_name, "float32", rows=3, classes=50)
-    shapes = [Shape(64, 16, 4, 1), Shape(32, 8, 4, 1)]
     with emulator.running():
         entries = parse(torch.ops.ce_ext.cuda_policy())
-        entry = covering(entries, pass_name, problem.row_bytes, 90)
-        measurement = measure(problem, entry, shapes, "cpu", kernel_clock("cpu"), budget=0.0)
+        entry = covering(entries, pass_name, problem.row_bytes)
+        teams = [threads for threads in TEAMS[pass_name] if threads != entry.threads][:2]
+        measurement = measure(problem, entry, teams, "cpu", kernel_clock("cpu"), budget=0.0)
         assert parse(torch.ops.ce_ext.cuda_policy()) == entries
-    assert list(measurement.timings) == [entry.shape, *shapes] and measurement.failures == []
+    assert list(measurement.timings) == [entry.threads, *teams] and measurement.failures == []
     table = improved(entries, [measurement])
     assert [new.name for new, _ in table] == [entry.name for entry in entries]
     record = json.loads(json.dumps(as_json({}, {"before": Ceilings(1.0, 1.0, 1.0)}, [measurement], table)))
-    assert [row["shape"] for row in record["measurements"]] == [str(entry.shape), "64,16,4,1", "32,8,4,1"]
+    assert [row["threads"] for row in record["measurements"]] == [entry.threads, *teams]
     assert all(row["seconds"]["median"] > 0 and row["of_ceiling"] > 0 for row in record["measurements"])
 
 
 @NEEDS_EMULATOR
-def test_shape_that_gives_wrong_results_is_not_timed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Shape(64, 16, 4, 1)
-
+def test_team_that_gives_wrong_results_is_not_timed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(input: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
         loss = sweep.CROSS_ENTROPY.function(input, target, reduction=reduction)
-        return loss * 2 if str(wrong) in torch.ops.ce_ext.cuda_policy() else loss
+        return loss * 2 if "forward:4096=128" in torch.ops.ce_ext.cuda_policy() else loss
 
     monkeypatch.setitem(sweep.CALLS, "forward", (forward, *sweep.CALLS["forward"][1:]))
     problem = Problem("forward", "float32", rows=3, classes=50)
     with emulator.running():
-        entry = covering(parse(torch.ops.ce_ext.cuda_policy()), "forward", problem.row_bytes, 90)
-        measurement = measure(problem, entry, [wrong], "cpu", kernel_clock("cpu"), budget=0.0)
-    assert list(measurement.timings) == [entry.shape]
+        entry = covering(parse(torch.ops.ce_ext.cuda_policy()), "forward", problem.row_bytes)
+        measurement = measure(problem, entry, [128], "cpu", kernel_clock("cpu"), budget=0.0)
+    assert list(measurement.timings) == [entry.threads]
     [failure] = measurement.failures
-    assert failure.startswith("forward, float32, 3x50, 64,16,4,1: relative error of the loss")
+    assert failure.startswith("forward, float32, 3x50, 128 threads: relative error of the loss")
 
 
 @NEEDS_EMULATOR
@@ -151,16 +144,15 @@ def test_whole_run(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """As on a GPU, with few shapes and rows, and times that were not measured."""
-    medians = {"128,16,4,1": 2.0, "128,32,4,1": 1.0}
+    """As on a GPU, with few teams and rows, and times that were not measured."""
+    medians = {8: 2.0, 32: 1.0}
 
-    def measured(problem: Problem, entry: Entry, shapes: list[Shape], *_: object) -> sweep.Measurement:
+    def measured(problem: Problem, entry: Entry, teams: list[int], *_: object) -> sweep.Measurement:
         small = measure(replace(problem, rows=3), entry, [], "cpu", kernel_clock("cpu"), 0.0)
-        timings = {shape: _timing(medians.get(str(shape), 3.0)) for shape in shapes}
+        timings = {threads: _timing(medians.get(threads, 3.0)) for threads in teams}
         return replace(small, timings=timings, failures=[f"{problem}: why"])
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(sweep, "describe", lambda device: {"device": device})
     monkeypatch.setattr(sweep, "kernel_clock", lambda device: None)
     monkeypatch.setattr(sweep, "measure_ceilings", lambda device: Ceilings(3000.0, 3000.0, 3000.0))
@@ -173,14 +165,14 @@ def test_whole_run(
     printed = capsys.readouterr().out
     record = json.loads(file.read_text())
     gains = {row["entry"]: row["gain"] for row in record["table"]}
-    assert record["environment"] == {"device": "cuda"} and "{Pass::kForward, 512, 0, {128, 8, 4, 1}},\n" in printed
+    assert record["environment"] == {"device": "cuda"} and "{Pass::kForward, 32768, 128},\n" in printed
     if budget == "0":
         assert status == 0 and "out of time: forward, bfloat16, 262144x512" in printed
-        assert "0 of 21 entries change" in printed and set(gains.values()) == {1.0}
+        assert "0 of 9 entries change" in printed and set(gains.values()) == {1.0}
     else:
         assert status == 1 and printed.count("not timed: forward, ") == len(record["failures"]) == 2
-        assert "1 of 21 entries change" in printed and gains["forward:1024=128,32,4,1"] == 2
-        assert "{Pass::kForward, 1024, 0, {128, 32, 4, 1}},  // 2.00x\n" in printed
+        assert "1 of 9 entries change" in printed and gains["forward:4096=32"] == 2
+        assert "{Pass::kForward, 4096, 32},  // 2.00x\n" in printed
         assert "…" not in printed
 
 

@@ -3,7 +3,6 @@
 from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
 
 BY_CLASS = in_cuda("rows/cross_entropy_by_class")
-BY_ROW = in_cuda("rows/cross_entropy_by_row")
 FEW_ROWS = in_cuda("rows/few_rows")
 LOG_SOFTMAX = in_cuda("rows/log_softmax")
 LOSS_ROWS = in_cuda("rows/softmax_loss_rows")
@@ -11,12 +10,14 @@ PACKS = in_cuda("device/packs")
 REDUCE = in_cuda("device/reduce")
 ROWS = in_cuda("rows/cross_entropy_rows")
 ROW_LAUNCH = in_cuda("rows/row_launch")
-ROW_PARTS = in_cuda("rows/row_parts")
+ROW_CHUNKS = in_cuda("rows/row_chunks")
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 SHARES = in_cuda("device/shares")
 SOFT = in_cuda("rows/soft_cross_entropy")
 SOFTMAX = "csrc/losses/softmax.h"
 TEAMS = in_cuda("rows/teams")
+THREAD_ROWS = in_cuda("rows/thread_rows")
+TILES = in_cuda("rows/tiles")
 
 # The sources that have their kernels.
 CROSS_ENTROPY = "cross_entropy_forward cross_entropy_backward"
@@ -25,7 +26,6 @@ SOFT_LAUNCH = "soft_cross_entropy_forward soft_cross_entropy_backward"
 
 # What reaches the kernels of which it is the name.
 BY_BLOCK = "tests/losses/softmax/test_values.py -k 2x4097"
-BY_CLUSTER = "tests/cuda/test_policy.py -k 100000"
 CHUNKS = "tests/cuda/test_policy.py -k fit"
 MANY_ROWS = "tests/losses/softmax/test_values.py -k 9000x3"
 FAR_APART = "tests/losses/softmax/test_layouts.py -k further_apart"
@@ -89,9 +89,9 @@ ROW_MUTANTS = (
     Mutant(
         "teams of a warp shuffle across each other",
         TEAMS,
-        "(kFullWarp >> (kWarpSize - lanes_)) << first_lane",
+        "(kFullWarp >> (kWarpSize - kSize)) << first_lane",
         "kFullWarp",
-        "tests/losses/softmax/test_values.py -k 33x100",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
         CROSS_ENTROPY,
         r"deadlock|AssertionError",
     ),
@@ -106,30 +106,11 @@ ROW_MUTANTS = (
         sanitizer="thread",
     ),
     Mutant(
-        "the blocks of a cluster read what others have not written yet",
-        REDUCE,
-        "block_sums[0] = sums;\n  cluster.sync();",
-        "block_sums[0] = sums;",
-        BY_CLUSTER,
-        WITH_GRAD,
-        RACE,
-        schedule="reverse",
-        sanitizer="thread",
-    ),
-    Mutant(
-        "a cluster adds up its first block alone",
-        REDUCE,
-        "b < cluster.num_blocks()",
-        "b < 1",
-        BY_CLUSTER,
-        WITH_GRAD,
-    ),
-    Mutant(
         "count of packs rounded up",
-        PACKS,
-        "(size - head) / kPackSize<S> * kPackSize<S>",
-        "(size - head + kPackSize<S> - 1) / kPackSize<S> * kPackSize<S>",
-        "tests/losses/softmax/test_values.py -k 3x257",
+        ROW_CHUNKS,
+        "packs_ = int((classes - head_) / kSize);",
+        "packs_ = int((classes - head_ + kSize - 1) / kSize);",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
         CROSS_ENTROPY,
         OUT_OF_BOUNDS,
         sanitizer="address",
@@ -145,42 +126,42 @@ ROW_MUTANTS = (
     Mutant(
         "a chunk is read again from where the first was",
         BY_CLASS,
-        "const RowPart<S, kPacks> part(split, team, chunk);\n      if (chunk < chunks - 1 && gradient.reads_logits())",
-        "const RowPart<S, kPacks> part(split, team, 0);\n      if (chunk < chunks - 1 && gradient.reads_logits())",
+        "chunks.load(chunk, x, held, A(0), HintedLoad",
+        "chunks.load(0, x, held, A(0), HintedLoad",
         CHUNKS,
         WITH_GRAD,
     ),
     Mutant(
         "gradients of all chunks from the logits of the last",
         BY_CLASS,
-        "if (chunk < chunks - 1 && gradient.reads_logits()) part.load(x, held);",
-        "",
+        "if (chunk < last && gradient.reads_logits()) {",
+        "if (false) {",
         CHUNKS,
         WITH_GRAD,
     ),
     Mutant(
         "elements behind the packs left out",
-        ROW_PARTS,
-        "rank_ < split_.size - split_.packs_end",
-        "rank_ < split_.size - split_.packs_end - 1",
-        "tests/losses/softmax/test_values.py -k 3x257",
+        ROW_CHUNKS,
+        "Team::rank() < tail_",
+        "Team::rank() < tail_ - 1",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
         CROSS_ENTROPY,
     ),
     Mutant(
         "an element too many behind the packs",
-        ROW_PARTS,
-        "rank_ < split_.size - split_.packs_end",
-        "rank_ <= split_.size - split_.packs_end",
-        "tests/losses/softmax/test_values.py -k 3x257",
+        ROW_CHUNKS,
+        "Team::rank() < tail_",
+        "Team::rank() <= tail_",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
         CROSS_ENTROPY,
         OUT_OF_BOUNDS,
         sanitizer="address",
     ),
     Mutant(
         "a part of a row counts its classes from its own first",
-        BY_CLASS,
-        "add(of_row, values, begin + c);",
-        "add(of_row, values, c);",
+        ROWS,
+        "class_weight<Value>(p, begin + c + i)",
+        "class_weight<Value>(p, c + i)",
         "tests/losses/softmax/test_long_rows.py -k test_losses",
         CROSS_ENTROPY,
     ),
@@ -220,30 +201,38 @@ ROW_MUTANTS = (
         sanitizer="thread",
     ),
     Mutant(
-        "rows of a tile read before they are there",
-        BY_ROW,
-        "tile.load();\n    __syncthreads();\n    if (tile.has_row()) {",
-        "tile.load();\n    if (tile.has_row()) {",
+        "rows of a tile read before they are there for all",
+        TILES,
+        "wait_for_copies<1>();\n    __syncthreads();",
+        "wait_for_copies<1>();",
         "tests/losses/softmax/test_values.py -k '600x10 and float64'",
         CROSS_ENTROPY,
         RACE,
         sanitizer="thread",
     ),
     Mutant(
+        "rows of a tile read while they are on their way",
+        TILES,
+        "wait_for_copies<1>();\n",
+        "",
+        "tests/losses/softmax/test_values.py -k 600x10",
+        CROSS_ENTROPY,
+        r"AssertionError|RuntimeError: cuda_emu: ",
+    ),
+    Mutant(
         "the next tile comes while rows of the last are read",
-        BY_ROW,
-        "targets, saved));\n    }\n    __syncthreads();",
-        "targets, saved));\n    }",
+        TILES,
+        "    __syncthreads();  // before the stage is filled again\n",
+        "",
         "tests/losses/softmax/test_many_rows.py -k tiles",
         CROSS_ENTROPY,
-        RACE,
-        sanitizer="thread",
+        r"AssertionError|IndexError: .* is out of bounds",  # what is on its way is no target yet
     ),
     Mutant(
         "a tile takes rows that are not there",
-        "csrc/cuda/rows/tile.cuh",
-        "rows_(rows < blockDim.x ? int(rows) : int(blockDim.x))",
-        "rows_(int(blockDim.x))",
+        TILES,
+        "end - first < shape.rows() ? int(end - first) : shape.rows()",
+        "shape.rows()",
         "tests/losses/softmax/test_values.py -k 600x10",
         CROSS_ENTROPY,
         OUT_OF_BOUNDS + "|AddressSanitizer: heap-use-after-free",
@@ -251,12 +240,12 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "a tile whose packs lie where the row's do",
-        "csrc/cuda/rows/tile.cuh",
-        "shift_((kSize - split_.head % kSize) % kSize)",
-        "shift_(0)",
+        TILES,
+        "static_cast<char*>(memory) + reinterpret_cast<uintptr_t>(first) % 16",
+        "static_cast<char*>(memory)",
         "tests/losses/softmax/test_few_classes.py",
         CROSS_ENTROPY,
-        MISALIGNED + "|AssertionError",
+        MISALIGNED + r"|AssertionError|RuntimeError: cuda_emu: ",
         sanitizer="alignment",
     ),
     Mutant(
@@ -269,14 +258,22 @@ ROW_MUTANTS = (
         WRONG_PLACE,
     ),
     Mutant(
-        "held classes that there are not",
-        "csrc/cuda/rows/thread_rows.cuh",
-        "if (c < classes) copy_in(",
-        "copy_in(",
+        "planes that there are not",
+        THREAD_ROWS,
+        "c + i < end ? rows.numbers(c + i) : filled<S, kRows>(fill)",
+        "rows.numbers(c + i)",
         "tests/losses/softmax/test_images.py -k bfloat16",
-        "cross_entropy_with_grad",
+        CROSS_ENTROPY,
         OUT_OF_BOUNDS,
         sanitizer="address",
+    ),
+    Mutant(
+        "a row with a factor of one is a team's last",
+        "csrc/cuda/rows/scale_gradient.cu",
+        "if (factor == A(1)) continue;",
+        "if (factor == A(1)) return;",
+        "tests/losses/softmax/test_scale_gradient.py -k rows",
+        "scale_gradient",
     ),
     Mutant(
         "a factor of one for all rows if the first has it",
@@ -297,9 +294,9 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "offset of a class in 32 bits",
-        "csrc/cuda/rows/thread_rows.cuh",
-        "load_pack(data + c * stride, values)",
-        "load_pack(data + int(c * stride), values)",
+        THREAD_ROWS,
+        "Numbers<S, kRows>*>(data + c * stride)",
+        "Numbers<S, kRows>*>(data + int(c * stride))",
         FAR_APART,
         CROSS_ENTROPY,
         WRONG_PLACE,
@@ -307,9 +304,9 @@ ROW_MUTANTS = (
     Mutant(
         "gradient of ignored rows left unwritten",
         BY_CLASS,
-        "  part.for_each([&](int i, int64_t c, auto n) {",
-        "  if (!gradient.reads_logits()) return;\n  part.for_each([&](int i, int64_t c, auto n) {",
-        "tests/losses/softmax/test_values.py -k 3x257",
+        "  chunks.with_alignment(grad_x, [&](auto aligned) {",
+        "  if (!gradient.reads_logits()) return;\n  chunks.with_alignment(grad_x, [&](auto aligned) {",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
         CROSS_ENTROPY,
     ),
     Mutant(
@@ -401,18 +398,19 @@ ROW_MUTANTS = (
     Mutant(
         "outputs held of the first chunk where gradients are of the last",
         LOG_SOFTMAX,
-        "Part(split, team, chunks - 1).load(y, held_outputs);",
-        "Part(split, team, 0).load(y, held_outputs);",
+        "chunks.load_other(chunk, y, held_outputs",
+        "chunks.load_other(0, y, held_outputs",
         "tests/losses/softmax/test_long_rows.py -k log_softmax",
         "log_softmax",
     ),
     Mutant(
         "two tiles in one place",
         SOFT,
-        ", Tile<S>::bytes(kThreads, p.classes)",
-        "",
+        "q(memory + Tile<S>::bytes(shape.rows(), classes), first_q",
+        "q(memory, first_q",
         "tests/losses/softmax/test_probability_targets.py -k test_layout",
         SOFT_LAUNCH,
+        r"RuntimeError: cuda_emu: .* has yet to arrive",
     ),
     Mutant(
         "probabilities read where the logits' strides lead",
@@ -425,9 +423,9 @@ ROW_MUTANTS = (
     ),
     Mutant(
         "probabilities taken to be aligned where the logits are",
-        ROW_PARTS,
-        "const bool aligned = is_aligned(row + split_.head);",
-        "const bool aligned = true;",
+        ROW_CHUNKS,
+        "if (is_aligned(row + head_)) {",
+        "if (true) {",
         "tests/losses/softmax/test_probability_targets.py -k misaligned",
         SOFT_LAUNCH,
         MISALIGNED,
@@ -450,6 +448,97 @@ ROW_MUTANTS = (
         "weight_sum = weight_sum + weight;",
         "tests/losses/softmax/test_probability_targets.py -k test_soft_confident_rows",
         SOFT_LAUNCH,
+    ),
+    Mutant(
+        "a champion is added up among the losers",
+        SOFTMAX,
+        "const T loser = lesser(x, champion);",
+        "const T loser = x;",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "lanes with the same maximum all leave it out",
+        REDUCE,
+        "  sums.exp_sum += T(ties - 1);\n",
+        "",
+        "tests/losses/softmax/test_numerics.py -k ties_far_apart",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "parts with the same maximum both leave it out",
+        SOFTMAX,
+        "    exp_sum = exp_sum + ties;\n",
+        "",
+        "tests/losses/softmax/test_numerics.py -k ties_far_apart",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "an infinite maximum taken for a certain class",
+        SOFTMAX,
+        "log1p(exp_sum) + (max - max)",
+        "log1p(exp_sum)",
+        "tests/losses/softmax/test_numerics.py -k infinities_as_torch",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "of pairs of halves one maximum alone plays on",
+        in_cuda("rows/row_sums"),
+        "add_fought<all.kPaired ? 2 : 1>(values)",
+        "add_fought<1>(values)",
+        "tests/losses/softmax/test_numerics.py -k either_half",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "where a row ends, zeros take part",
+        ROWS,
+        "kFill = Value(-INFINITY)",
+        "kFill = Value(0)",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "a chunk is added up twice, and the next one left out",
+        ROW_CHUNKS,
+        "load(chunk + 1, next);",
+        "load(chunk, next);",
+        BY_BLOCK,
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "the target's gradient is like that of others",
+        BY_CLASS,
+        "if (has_target) store(",
+        "if (false) store(",
+        "tests/losses/softmax/test_values.py -k '3x257 and float32'",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "another thread than the owner overwrites the target's gradient",
+        ROW_CHUNKS,
+        "pack_of(c) % Team::kSize;",
+        "(pack_of(c) + 1) % Team::kSize;",
+        BY_BLOCK,
+        CROSS_ENTROPY,
+        RACE,
+        sanitizer="thread",
+    ),
+    Mutant(
+        "rows of a tile finished with the sums of the last ones",
+        TILES,
+        "if (lane_ / at_once() == step) of_own = from_other;",
+        "of_own = from_other;",
+        "tests/losses/softmax/test_values.py -k 33x100",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "chunks of the next row",
+        in_cuda("device/divisor"),
+        "(__umulhi(n, factor) + n) >> shift",
+        "__umulhi(n, factor) >> shift",
+        BY_BLOCK,
+        CROSS_ENTROPY,
+        WRONG_PLACE,
     ),
     Mutant(
         "long sums in one",

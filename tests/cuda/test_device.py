@@ -3,6 +3,7 @@ add up to, which the emulator's schedules show, too."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor
 
 import ce_ext
 from benchmarks.memory import peak_extra_bytes
-from ce_ext.functional import binary_cross_entropy_with_logits, cross_entropy
+from ce_ext.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
 from tests.cuda_emu import Emulator
 from tests.support.binary_cases import logit_inputs
 from tests.support.cases import class_index_inputs
 from tests.support.comparison import loss_and_gradients
 from tests.support.marks import NEEDS_EMULATOR
 
+SMOOTHED = {"label_smoothing": 0.1, "weight": torch.ones(16)}
 Make = Callable[..., tuple[Tensor, Tensor]]  # of shape, dtype, device and seed
 Call = tuple[Callable[..., Tensor], Make, tuple[int, ...]]
 
@@ -110,6 +112,43 @@ def test_every_schedule_has_the_same_bits(call: Call, emulator: Emulator, monkey
             monkeypatch.setenv("CUDA_EMU_SCHEDULE", schedule)
             results.append(_results(function, *pair))
     assert all(_are_equal(result, results[0]) for result in results)
+
+
+# Calls, and what their launch needs besides its problem: memory, and counters.
+LAUNCHES = {
+    "few rows": (cross_entropy, class_index_inputs, (8, 16), {}, (False, False)),
+    "few rows, gradient in forward": (with_grad, class_index_inputs, (8, 16), {}, (False, False)),
+    "few rows, smoothed": (cross_entropy, class_index_inputs, (8, 16), SMOOTHED, (True, False)),
+    "many rows": (cross_entropy, class_index_inputs, (4096, 16), {}, (True, True)),
+    "many rows, gradient in forward": (with_grad, class_index_inputs, (4096, 16), {}, (True, True)),
+    "many rows, not reduced": (cross_entropy, class_index_inputs, (4096, 16), {"reduction": "none"}, (False, False)),
+    "long rows": (cross_entropy, class_index_inputs, (2, 40_000), {}, (True, True)),
+    "long rows, not reduced": (cross_entropy, class_index_inputs, (2, 40_000), {"reduction": "none"}, (True, True)),
+    "log_softmax": (lambda input, _: log_softmax(input, 1), class_index_inputs, (4096, 16), {}, (False, False)),
+    "few elements": (binary_cross_entropy_with_logits, logit_inputs, (8, 16), {}, (False, False)),
+    "many elements": (binary_cross_entropy_with_logits, logit_inputs, (400, 1000), {}, (True, True)),
+}
+
+
+@pytest.mark.kernel
+@NEEDS_EMULATOR
+@pytest.mark.parametrize(("function", "make", "shape", "options", "needs"), LAUNCHES.values(), ids=LAUNCHES)
+def test_launches_ask_for_no_memory_that_they_do_not_use(
+    function: Callable[..., Tensor],
+    make: Make,
+    shape: tuple[int, ...],
+    options: dict[str, Any],
+    needs: tuple[bool, bool],
+    emulator: Emulator,
+) -> None:
+    input, target = make(shape, torch.float32)
+    with emulator.running():
+        loss = function(input.requires_grad_(), target, **options)
+        allocated, has_counters = emulator.memory_of_last_launch()
+        assert (allocated > 0, has_counters) == needs
+        loss.sum().backward()
+        allocated, has_counters = emulator.memory_of_last_launch()
+        assert (allocated > 0, has_counters) == (bool(options.get("label_smoothing")), False)
 
 
 @ALL_CALLS

@@ -7,18 +7,25 @@ from collections.abc import Callable
 import pytest
 
 from tests.cuda_emu import Emulator
+from tests.cuda_emu.selftest import BLOCKS, SCHEDULES, THREADS, Launch, check_error, run_selftest
 from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = [pytest.mark.kernel, NEEDS_EMULATOR]
 
-BLOCKS, THREADS = 2, 64
 CLUSTERS = (1, 2)
-SCHEDULES = ("forward", "reverse", "random:1", "random:2")
 
 
 def _lanes(thread: int) -> range:
     """The threads of its warp."""
     return range(thread // 32 * 32, thread // 32 * 32 + 32)
+
+
+def _extremes(thread: int, *halves: int) -> int:
+    """The bits of the smaller and of the larger of two halves. The first is NaN, and the others ascend."""
+    pair = sorted((thread // 8, thread % 8))
+    smaller, larger = (0x7FFF, 0x7FFF) if pair[0] == 0 else (halves[i] for i in pair)
+    bits = smaller << 16 | larger
+    return bits - (bits >> 31 << 32)
 
 
 # What a kernel of selftest.cu gives to each thread of a block.
@@ -51,6 +58,8 @@ RESULTS: dict[str, Callable[[int], int]] = {
     "shared memory across the block": lambda t: 63 - t,
     "dynamic shared memory": lambda t: 63 - t,
     "shared memory before it is written": lambda t: -1,
+    "min and max of __half2": lambda t: _extremes(t, 0, 0xFC00, 0xBC00, 0x8000, 0x0000, 0x0001, 0x3C00, 0x7C00),
+    "min and max of __nv_bfloat162": lambda t: _extremes(t, 0, 0xFF80, 0xBF80, 0x8000, 0x0000, 0x0001, 0x3F80, 0x7F80),
     "split of a row that begins anywhere": lambda t: (4, 303, 202, 105)[t % 4],
     "block_reduce twice": lambda t: sum(range(THREADS)) * 10002 if t == 0 else -1,
 }
@@ -64,11 +73,11 @@ ERRORS = {
     "shuffle of width 5": r"the width of a shuffle must be a power of two up to 32 at .*selftest\.cu:\d+",
 }
 CLUSTER_ERRORS = {
-    "cluster.sync that half of a block reaches": r"block \(1, 0, 0\), warp 0, lanes ffffffff: cluster\.sync at .*"
+    "sync_cluster that half of a block reaches": r"block \(1, 0, 0\), warp 0, lanes ffffffff: sync_cluster at .*"
     r"selftest\.cu:\d+\n  block \(1, 0, 0\), warp 1, lanes ffffffff: exited",
-    "different cluster.syncs": r"block \(0, 0, 0\), warp 1, .*: cluster\.sync at .*selftest\.cu:(\d+)\n"
-    r"  block \(1, 0, 0\), warp 0, .*: cluster\.sync at .*selftest\.cu:(?!\1)\d+",
-    "cluster.sync or barrier": r"block \(1, 0, 0\), warp 0, .*: cluster\.sync at .*selftest\.cu:\d+\n"
+    "different sync_clusters": r"block \(0, 0, 0\), warp 1, .*: sync_cluster at .*selftest\.cu:(\d+)\n"
+    r"  block \(1, 0, 0\), warp 0, .*: sync_cluster at .*selftest\.cu:(?!\1)\d+",
+    "sync_cluster or barrier": r"block \(1, 0, 0\), warp 0, .*: sync_cluster at .*selftest\.cu:\d+\n"
     r"  block \(1, 0, 0\), warp 1, .*: __syncthreads at .*selftest\.cu:\d+",
     "shared memory of a block outside of the cluster": r"a block that is not in the cluster at .*selftest\.cu:\d+",
     "memory that is not shared": r"is no shared memory of this block at .*selftest\.cu:\d+",
@@ -76,19 +85,8 @@ CLUSTER_ERRORS = {
 
 
 @pytest.fixture
-def run(emulator: Emulator) -> Callable[..., list[int]]:
-    return functools.partial(_run, emulator)
-
-
-def _run(
-    emulator: Emulator, kernel: str, blocks: int = BLOCKS, threads: int = THREADS, cluster: int = 1, shared: int = 0
-) -> list[int]:
-    out = (ctypes.c_int * max(1, blocks * threads))()
-    emulator.kernels.run_selftest.restype = ctypes.c_char_p
-    error = emulator.kernels.run_selftest(kernel.encode(), blocks, threads, cluster, shared, out).decode()
-    if error:
-        raise RuntimeError(error)
-    return list(out)
+def run(emulator: Emulator) -> Launch:
+    return functools.partial(run_selftest, emulator)
 
 
 @pytest.fixture(params=SCHEDULES)
@@ -100,7 +98,7 @@ def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("kernel", RESULTS)
-def test_result(kernel: str, cluster: int, run: Callable[..., list[int]]) -> None:
+def test_result(kernel: str, cluster: int, run: Launch) -> None:
     shared = 4 * THREADS if kernel == "dynamic shared memory" else 0
     results = run(kernel, cluster=cluster, shared=shared)
     assert results == [RESULTS[kernel](t) for _ in range(BLOCKS) for t in range(THREADS)]
@@ -110,34 +108,25 @@ def test_result(kernel: str, cluster: int, run: Callable[..., list[int]]) -> Non
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("kernel", ERRORS)
-def test_error(kernel: str, cluster: int, run: Callable[..., list[int]]) -> None:
-    _check_error(run, kernel, cluster, ERRORS[kernel])
+def test_error(kernel: str, cluster: int, run: Launch) -> None:
+    check_error(run, kernel, cluster, ERRORS[kernel])
 
 
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("kernel", CLUSTER_ERRORS)
-def test_error_in_cluster(kernel: str, run: Callable[..., list[int]]) -> None:
-    _check_error(run, kernel, 2, CLUSTER_ERRORS[kernel])
+def test_error_in_cluster(kernel: str, run: Launch) -> None:
+    check_error(run, kernel, 2, CLUSTER_ERRORS[kernel])
 
 
-def test_shared_memory_of_a_block_that_has_exited(
-    run: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_memory_of_a_block_that_has_exited(run: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_EMU_SCHEDULE", "forward")  # in which the first block exits before the other begins
     message = r"shared memory of a block that has exited at .*selftest\.cu:\d+"
-    _check_error(run, "shared memory of a block that has exited", 2, message)
-
-
-def _check_error(run: Callable[..., list[int]], kernel: str, cluster: int, message: str) -> None:
-    with pytest.raises(RuntimeError, match=r"^cuda_emu: block \(\d, 0, 0\), thread \(\d+, 0, 0\): ") as error:
-        run(kernel, cluster=cluster)
-    assert error.match(message)
-    assert run("shfl", blocks=1) == [RESULTS["shfl"](t) for t in range(THREADS)]  # and life goes on
+    check_error(run, "shared memory of a block that has exited", 2, message)
 
 
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_last_block(cluster: int, run: Callable[..., list[int]]) -> None:
+def test_last_block(cluster: int, run: Launch) -> None:
     results = run("the last block sees the others", cluster=cluster)
     assert sorted(results) == [-1] * (BLOCKS * THREADS - 1) + [2 * sum(range(32))]
 
@@ -145,7 +134,7 @@ def test_last_block(cluster: int, run: Callable[..., list[int]]) -> None:
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("threads", [40, 64])  # and in a warp that is not full
 @pytest.mark.parametrize(("blocks", "cluster"), [(6, 1), (6, 2), (6, 3), (16, 8)])
-def test_cluster(blocks: int, cluster: int, threads: int, run: Callable[..., list[int]]) -> None:
+def test_cluster(blocks: int, cluster: int, threads: int, run: Launch) -> None:
     launch = {"blocks": blocks, "threads": threads, "cluster": cluster}
     numbers = [(block, thread) for block in range(blocks) for thread in range(threads)]
     assert run("rank in the cluster", **launch) == [10 * (block % cluster) + cluster for block, _ in numbers]
@@ -156,7 +145,7 @@ def test_cluster(blocks: int, cluster: int, threads: int, run: Callable[..., lis
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_schedules(cluster: int, run: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedules(cluster: int, run: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order in which threads come to an atomic, blocks included."""
     orders = {}
     for schedule in SCHEDULES:
@@ -186,12 +175,12 @@ def test_schedules(cluster: int, run: Callable[..., list[int]], monkeypatch: pyt
     ],
     ids=str,
 )
-def test_launch_that_no_gpu_takes(launch: dict[str, int], message: str, run: Callable[..., list[int]]) -> None:
+def test_launch_that_no_gpu_takes(launch: dict[str, int], message: str, run: Launch) -> None:
     with pytest.raises(RuntimeError, match=message):
         run("shfl", **launch)
 
 
-def test_dynamic_shared_memory_that_is_allowed(run: Callable[..., list[int]], emulator: Emulator) -> None:
+def test_dynamic_shared_memory_that_is_allowed(run: Launch, emulator: Emulator) -> None:
     emulator.kernels.allow_dynamic_shared(64 * 1024)
     try:
         run("dynamic shared memory", shared=64 * 1024)
@@ -201,16 +190,15 @@ def test_dynamic_shared_memory_that_is_allowed(run: Callable[..., list[int]], em
         emulator.kernels.allow_dynamic_shared(48 * 1024)
 
 
-def test_gpu_without_clusters(
-    run: Callable[..., list[int]], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert emulator.kernels.max_active_clusters() == 1
+def test_gpu_without_clusters(run: Launch, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert emulator.kernels.max_active_clusters() == 3
     monkeypatch.setattr(ctypes.c_int.in_dll(emulator.kernels, "cuda_emu_capability"), "value", 89)
     assert emulator.kernels.max_active_clusters() == 0
+    assert emulator.kernels.take_last_error() == 1 and emulator.kernels.take_last_error() == 0
     with pytest.raises(RuntimeError, match="this GPU has no clusters"):
         run("shfl", cluster=2)
     run("shfl", cluster=1)
 
 
-def test_warp_that_is_not_full(run: Callable[..., list[int]]) -> None:
+def test_warp_that_is_not_full(run: Launch) -> None:
     assert run("reduce_add", blocks=1, threads=40) == [sum(range(32))] * 32 + [sum(range(32, 40))] * 8

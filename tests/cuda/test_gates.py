@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.check_cuda import faults, main, refusals, resident_blocks, side_by_side
-from tools.kernels import CompileError, Instruction, Kernel, parse_kernels
+from tools import budget, check_cuda
+from tools.budget import Cost, Record, cost
+from tools.check_cuda import faults, main, refusals, side_by_side
+from tools.control_flow import Instruction
+from tools.kernels import CompileError, Kernel, nvcc_version, parse_kernels
+from tools.occupancy import resident_blocks, resident_warps
 
 NEEDS_NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 
@@ -119,6 +123,15 @@ template __global__ void scalar_in_runs<float, 4>(const float*, int, float*);
 """
 
 
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the record is, of which there is none yet."""
+    path = tmp_path / "record.json"
+    for module in (budget, check_cuda):
+        monkeypatch.setattr(module, "RECORD", path)
+    return path
+
+
 def _source(folder: Path, name: str, text: str) -> str:
     source = folder / f"{name}.cu"
     source.write_text(text)
@@ -142,13 +155,14 @@ def test_bad_kernel_is_refused(name: str, refused: list[str]) -> None:
 
 
 @NEEDS_NVCC
+@pytest.mark.usefixtures("record")
 def test_good_kernels_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From their source, and from a library that was built of it."""
     source, library = _source(tmp_path, "good", GOOD), tmp_path / "good.so"
     architectures = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in (80, 90)]
     options = ["-O3", "-lineinfo", "-Xcompiler=-fPIC", "-shared", "-cudart=none", *architectures]
     subprocess.run(["nvcc", *options, source, "-o", str(library)], check=True)
-    assert main([source, "--sm", "80", "90"]) == 0
+    assert main([source, "--sm", "80", "90", "--record"]) == 0
     printed = capsys.readouterr().out
     assert main([str(library), "--sm", "80", "90"]) == 0
     assert printed == capsys.readouterr().out
@@ -179,6 +193,116 @@ def test_source_that_does_not_compile(tmp_path: Path) -> None:
 def test_warning_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r'error.*: variable "unused" was declared but never referenced'):
         main([_source(tmp_path, "other", "__global__ void f_by_class(int* x) { int unused; }"), "--sm", "80"])
+
+
+# Three kernels for sm_90, whose loops and flat code are counted, with something to add or leave out.
+COUNTED = """
+template <class T>
+__global__ void __launch_bounds__(256) add_by_class(const float4* x, int packs, T* sums) {
+  T sum = 0;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < packs; i += 256) {
+    float4 pack = x[i];
+    if (i == 12345) sums[1000] = sqrtf(pack.x) / pack.y;  // which is seldom
+    sum += SUM;
+  }
+  sums[threadIdx.x] = sum;
+}
+template __global__ void add_by_class(const float4*, int, float*);
+
+template <class T>
+__global__ void __launch_bounds__(256) copy_backward_by_class(const float4* x, int packs, float4* grad) {
+  if (int i = 256 * blockIdx.x + threadIdx.x; i < packs) grad[i] = make_float4(FACTOR * x[i].x, x[i].y, x[i].z, x[i].w);
+}
+template __global__ void copy_backward_by_class<float>(const float4*, int, float4*);
+
+template <class T>
+__global__ void __launch_bounds__(BOUNDS) copy_in_packs(const float4* x, int packs, float4* y) {
+  __shared__ float4 shared[SHARED];
+#pragma unroll 1
+  for (int i = threadIdx.x; i < packs; i += 256) shared[i] = x[i];
+  __syncthreads();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < packs; i += 256) y[i] = shared[packs - i];
+}
+template __global__ void copy_in_packs<float>(const float4*, int, float4*);
+"""
+USUAL = {"SUM": "__expf(pack.x) * pack.y * pack.z / pack.w", "FACTOR": "2", "BOUNDS": "256", "SHARED": "128"}
+CHAIN = "*".join(["__sinf(pack.x + sum)"] * 4 + ["__cosf(pack.y * sum)"] * 4)
+
+
+def _check_counted(folder: Path, *options: str, **changes: str) -> int:
+    defines = "".join(f"#define {name} {text}\n" for name, text in {**USUAL, **changes}.items())
+    return main([_source(folder, "counted", defines + COUNTED), "--sm", "90", *options])
+
+
+@pytest.fixture(scope="module")
+def usual_costs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of the record."""
+    folder = tmp_path_factory.mktemp("counted")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (budget, check_cuda):
+            patch.setattr(module, "RECORD", folder / "record.json")
+        assert _check_counted(folder, "--record") == 0
+    return (folder / "record.json").read_text()
+
+
+@NEEDS_NVCC
+@pytest.mark.parametrize(
+    ("changes", "status", "message"),
+    [
+        ({}, 0, "3 kernels: no spills"),
+        (
+            {"SUM": f"{USUAL['SUM']} + {CHAIN}"},
+            1,
+            r"refused: add_by_class<float>: [\d.]+ instructions per element, recorded",
+        ),
+        (
+            {"SUM": "__expf(pack.x) * pack.y * pack.z * pack.w"},
+            0,
+            r"cheaper: add_by_class<float>: [\d.]+ instructions per element, recorded",
+        ),
+        ({"FACTOR": "__expf(x[i].y) * __sinf(x[i].x)"}, 1, "refused: copy_backward_by_class<float>: "),
+        ({"SHARED": "3000"}, 1, "refused: copy_in_packs<float>: holds 32 warps, recorded 64"),
+        ({"BOUNDS": "1024", "SHARED": "3000"}, 0, "3 kernels: no spills"),
+    ],
+    ids=["the same", "a needless chain", "leaner", "a flat kernel", "fewer warps", "as many in larger blocks"],
+)
+def test_what_kernels_take(
+    changes: dict[str, str],
+    status: int,
+    message: str,
+    usual_costs: str,
+    record: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record.write_text(usual_costs)
+    assert _check_counted(record.parent, **changes) == status
+    printed = capsys.readouterr().out
+    assert re.search(f"^{message}", printed, re.MULTILINE)
+    assert (budget.HOW_TO_RECORD in printed) == bool(re.search("^(refused|cheaper):", printed, re.MULTILINE))
+
+
+@NEEDS_NVCC
+def test_kernels_without_a_record_are_refused(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _check_counted(record.parent) == 1
+    assert f"refused: there is no record of what kernels take; {budget.HOW_TO_RECORD}\n" in capsys.readouterr().out
+    assert not record.exists()
+    good = _source(record.parent, "good", GOOD)
+    assert main([good, "--sm", "90", "--record"]) == 0
+    assert _check_counted(record.parent) == 1
+    printed = capsys.readouterr().out
+    assert "refused: copy_in_packs<float>: it is not in the record\n" in printed and budget.HOW_TO_RECORD in printed
+    assert _check_counted(record.parent, "--record") == main([good, "--sm", "90"]) == 0  # it joins the others
+
+
+@NEEDS_NVCC
+def test_record_of_another_compiler_is_not_compared(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Record("1.2.3", {}, {}).write()
+    assert _check_counted(record.parent) == 0
+    assert f"the record is of nvcc 1.2.3, not {nvcc_version()}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([_source(record.parent, "good", GOOD), "--sm", "80", "--record"])
 
 
 KERNEL = Kernel(name="f", sm=80, threads=256, registers=32, shared=0, stack=0, code=[])
@@ -232,6 +356,10 @@ def test_answers_that_do_not_fit_together(bounds: dict[str, int], sass: str, mes
         parse_kernels(USAGE, bounds, sass)
 
 
+def _loops(kernel: Kernel) -> list[list[Instruction]]:
+    return [kernel.flow.code_of(loop.blocks) for loop in kernel.flow.loops]
+
+
 def test_loops_are_cycles_of_the_control_flow() -> None:
     """One at 0x20, one at 0x50, and one at 0xb0, to whose end only the branch at 0xc0 leads, which goes by a table. The
     code at 0x90 only returns to where it came from.
@@ -252,8 +380,138 @@ def test_loops_are_cycles_of_the_control_flow() -> None:
         Instruction("BRX", "R4,-0xc0"),
         Instruction("BRA", "0xb0"),
     ]
-    loops = [[instruction.opcode for instruction in loop] for loop in replace(KERNEL, code=code).loops()]
+    loops = [[instruction.opcode for instruction in loop] for loop in _loops(replace(KERNEL, code=code))]
     assert sorted(loops) == [["LDG.E", "BSYNC", "BRA"], ["LDG.E.64", "BRX", "BRA"], ["STG.E", "BRA.U", "BRA"]]
+
+
+def _cost(*code: str, name: str = "f_by_class<float>") -> Cost:
+    """Of lines as `@P0 BRA 0x10`."""
+    parts = [re.fullmatch(r"(@\S+ )?(\S+) ?(.*)", line).groups(default="") for line in code]
+    instructions = [Instruction(opcode, operands, predicate.strip()) for predicate, opcode, operands in parts]
+    return cost(replace(KERNEL, name=name, code=instructions))
+
+
+LOOP = ("LDG.E.128 R0,[R8.64]", "FADD R4,R4,R0", "@P0 BRA 0x0")
+
+
+@pytest.mark.parametrize(
+    ("code", "loops", "way"),
+    [
+        ([*LOOP, "EXIT"], [0.75], 4),
+        (["LDG.E.128 R0,[R8.64]", "LDG.E.128 R4,[R8.64+0x10]", "@P0 BRA 0x0", "EXIT"], [3 / 8], 4),
+        # A guard, which branches off to the end of the code, and a loop around it that loads nothing else.
+        (
+            ["NOP", "LDG.E.128 R0,[R8.64]", "@P1 BRA 0x60", "@P0 BRA 0x10", "@P2 BRA 0x0", "EXIT", "NOP", "BRA 0x30"],
+            [0.75],
+            6,
+        ),
+        # Where not all of a pack is there, it is loaded otherwise, into the same registers.
+        (
+            ["@!P0 LDG.E.128 R0,[R8.64]", "@!P0 BRA 0x40", "NOP", "@P1 LDG.E.128 R0,[R8.64]", "@P2 BRA 0x0", "EXIT"],
+            [0.75],
+            4,
+        ),
+        (["@P0 LDG.E.EF.128 R0,[R8.64]", "@!P0 LDG.E.128 R0,[R8.64]", "@P1 BRA 0x0", "EXIT"], [0.75], 4),
+        # What is to be done with it may be branched around, too, but for a rare correction.
+        (["LDG.E.128 R0,[R8.64]", "@P1 BRA 0x40", "MUFU.EX2 R0,R0", "FADD R4,R4,R0", "@P0 BRA 0x0", "EXIT"], [1.25], 6),
+        (
+            [
+                "LDG.E.128 R0,[R8.64]",
+                *["MUFU.EX2 R0,R0"] * 16,
+                "@P1 BRA 0x130",
+                "MUFU.EX2 R0,R0",
+                "@P0 BRA 0x0",
+                "EXIT",
+            ],
+            [4.75],
+            20,
+        ),
+        # Two loops, of which one has a loop inside.
+        ([*LOOP, "NOP", "LDGSTS.E.BYPASS.128 [R4],[R8.64]", "@P1 BRA 0x50", "@P0 BRA 0x30", "EXIT"], [1.0, 0.75], 8),
+        # Without a loop: from the first to the end, or to an exit that is on the way.
+        (["LDG.E.128 R0,[R8.64]", "@P0 EXIT", "NOP", "EXIT"], [0.5], 2),
+        (["LDG.E.128 R0,[R8.64]", "BRX R4,-0x20", "NOP", "EXIT"], [1.0], 4),
+        # Single elements are not contiguous memory, nor is what threads tell each other.
+        (["LDG.E R0,[R8.64]", "@P0 BRA 0x0", "EXIT"], [], 3),
+    ],
+    ids=str,
+)
+def test_counts(code: list[str], loops: list[float], way: int) -> None:
+    found = _cost(*code)
+    assert found.way == way and found.loops == pytest.approx(loops, abs=0.01)
+
+
+def test_counts_by_name() -> None:
+    single = ("LDG.E R0,[R8.64]", "LDS.U16 R2,[R4]", "@P0 BRA 0x0", "EXIT")
+    names = ("f_by_row<float>", "f_by_row<double>", "f_in_runs<__half, 4>", "f_in_tiles<__nv_bfloat16>")
+    assert [_cost(*single, name=name).loops for name in names] == [[3.0], [6.0], [1.5], [3.0]]
+    assert _cost(*single, name="f_by_row").loops == _cost(*single, name="count<float>").loops == []
+    strong = ("LDG.E.64.STRONG.GPU R0,[R8.64]", "@P0 BRA 0x0", "EXIT")
+    assert _cost(*strong, name="f_by_row<float>").loops == []
+
+
+def test_ways_that_are_too_many_do_not_take_forever() -> None:
+    """A loop with 40 packs, each of which is loaded in one of two ways."""
+    code = []
+    for i in range(40):
+        place = 16 * len(code)
+        code += [f"@P1 BRA 0x{place + 48:x}", f"LDG.E.128 R{8 * i},[R8.64]", f"BRA 0x{place + 64:x}"]
+        code.append(f"LDG.E.128 R{8 * i + 4},[R8.64]")
+    assert _cost(*code, "@P0 BRA 0x0", "EXIT").loops == [round((2 * 40 + 1) / 160, 2)]
+
+
+KNOWN = Cost(warps=32, way=100, loops=[4.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("found", "faults", "gains"),
+    [
+        (KNOWN, [], []),
+        (Cost(32, 104, [4.19, 1.91]), [], []),
+        (Cost(32, 100, [4.24, 2.0]), ["4.24 instructions per element, recorded 4.0, +6.0%"], []),
+        (
+            Cost(32, 110, [4.0, 1.0]),
+            ["110 instructions on the straight way, recorded 100, +10.0%"],
+            ["1.0 instructions per element, recorded 2.0, -50.0%"],
+        ),
+        (Cost(28, 100, [4.0, 2.0]), ["holds 28 warps, recorded 32"], []),
+        (Cost(36, 100, [4.0, 2.0]), [], ["holds 36 warps, recorded 32"]),
+        (Cost(32, 100, [4.0]), ["has 1 hot loops, recorded 2"], []),
+    ],
+    ids=str,
+)
+def test_comparison_with_the_record(found: Cost, faults: list[str], gains: list[str]) -> None:
+    record = Record("13", {}, {"f_by_row": KNOWN})
+    assert [*record.faults({"f_by_row": found}, are_all=True)] == [f"f_by_row: {fault}" for fault in faults]
+    assert [*record.gains({"f_by_row": found})] == [f"f_by_row: {gain}" for gain in gains]
+
+
+def test_registers_that_cost_a_warp() -> None:
+    usual = replace(KERNEL, sm=90, name="f_by_row", registers=64, code=[Instruction("EXIT")])
+    record = Record("13", {}, {"f_by_row": cost(usual)})
+    assert [*record.faults({"f_by_row": cost(replace(usual, registers=63))}, are_all=True)] == []
+    refused = record.faults({"f_by_row": cost(replace(usual, registers=65))}, are_all=True)
+    assert [*refused] == ["f_by_row: holds 24 warps, recorded 32"]
+
+
+def test_few_warps_take_a_reason() -> None:
+    few = {"f_by_class<double>": Cost(16, 100, [])}
+    refusal = "f_by_class<double>: holds 16 warps, fewer than 24, and few_warps has no reason"
+    assert [*Record("13", {}, few).faults(few, are_all=True)] == [refusal]
+    assert [*Record("13", {"<double": "two registers a number"}, few).faults(few, are_all=True)] == []
+    without_need = Record("13", {"<float": "it was slow"}, few).faults({}, are_all=True)
+    assert [*without_need] == [
+        "f_by_class<double>: it is in the record, but there is no such kernel",
+        "few_warps: no kernel needs the reason for <float",
+    ]
+    assert [*Record("13", {"<float": "it was slow"}, few).faults({}, are_all=False)] == []
+
+
+def test_record_is_read_as_it_was_written(record: Path) -> None:
+    written = Record("13.0.88", {"<double": "why"}, {"g<float>": KNOWN, "f<double, 4>": Cost(12, 9, [])})
+    written.write()
+    assert Record.read() == written
+    assert '"f<double, 4>": {"warps": 12, "way": 9, "loops": []},\n"g<float>": {' in record.read_text()
 
 
 @pytest.mark.parametrize(
@@ -288,7 +546,7 @@ def test_opcodes_that_are_refused(opcode: str, reason: str | None) -> None:
 )
 def test_resident_blocks(sm: int, threads: int, registers: int, shared: int, blocks: int) -> None:
     kernel = replace(KERNEL, sm=sm, threads=threads, registers=registers, shared=shared)
-    assert resident_blocks(kernel) == blocks
+    assert resident_blocks(kernel) == blocks and resident_warps(kernel) == blocks * threads // 32
 
 
 # Prints the blocks that NVIDIA's own calculator finds, which comes with the toolkit and needs no GPU.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import cuda_emu
+from tests.cuda.async_mutants import ASYNC_MUTANTS
 from tests.cuda.element_mutants import ELEMENT_MUTANTS
 from tests.cuda.mutant import Mutant
 from tests.cuda.row_mutants import ROW_MUTANTS
@@ -17,7 +18,7 @@ from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = [NEEDS_EMULATOR, pytest.mark.thorough]
 
-MUTANTS = (*ROW_MUTANTS, *ELEMENT_MUTANTS)
+MUTANTS = (*ROW_MUTANTS, *ELEMENT_MUTANTS, *ASYNC_MUTANTS)
 
 
 def _run(mutant: Mutant) -> Run:

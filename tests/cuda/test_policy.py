@@ -1,7 +1,6 @@
 """Every team of threads that can share a row, whatever the length of the row that the table gives it; and the words by
 which the table is read and changed."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.policy import Shape, parse
+from benchmarks.policy import TEAMS, parse
 from ce_ext.functional import cross_entropy, log_softmax
 from tests.cuda_emu import ROOT, Emulator
 from tests.support import oracles
@@ -23,16 +22,7 @@ from tests.support.marks import NEEDS_EMULATOR
 pytestmark = [pytest.mark.kernel, pytest.mark.not_cpu]
 
 HEADER = ROOT / "csrc" / "cuda" / "rows" / "policy.cuh"
-LANES = ("128,8,4,1", "64,16,8,1", "128,32,4,1", "256,32,8,1")
-BLOCKS = ("32,32,4,1", "128,128,8,1", "256,256,4,1", "512,512,8,1", "96,96,4,1")
-CLUSTERS = ("64,64,4,2", "128,128,8,4", "32,32,4,8")
-TEAMS = [
-    *(("forward", team) for team in (*LANES, *BLOCKS, *CLUSTERS)),
-    *(("backward", team) for team in (*LANES, *BLOCKS) if Shape.of(team).packs == 4),
-    *(("with_grad", team) for team in (*LANES, *BLOCKS, *CLUSTERS)),
-    # Of so many threads that ThreadSanitizer has no memory for them.
-    *(pytest.param(pass_name, "512,512,8,8", marks=pytest.mark.heavy) for pass_name in ("forward", "with_grad")),
-]
+TEAM_NAMES = [(pass_name, threads) for pass_name, teams in TEAMS.items() for threads in teams]
 
 Override = Callable[[str], None]
 
@@ -43,7 +33,7 @@ def override(device: str) -> Iterator[Override]:
     torch.ops.ce_ext.override_cuda_policy("")
 
 
-def _everywhere(pass_name: str, team: str) -> str:
+def _everywhere(pass_name: str, team: int) -> str:
     """All rows of the pass are given to it."""
     entries = parse(torch.ops.ce_ext.cuda_policy())
     return "; ".join(f"{entry.name}={team}" for entry in entries if entry.pass_name == pass_name)
@@ -85,8 +75,8 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize(("pass_name", "team"), TEAMS)
-def test_team(pass_name: str, team: str, dtype: torch.dtype, override: Override, device: str) -> None:
+@pytest.mark.parametrize(("pass_name", "team"), TEAM_NAMES)
+def test_team(pass_name: str, team: int, dtype: torch.dtype, override: Override, device: str) -> None:
     """Some hold a row and more, and to others it is one of many chunks."""
     override(_everywhere(pass_name, team))
     for function in FUNCTIONS[pass_name]:
@@ -94,8 +84,8 @@ def test_team(pass_name: str, team: str, dtype: torch.dtype, override: Override,
     _check_other_losses(_inputs(5, 1003, dtype, device)[0])
 
 
-@pytest.mark.parametrize(("pass_name", "team"), TEAMS)
-def test_team_with_options(pass_name: str, team: str, override: Override, device: str) -> None:
+@pytest.mark.parametrize(("pass_name", "team"), TEAM_NAMES)
+def test_team_with_options(pass_name: str, team: int, override: Override, device: str) -> None:
     """Those by which it has more to add up."""
     override(_everywhere(pass_name, team))
     input, target = _inputs(4, 1003, torch.float32, device)
@@ -107,8 +97,8 @@ def test_team_with_options(pass_name: str, team: str, override: Override, device
         torch.testing.assert_close(stats.lse.double(), input.double().logsumexp(1), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("team", ["128,8,4,1", "128,128,4,1", "64,64,8,2"])
-def test_rows_that_do_not_fit_a_team(team: str, override: Override, device: str) -> None:
+@pytest.mark.parametrize("team", [32, 128])
+def test_rows_that_do_not_fit_a_team(team: int, override: Override, device: str) -> None:
     override(_everywhere("with_grad", team))
     for function in FUNCTIONS["with_grad"]:
         _check(function, *_inputs(3, 9001, torch.float32, device))
@@ -122,25 +112,6 @@ def test_entry(row_bytes: int, override: Override, device: str) -> None:
             _check(function, *_inputs(2, row_bytes // 2, torch.bfloat16, device))
 
 
-@NEEDS_EMULATOR
-def test_gpu_without_clusters(emulator: Emulator) -> None:
-    capability = ctypes.c_int.in_dll(emulator.kernels, "cuda_emu_capability")
-    with emulator.running():
-        capability.value = 80
-        try:
-            for function in FUNCTIONS["with_grad"]:
-                _check(function, *_inputs(3, 25_001, torch.float32, "cpu"))
-            # A team that no other test has, because a kernel is asked once whether a GPU has room for it.
-            for pass_name in ("forward", "with_grad"):
-                torch.ops.ce_ext.override_cuda_policy(_everywhere(pass_name, "160,160,4,2"))
-                for function in FUNCTIONS[pass_name]:
-                    _check(function, *_inputs(3, 1003, torch.float32, "cpu"))
-                _check_other_losses(_inputs(3, 1003, torch.float32, "cpu")[0])
-        finally:
-            capability.value = 90
-            torch.ops.ce_ext.override_cuda_policy("")
-
-
 def test_table_in_words(override: Override, device: str) -> None:
     """It is that of the header, which python -m benchmarks.sweep prints."""
     rows = [line.strip() for line in HEADER.read_text().splitlines() if line.startswith("    {Pass::")]
@@ -149,30 +120,27 @@ def test_table_in_words(override: Override, device: str) -> None:
 
 def test_override(override: Override, device: str) -> None:
     usual = torch.ops.ce_ext.cuda_policy()
-    override("forward:inf=512,512,8,1;  with_grad:131072@90=64, 64, 4, 2 ;")
+    override("forward:inf=128;  with_grad:65536= 640 ;")
     changed = {str(entry) for entry in parse(torch.ops.ce_ext.cuda_policy())} - {str(entry) for entry in parse(usual)}
-    assert changed == {"forward:inf=512,512,8,1", "with_grad:131072@90=64,64,4,2"}
+    assert changed == {"forward:inf=128", "with_grad:65536=640"}
     override(usual)
     assert torch.ops.ce_ext.cuda_policy() == usual
-
-
-BAD_NUMBERS = "128,8,4|128,8,4,1,1|128,8,4,x|0,0,4,1|48,48,4,1|1024,1024,4,1|128,64,4,1|128,8,2,1|128,8,4,2|64,64,4,16"
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        *((f"forward:512={numbers}", "THREADS,LANES,PACKS,CLUSTER") for numbers in BAD_NUMBERS.split("|")),
-        *((f"backward:512={numbers}", "THREADS,LANES") for numbers in ("512,512,4,1", "128,8,8,1", "128,128,4,2")),
-        *((name, "no entry of the table, which has forward:512=") for name in ("forward:513", "sideways:inf=1", "x")),
-        ("with_grad:131072=256,256,8,1", "no entry .* with_grad:131072@90="),
+        *((f"forward:4096={number}", "one of 8 32 128 256 threads") for number in ("", "x", "0", "64", "8,1", "512")),
+        *((f"backward:512={number}", "one of 8 32 threads") for number in ("128", "-8")),
+        ("with_grad:inf=8", "one of 32 128 320 640 threads"),
+        *((name, "no entry of the table, which has forward:4096=") for name in ("forward:513", "sideways:inf=1", "x")),
     ],
 )
 def test_bad_override(entry: str, message: str, override: Override, device: str) -> None:
-    override("forward:1024=64,8,4,1")
+    override("forward:4096=32")
     before = torch.ops.ce_ext.cuda_policy()
     with pytest.raises(ValueError, match=rf"override_cuda_policy: '{entry}' .*{message}"):
-        override(f"forward:inf=64,64,4,1; {entry}")
+        override(f"forward:inf=128; {entry}")
     assert torch.ops.ce_ext.cuda_policy() == before
 
 
@@ -180,8 +148,8 @@ def test_bad_override(entry: str, message: str, override: Override, device: str)
 @pytest.mark.parametrize(
     ("variable", "expected"),
     [
-        ("forward:512=64,8,4,1", "forward:512=64,8,4,1; forward:1024="),
-        ("forward:512=1,2,3,4", "RuntimeError: CE_EXT_CUDA_POLICY: 'forward:512=1,2,3,4' has to give THREADS"),
+        ("forward:4096=32", "forward:4096=32; forward:32768="),
+        ("forward:4096=64", "RuntimeError: CE_EXT_CUDA_POLICY: 'forward:4096=64' has to give one of 8 32 128 256"),
     ],
 )
 def test_environment_variable(variable: str, expected: str, emulator: Emulator) -> None:
@@ -189,7 +157,7 @@ def test_environment_variable(variable: str, expected: str, emulator: Emulator) 
 import pathlib, sys, torch, ce_ext
 from tests.cuda_emu import Emulator
 with Emulator(pathlib.Path(sys.argv[1])).running():
-    ce_ext.functional.cross_entropy(torch.zeros(2, 100), torch.zeros(2, dtype=torch.int64))
+    ce_ext.functional.cross_entropy(torch.zeros(2, 1000), torch.zeros(2, dtype=torch.int64))
     print(torch.ops.ce_ext.cuda_policy())
 """
     command = [sys.executable, "-c", program, emulator.kernels._name]

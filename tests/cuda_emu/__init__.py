@@ -43,7 +43,8 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
     sanitizers = sanitizer.split(",") if sanitizer else []
     sanitized = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all") if sanitizer else ()
     engine_flags = [_TOLD[name] for name in sanitizers if name in _TOLD]
-    engine = _library("engine", root, [EMULATOR], [(root / EMULATOR / "engine.cpp", ("-O2", *engine_flags))])
+    parts = [(root / EMULATOR / part, ("-O2", *engine_flags)) for part in ("engine.cpp", "copies.cpp")]
+    engine = _library("engine", root, [EMULATOR], parts)
 
     def source(file: Path) -> Source:
         is_changed = changed is not None and file.stem in changed
@@ -52,7 +53,8 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
         kernel_flags = sanitized if is_changed or changed is None else ()
         return of / file, ("-O0" if is_changed else "-O1", *include, *kernel_flags, "-x", "c++")
 
-    files = [file.relative_to(root) for file in (root / CSRC).glob("cuda/**/*.cu")] + [EMULATOR / "selftest.cu"]
+    found = (*(root / CSRC).glob("cuda/**/*.cu"), *(root / EMULATOR).glob("selftest*.cu"))
+    files = [file.relative_to(root) for file in found]
     sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
     link = (*sanitized, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
     return _library("kernels", root, [CSRC, EMULATOR], sources, link)
@@ -123,6 +125,12 @@ class Emulator:
         self.kernels = ctypes.CDLL(str(kernels), mode=ctypes.RTLD_GLOBAL)  # the binding calls what is in it
         self._backend = _compile_binding()
         self._binding = ctypes.CDLL(str(self._backend))
+        self._binding.last_allocated_bytes.restype = ctypes.c_int64
+        self._binding.last_had_counters.restype = ctypes.c_bool
+
+    def memory_of_last_launch(self) -> tuple[int, bool]:
+        """The bytes that it has allocated, and whether it has asked for counters."""
+        return self._binding.last_allocated_bytes(), self._binding.last_had_counters()
 
     @contextmanager
     def running(self) -> Iterator[None]:

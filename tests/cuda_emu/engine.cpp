@@ -4,7 +4,6 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
@@ -13,12 +12,15 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "copies.h"
+#include "deadlock.h"
 #include "fiber.h"
 #include "schedule.h"
+#include "shared_memory.h"
 #include "thread_sanitizer.h"
+#include "threads.h"
 
 int cuda_emu_capability = 90;
 
@@ -39,56 +41,10 @@ uint3 index_within(const dim3& size, uint64_t i) {
   return {unsigned(i % size.x), unsigned(i / size.x % size.y), unsigned(i / size.x / size.y)};
 }
 
-// Calls f with the number of every bit that is set.
-template <class F>
-void for_each_bit(uint32_t bits, F f) {
-  for (; bits; bits &= bits - 1) f(std::countr_zero(bits));
-}
-
-std::ostream& operator<<(std::ostream& out, const uint3& i) {
-  return out << '(' << i.x << ", " << i.y << ", " << i.z << ')';
-}
-
-std::ostream& operator<<(std::ostream& out, const Where& at) { return out << at.file_name() << ':' << at.line(); }
-
-// What a thread waits for, and brings along.
-struct Request {
-  const char* what;
-  Where at;
-  uint64_t value = 0;
-  Fold fold = nullptr;  // null for a shuffle
-  uint32_t mask = 0;    // 0 for the whole block or cluster
-  int source_lane = 0;
-  Memory memory = Memory::kUnordered;
-
-  bool matches(const Request& other) const {
-    return mask == other.mask && std::string_view(what) == other.what && at.line() == other.at.line() &&
-           std::string_view(at.file_name()) == other.at.file_name();
-  }
-};
-
-struct Thread {
-  Fiber* fiber;
-  uint3 index;
-  Request request;
-  uint64_t result;
-};
-
-// One bit a lane; a thread that is in none of the last three waits for the block or the cluster.
-struct Warp {
-  uint32_t exists = 0, runnable = 0, in_collective = 0, exited = 0;
-};
-
-struct SharedArray {
-  const void* key;
-  size_t bytes;
-  std::unique_ptr<void, decltype(&std::free)> memory;
-};
-
 struct Block {
   uint3 index;
   unsigned exited, at_barrier;
-  std::vector<SharedArray> shared;
+  SharedMemory shared;
 };
 
 class Engine {
@@ -99,9 +55,13 @@ class Engine {
   uint64_t meet_block(const Request& request);
   void meet_cluster(const Request& request) { meet(blocks_, at_barrier_, request); }
   uint64_t meet_warp(const Request& request);
-  void* shared(const void* key, size_t bytes) { return shared(block_of(*current_), key, bytes); }
-  void* dynamic_shared() { return shared(&dynamic_shared_bytes_, dynamic_shared_bytes_); }
+  SharedMemory& shared() { return block_of(*current_).shared; }
+  void* dynamic_shared() { return shared().array(&dynamic_shared_bytes_, dynamic_shared_bytes_); }
   void* map_shared(const void* address, unsigned rank, const Where& at);
+  Copies& copies() { return copies_; }
+  Self self() const { return {number_of(*current_), *current_->fiber}; }
+  void* written_by_copy(void* address, size_t bytes, const Where& at);
+  void wait(void* mbarrier, unsigned parity, const Where& at);
   void fence();
   void yield();
   [[noreturn]] void fail(const std::string& message);
@@ -118,16 +78,17 @@ class Engine {
   void resume(Thread& thread);
   uint64_t meet(std::span<Block> blocks, unsigned& at_barrier, const Request& request);
   void try_collective(Warp& warp, uint32_t mask);
-  void* shared(Block& block, const void* key, size_t bytes);
+  void wake(Thread& thread) { warp_of(thread).runnable |= 1u << lane_of(thread); }
   [[noreturn]] void fail_at(const Request& request, const std::string& message);
   [[noreturn]] void report_deadlock();
   template <class ForEachThread>
   void order_memory(ForEachThread for_each_thread);
 
-  unsigned lane_of(const Thread& thread) const { return (&thread - threads_.data()) % kWarpSize; }
+  unsigned number_of(const Thread& thread) const { return &thread - threads_.data(); }
+  unsigned lane_of(const Thread& thread) const { return number_of(thread) % kWarpSize; }
   unsigned rank_of(const Block& block) const { return &block - blocks_.data(); }
-  Warp& warp_of(const Thread& thread) { return warps_[(&thread - threads_.data()) / kWarpSize]; }
-  Block& block_of(const Thread& thread) { return blocks_[(&thread - threads_.data()) / kWarpSize / block_warps_]; }
+  Warp& warp_of(const Thread& thread) { return warps_[number_of(thread) / kWarpSize]; }
+  Block& block_of(const Thread& thread) { return blocks_[number_of(thread) / kWarpSize / block_warps_]; }
   Thread* threads_of(const Warp& warp) { return &threads_[(&warp - warps_.data()) * kWarpSize]; }
   std::span<Thread> threads_of(const Block& block) {
     return std::span(threads_).subspan(rank_of(block) * block_warps_ * kWarpSize, block_threads_);
@@ -142,6 +103,7 @@ class Engine {
   std::mutex one_launch_at_a_time_;
   std::map<const void*, size_t> allowed_dynamic_shared_;  // of kernels
   Schedule schedule_;
+  Copies copies_{schedule_, [this](unsigned thread) { wake(threads_[thread]); }};
   const std::function<void()>* body_;
   std::string failure_;
 
@@ -221,6 +183,7 @@ void Engine::run_cluster(uint64_t first_block, std::deque<Fiber>& fibers) {
   if (fibers.size() < threads_.size()) fibers.resize(threads_.size());
   warps_.assign(blocks_.size() * block_warps_, Warp());
   exited_blocks_ = at_barrier_ = 0;
+  copies_.reset(threads_.size());
   for (Block& block : blocks_) {
     block.index = index_within(grid_size, first_block + rank_of(block));
     block.exited = block.at_barrier = 0;
@@ -228,7 +191,7 @@ void Engine::run_cluster(uint64_t first_block, std::deque<Fiber>& fibers) {
     for (unsigned i = 0; i < threads.size(); ++i) {
       Thread& thread = threads[i];
       thread.index = index_within(block_size, i);
-      thread.fiber = &fibers[&thread - threads_.data()];
+      thread.fiber = &fibers[number_of(thread)];
       thread.fiber->start(run_thread);
       warp_of(thread).exists |= 1u << lane_of(thread);
     }
@@ -246,6 +209,7 @@ void Engine::run_thread() {
 }
 
 void Engine::exit_thread() {
+  copies_.check_thread_exit(self());
   Warp& warp = warp_of(*current_);
   warp.runnable &= ~(1u << lane());
   warp.exited |= 1u << lane();
@@ -255,6 +219,7 @@ void Engine::exit_thread() {
   });
   Block& block = block_of(*current_);
   if (++block.exited == block_threads_) {
+    copies_.check_block_exit(block.shared);
     // Its shared memory ends after all that its threads did. The sanitizers report a block that still reads it, or may.
     order_memory([&](auto f) { for_each_thread({&block, 1}, f); });
     block.shared.clear();
@@ -289,7 +254,9 @@ void Engine::resume(Thread& thread) {
 
 // Lets the schedule decide who goes on.
 void Engine::yield() {
+  copies_.at_scheduling_point(self());
   Thread* next = pick();
+  while (!next && copies_.arrive_late(self())) next = pick();
   if (!next) report_deadlock();
   if (next == current_) return;
   Fiber& from = *current_->fiber;
@@ -388,32 +355,35 @@ void Engine::fence() {
   fenced_.release();
 }
 
-void* Engine::shared(Block& block, const void* key, size_t bytes) {
-  for (const SharedArray& array : block.shared) {
-    if (array.key == key) return array.memory.get();
-  }
-  const UntrackedMemory scope;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 16, bytes) != 0) throw std::bad_alloc();
-  std::memset(memory, 0xff, bytes);
-  block.shared.push_back({key, bytes, {memory, &std::free}});
-  return memory;
-}
-
 void* Engine::map_shared(const void* address, unsigned rank, const Where& at) {
   if (rank >= blocks_.size()) cuda_emu::fail("shared memory of a block that is not in the cluster", at);
   if (blocks_[rank].exited == block_threads_) cuda_emu::fail("shared memory of a block that has exited", at);
-  for (const SharedArray& array : block_of(*current_).shared) {
-    const uintptr_t offset = uintptr_t(address) - uintptr_t(array.memory.get());
-    if (offset < array.bytes) return static_cast<char*>(shared(blocks_[rank], array.key, array.bytes)) + offset;
+  void* const mapped = shared().same_place_in(blocks_[rank].shared, address);
+  if (!mapped) cuda_emu::fail("what is to be mapped is no shared memory of this block", at);
+  return mapped;
+}
+
+// The address, after a check.
+void* Engine::written_by_copy(void* address, size_t bytes, const Where& at) {
+  if (!shared().has(address, bytes)) cuda_emu::fail("a copy to what is no shared memory of this block", at);
+  return address;
+}
+
+void Engine::wait(void* mbarrier, unsigned parity, const Where& at) {
+  yield();
+  if (!copies_.is_over(self(), mbarrier, parity, at)) {
+    current_->request = {.what = "mbarrier.try_wait", .at = at, .value = parity, .mbarrier = mbarrier};
+    warp_of(*current_).runnable &= ~(1u << lane());
+    yield();
   }
-  cuda_emu::fail("what is to be mapped is no shared memory of this block", at);
+  copies_.has_waited(self(), mbarrier);
 }
 
 void Engine::fail(const std::string& message) {
   std::ostringstream text;
   text << "block " << block_index << ", thread " << thread_index << ": " << message;
   failure_ = text.str();
+  copies_.reset(0);  // as long as there is the memory that they go to
   for_each_thread(blocks_, [&](const Thread& thread) {
     thread.fiber->run_as();
     ended_.release();
@@ -428,34 +398,16 @@ void Engine::fail_at(const Request& request, const std::string& message) {
   fail(text.str());
 }
 
-// Says who waits where, lanes of a warp that wait for the same together. Other blocks may still be able to go on.
+// Other blocks may still be able to go on.
 void Engine::report_deadlock() {
   std::ostringstream text;
   text << "deadlock, or synchronisation that not all threads reach";
   for (const Warp& warp : warps_) {
+    std::ostringstream name;
     const Thread* threads = threads_of(warp);
-    const unsigned w = (&warp - warps_.data()) % block_warps_;
-    for (uint32_t left = warp.exists & ~warp.runnable; left;) {
-      const unsigned lane = std::countr_zero(left);
-      const bool exited = warp.exited >> lane & 1;
-      uint32_t same = exited ? warp.exited : 0;
-      if (!exited) {
-        for_each_bit(left & ~warp.exited, [&](unsigned other) {
-          if (threads[other].request.matches(threads[lane].request)) same |= 1u << other;
-        });
-      }
-      text << "\n  ";
-      if (blocks_.size() > 1) text << "block " << block_of(*threads).index << ", ";
-      text << "warp " << w << ", lanes " << std::hex << same << std::dec << ": ";
-      const Request& request = threads[lane].request;
-      if (exited) {
-        text << "exited";
-      } else {
-        text << request.what << " at " << request.at;
-        if (request.mask) text << " for lanes " << std::hex << request.mask << std::dec;
-      }
-      left &= ~same;
-    }
+    if (blocks_.size() > 1) name << "block " << block_of(*threads).index << ", ";
+    name << "warp " << (&warp - warps_.data()) % block_warps_;
+    describe_waiting(text, name.str(), warp, threads, copies_);
   }
   fail(text.str());
 }
@@ -468,7 +420,7 @@ void launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t 
 }
 void allow_dynamic_shared(const void* kernel, size_t bytes) { engine.allow_dynamic_shared(kernel, bytes); }
 
-void* static_shared(const void* key, size_t bytes) { return engine.shared(key, bytes); }
+void* static_shared(const void* key, size_t bytes) { return engine.shared().array(key, bytes); }
 void* dynamic_shared() { return engine.dynamic_shared(); }
 
 unsigned cluster_rank() { return engine.cluster_rank(); }
@@ -491,11 +443,35 @@ uint64_t shuffle(const char* what, unsigned mask, uint64_t value, int source_lan
   return engine.meet_warp({.what = what, .at = at, .value = value, .mask = mask, .source_lane = source_lane});
 }
 
+void copy_async(void* shared, const void* global, size_t bytes, const Where& at) {
+  engine.copies().copy_async(engine.self(), engine.written_by_copy(shared, 16, at), global, bytes, at);
+}
+void commit_copies() { engine.copies().commit(engine.self()); }
+void wait_for_copies(size_t pending_groups) {
+  engine.yield();
+  engine.copies().wait_for_groups(engine.self(), pending_groups);
+}
+void init_mbarrier(void* mbarrier, unsigned count, const Where& at) {
+  engine.copies().init_mbarrier(engine.written_by_copy(mbarrier, 8, at), count, at);
+}
+void arrive(void* mbarrier, size_t expected_bytes, const char* what, const Where& at) {
+  engine.yield();
+  engine.copies().arrive_at(mbarrier, expected_bytes, what, at);
+}
+void wait(void* mbarrier, unsigned parity, const Where& at) { engine.wait(mbarrier, parity, at); }
+void copy_bulk(void* shared, const void* global, size_t bytes, void* mbarrier, const Where& at) {
+  engine.copies().copy_bulk(engine.self(), engine.written_by_copy(shared, bytes, at), global, bytes, mbarrier, at);
+}
+void store_async(void* shared, const std::array<uint32_t, 4>& value, void* mbarrier, unsigned rank, const Where& at) {
+  engine.copies().store(engine.self(), engine.map_shared(shared, rank, at), value,
+                        engine.map_shared(mbarrier, rank, at), at);
+}
+
 unsigned lane() { return engine.lane(); }
 void fence() { engine.fence(); }
 void atomic_point() { engine.yield(); }
 
-void fail(const char* message, const Where& at) {
+void fail(const std::string& message, const Where& at) {
   std::ostringstream text;
   text << message << " at " << at;
   engine.fail(text.str());

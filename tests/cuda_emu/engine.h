@@ -6,17 +6,19 @@
 // The schedule comes from the environment: CUDA_EMU_SCHEDULE=forward (the default), reverse or random:SEED, for
 // threads and blocks alike. What CUDA leaves undefined is an error with file and line: a barrier that not all threads
 // reach, collectives that do not match, a shuffle from a lane that is not there, the shared memory of a block that has
-// exited, a deadlock.
+// exited, a deadlock, and what copies.h adds of copies that run beside the threads.
 //
 // The engine itself is never instrumented. Compiled with CUDA_EMU_ASAN or CUDA_EMU_TSAN, it tells the sanitizer of the
 // kernels about its fibers; to ThreadSanitizer every CUDA thread is a thread, ordered by barriers, __syncwarp and
 // fences and by nothing else.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <source_location>
+#include <string>
 
 struct uint3 {
   unsigned x, y, z;
@@ -48,7 +50,7 @@ void launch(const void* kernel, dim3 grid, dim3 block, unsigned cluster, size_t 
 // Lets launches of the kernel ask for more than 48 KiB of dynamic shared memory.
 void allow_dynamic_shared(const void* kernel, size_t bytes);
 
-// The block's array that `key` stands for: filled with 0xff, which makes NaN of floats, when it is first asked for.
+// The block's array that `key` stands for.
 void* static_shared(const void* key, size_t bytes);
 void* dynamic_shared();
 
@@ -75,9 +77,20 @@ uint64_t meet_warp(const char* what, unsigned mask, uint64_t value, Fold fold, M
 // The lanes of the mask meet, and each gets the value of another.
 uint64_t shuffle(const char* what, unsigned mask, uint64_t value, int source_lane, const Where& at);
 
+// Copies beside the threads, of which copies.h tells. An mbarrier is 8 bytes of shared memory; the last two functions
+// complete on it.
+void copy_async(void* shared, const void* global, size_t bytes, const Where& at);
+void commit_copies();
+void wait_for_copies(size_t pending_groups);
+void init_mbarrier(void* mbarrier, unsigned count, const Where& at);
+void arrive(void* mbarrier, size_t expected_bytes, const char* what, const Where& at);
+void wait(void* mbarrier, unsigned parity, const Where& at);
+void copy_bulk(void* shared, const void* global, size_t bytes, void* mbarrier, const Where& at);
+void store_async(void* shared, const std::array<uint32_t, 4>& value, void* mbarrier, unsigned rank, const Where& at);
+
 unsigned lane();
 void fence();
 void atomic_point();  // where the schedule may put another thread before this one's atomic
-[[noreturn]] void fail(const char* message, const Where& at);
+[[noreturn]] void fail(const std::string& message, const Where& at);
 
 }  // namespace cuda_emu

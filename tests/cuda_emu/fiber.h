@@ -19,7 +19,7 @@
 extern "C" void cuda_emu_switch_stack(void** from, void* to);
 asm(R"(
 .text
-.globl cuda_emu_switch_stack
+.weak cuda_emu_switch_stack
 .hidden cuda_emu_switch_stack
 .type cuda_emu_switch_stack, @function
 cuda_emu_switch_stack:

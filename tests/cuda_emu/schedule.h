@@ -39,6 +39,15 @@ class Schedule {
     return std::countr_zero(bits);
   }
 
+  // Whether what may happen now or later happens now.
+  bool is_early() { return order_ == Order::kReverse || (order_ == Order::kRandom && random_() % 4 == 0); }
+
+  // One of 0 .. count - 1.
+  size_t index(size_t count) {
+    if (order_ == Order::kForward) return 0;
+    return order_ == Order::kReverse ? count - 1 : random_() % count;
+  }
+
   // A permutation of 0 .. count - 1.
   std::vector<uint64_t> permutation(uint64_t count) {
     std::vector<uint64_t> order(count);

@@ -3,10 +3,12 @@
 #include <map>
 #include <string>
 
+#include "cuda/device/cluster.cuh"
 #include "cuda/device/packs.cuh"
 #include "cuda/device/portability.cuh"
 #include "cuda/device/reduce.cuh"
 #include "losses/math.h"
+#include "selftest.h"
 
 namespace {
 
@@ -14,15 +16,19 @@ constexpr unsigned kAll = ~0u;
 constexpr unsigned kFirstHalf = 0xffff;
 
 using ce_ext::RowTotals;
-using cooperative_groups::this_cluster;
+using namespace ce_ext::cuda;
 
 int counter;
 
-int lane() { return threadIdx.x % 32; }
-int thread() { return threadIdx.x; }
-
 // A value that no other thread of the launch has.
 int number() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+// The smaller and the larger of two of eight halves, of which the first is NaN: another pair for each of 64 threads.
+template <class Half2, class Half>
+int packed_extremes(const Half (&halves)[8]) {
+  const Half2 a{halves[thread() / 8], halves[7]}, b{halves[thread() % 8], halves[7]};
+  return __hmin2_nan(a, b).x.bits << 16 | __hmax2_nan(a, b).x.bits;
+}
 
 int shared_exchange(int* array, void (*wait)(), int partner) {
   array[thread()] = thread();
@@ -30,7 +36,7 @@ int shared_exchange(int* array, void (*wait)(), int partner) {
   return array[partner];
 }
 
-const std::map<std::string, int (*)()> kernels = {
+const Kernels kernels = {
     {"shfl", [] { return __shfl_sync(kAll, thread(), 7); }},
     {"shfl beyond the warp", [] { return __shfl_sync(kAll, thread(), 33); }},
     {"shfl width 8", [] { return __shfl_sync(kAll, thread(), 1, 8); }},
@@ -106,25 +112,34 @@ const std::map<std::string, int (*)()> kernels = {
     {"split of a row that begins anywhere",
      [] {
        const float* row = reinterpret_cast<const float*>(uintptr_t(4 * thread()));
-       const ce_ext::cuda::RowSplit<float> split(row, 5);
+       const RowSplit<float> split(row, 5);
        return int(100 * split.head + split.packs_end);
      }},
     {"block_reduce twice",
      [] {
-       const RowTotals first = ce_ext::cuda::block_reduce(RowTotals{double(thread()), 1.0});
-       const RowTotals second = ce_ext::cuda::block_reduce(RowTotals{2.0 * thread(), 1.0});
+       const RowTotals first = block_reduce(RowTotals{double(thread()), 1.0});
+       const RowTotals second = block_reduce(RowTotals{2.0 * thread(), 1.0});
        return thread() == 0 ? int(first.loss * 10000 + second.loss) : -1;
      }},
-    {"rank in the cluster", [] { return int(10 * this_cluster().block_rank() + this_cluster().num_blocks()); }},
+    {"min and max of __half2",
+     [] {
+       return packed_extremes<__half2>(
+           {__half{0xfe01}, {0xfc00}, {0xbc00}, {0x8000}, {0x0000}, {0x0001}, {0x3c00}, {0x7c00}});
+     }},
+    {"min and max of __nv_bfloat162",
+     [] {
+       return packed_extremes<__nv_bfloat162>(
+           {__nv_bfloat16{0xff81}, {0xff80}, {0xbf80}, {0x8000}, {0x0000}, {0x0001}, {0x3f80}, {0x7f80}});
+     }},
+    {"rank in the cluster", [] { return int(10 * cluster_rank() + cluster_size()); }},
     {"shared memory across the cluster",
      [] {
        SHARED_ARRAY(int, array, 64);
-       const auto cluster = this_cluster();
-       const int* theirs = cluster.map_shared_rank(array + thread(), (cluster.block_rank() + 1) % cluster.num_blocks());
+       const int* theirs = map_to_rank(array + thread(), (cluster_rank() + 1) % cluster_size());
        array[thread()] = number();
-       cluster.sync();
+       sync_cluster();
        const int result = *theirs;
-       cluster.sync();  // before the block is gone that is read
+       sync_cluster();  // before the block is gone that is read
        return result;
      }},
 
@@ -147,24 +162,24 @@ const std::map<std::string, int (*)()> kernels = {
     {"lane outside of its own mask", [] { return __any_sync(kFirstHalf, 1); }},
     {"shuffle from a lane that is not there", [] { return lane() < 16 ? __shfl_sync(kFirstHalf, lane(), 20) : 0; }},
     {"shuffle of width 5", [] { return __shfl_sync(kAll, lane(), 0, 5); }},
-    {"cluster.sync that half of a block reaches",
+    {"sync_cluster that half of a block reaches",
      [] {
-       if (this_cluster().block_rank() == 0 || thread() < 32) this_cluster().sync();
+       if (cluster_rank() == 0 || thread() < 32) sync_cluster();
        return 0;
      }},
-    {"different cluster.syncs",
+    {"different sync_clusters",
      [] {
-       if (this_cluster().block_rank() == 0) {
-         this_cluster().sync();
+       if (cluster_rank() == 0) {
+         sync_cluster();
        } else {
-         this_cluster().sync();
+         sync_cluster();
        }
        return 0;
      }},
-    {"cluster.sync or barrier",
+    {"sync_cluster or barrier",
      [] {
        if (thread() < 32) {
-         this_cluster().sync();
+         sync_cluster();
        } else {
          __syncthreads();
        }
@@ -173,15 +188,15 @@ const std::map<std::string, int (*)()> kernels = {
     {"shared memory of a block outside of the cluster",
      [] {
        SHARED_ARRAY(int, array, 1);
-       return *this_cluster().map_shared_rank(array, 2);
+       return *map_to_rank(array, 2);
      }},
     {"shared memory of a block that has exited",
      [] {
        SHARED_ARRAY(int, array, 1);
-       if (this_cluster().block_rank() == 0) return 0;
-       return *this_cluster().map_shared_rank(array, 0);
+       if (cluster_rank() == 0) return 0;
+       return *map_to_rank(array, 0);
      }},
-    {"memory that is not shared", [] { return *this_cluster().map_shared_rank(&counter, 1); }},
+    {"memory that is not shared", [] { return *map_to_rank(&counter, 1); }},
 };
 
 __global__ void run_and_store(int (*kernel)(), int* out) {
@@ -195,7 +210,8 @@ __global__ void run_and_store(int (*kernel)(), int* out) {
 extern "C" const char* run_selftest(const char* kernel, int blocks, int threads, int cluster, int dynamic_shared_bytes,
                                     int* out) {
   static std::string error;
-  const auto run = kernels.at(kernel);
+  const auto found = kernels.find(kernel);
+  const auto run = found == kernels.end() ? copy_kernels().at(kernel) : found->second;
   error.clear();
   counter = 0;
   try {
@@ -223,6 +239,8 @@ extern "C" void compute(const char* word, const float* x, float* results, int64_
 extern "C" void allow_dynamic_shared(int bytes) {
   cudaFuncSetAttribute(run_and_store, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
+
+extern "C" int take_last_error() { return cudaGetLastError(); }
 
 extern "C" int max_active_clusters() {
   const cudaLaunchConfig_t config{};

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cuda/device/portability.cuh"
+#include "cuda/device/cache_hints.cuh"
 #include "host/dtype.h"
 
 namespace ce_ext::cuda {
@@ -17,7 +17,7 @@ struct Numbers {
   static constexpr int kBytes = kCount * sizeof(T);
   static constexpr int kAlignment = kBytes < 16 ? kBytes : 16;
   static constexpr bool kPaired = sizeof(T) == 2 && !std::is_integral_v<T> && kCount > 1;
-  using Stored = std::conditional_t<kPaired, unsigned, T>;
+  using Stored = std::conditional_t<kPaired, HalfPair<T>, T>;
 
   alignas(kAlignment) Stored stored[kBytes / sizeof(Stored)];
 };
@@ -87,7 +87,7 @@ template <class T, int kCount>
 __device__ __forceinline__ void convert(const Numbers<T, kCount>& numbers, opmath_t<T> (&values)[kCount]) {
   if constexpr (Numbers<T, kCount>::kPaired) {
 #pragma unroll
-    for (int i = 0; i < kCount; i += 2) unpack_pair<T>(numbers.stored[i / 2], values[i], values[i + 1]);
+    for (int i = 0; i < kCount; i += 2) unpack_pair(numbers.stored[i / 2], values[i], values[i + 1]);
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) values[i] = load(&numbers.stored[i]);
@@ -118,6 +118,49 @@ __device__ __forceinline__ void convert(const Numbers<From, kCount>& from, Numbe
 }
 
 template <class T, int kCount>
+__device__ __forceinline__ Numbers<T, kCount> filled(opmath_t<T> value) {
+  opmath_t<T> values[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) values[i] = value;
+  Numbers<T, kCount> numbers;
+  convert(values, numbers);
+  return numbers;
+}
+
+// Those of several packs as one.
+template <class T, int kCount, int kPacks>
+__device__ __forceinline__ Numbers<T, kCount * kPacks> join(const Numbers<T, kCount> (&packs)[kPacks]) {
+  constexpr int kStored = std::extent_v<decltype(packs[0].stored)>;
+  Numbers<T, kCount * kPacks> all;
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+#pragma unroll
+    for (int j = 0; j < kStored; ++j) all.stored[i * kStored + j] = packs[i].stored[j];
+  }
+  return all;
+}
+
+// How packs that are aligned are loaded: as ever, or past the first-level cache, with advice to the second.
+struct PlainLoad {
+  template <class T>
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> operator()(const T* p) const {
+    return *reinterpret_cast<const Numbers<T, kPackSize<T>>*>(p);
+  }
+};
+
+struct HintedLoad {
+  CacheHint hint;
+
+  template <class T>
+  __device__ __forceinline__ Numbers<T, kPackSize<T>> operator()(const T* p) const {
+    const uint4 bits = load_with_hint(reinterpret_cast<const uint4*>(p), hint);
+    Numbers<T, kPackSize<T>> numbers;
+    memcpy(&numbers, &bits, sizeof(numbers));
+    return numbers;
+  }
+};
+
+template <class T, int kCount>
 __device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCount]) {
   Numbers<T, kCount> numbers;
   copy_in(p, is_aligned(p, numbers.kAlignment), numbers);
@@ -125,10 +168,14 @@ __device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCou
 }
 
 template <class T, int kCount>
-__device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount], bool streams = false) {
+__device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount], bool aligned, bool streams) {
   Numbers<T, kCount> numbers;
   convert(values, numbers);
-  copy_out(numbers, is_aligned(p, numbers.kAlignment), p, streams);
+  copy_out(numbers, aligned, p, streams);
+}
+template <class T, int kCount>
+__device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount]) {
+  store_pack(p, values, is_aligned(p, Numbers<T, kCount>::kAlignment), /*streams=*/false);
 }
 
 }  // namespace ce_ext::cuda

@@ -2,7 +2,6 @@
 // torch. So nvcc takes seconds, and tests/cuda_emu can run the same files on the CPU.
 #pragma once
 
-#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -11,10 +10,12 @@
 #include <cstring>
 #include <type_traits>
 
+#include "losses/math.h"
+
 #if defined(__CUDACC__)  // the emulator's headers, which stand in for those above, bring their own
 #define SHARED_ARRAY(T, name, size) __shared__ T name[size]
-#define DYNAMIC_SHARED_ARRAY(T, name)                                  \
-  extern __shared__ __align__(16) unsigned char ce_ext_shared_bytes[]; \
+#define DYNAMIC_SHARED_ARRAY(T, name)                                   \
+  extern __shared__ __align__(128) unsigned char ce_ext_shared_bytes[]; \
   T* const name = reinterpret_cast<T*>(ce_ext_shared_bytes)
 // The number of bytes is that of the dynamic shared memory.
 #define LAUNCH_WITH_SHARED(kernel, blocks, threads, bytes, stream, ...) \
@@ -70,30 +71,59 @@ __device__ __forceinline__ void store(__nv_bfloat16* p, float value) { *p = __fl
 
 // Two halves in a register, the first in its lower bits.
 template <class S>
-__device__ __forceinline__ void unpack_pair(unsigned bits, float& first, float& second) {
+struct HalfPair {
+  unsigned bits;
+};
+
+template <class S>
+__device__ __forceinline__ void unpack_pair(HalfPair<S> pair, float& first, float& second) {
   if constexpr (std::is_same_v<S, __half>) {
-    __half2 pair;
-    memcpy(&pair, &bits, sizeof(bits));
-    first = __low2float(pair);
-    second = __high2float(pair);
+    __half2 halves;
+    memcpy(&halves, &pair, sizeof(halves));
+    first = __low2float(halves);
+    second = __high2float(halves);
   } else {
-    const unsigned words[2] = {bits << 16, bits & 0xffff0000u};
+    const unsigned words[2] = {pair.bits << 16, pair.bits & 0xffff0000u};
     memcpy(&first, &words[0], sizeof(first));
     memcpy(&second, &words[1], sizeof(second));
   }
 }
 
 template <class S>
-__device__ __forceinline__ unsigned pack_pair(float first, float second) {
-  unsigned bits;
+__device__ __forceinline__ HalfPair<S> pack_pair(float first, float second) {
+  HalfPair<S> pair;
   if constexpr (std::is_same_v<S, __half>) {
-    const __half2 pair = __floats2half2_rn(first, second);
-    memcpy(&bits, &pair, sizeof(bits));
+    const __half2 halves = __floats2half2_rn(first, second);
+    memcpy(&pair, &halves, sizeof(pair));
   } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    memcpy(&bits, &pair, sizeof(bits));
+    const __nv_bfloat162 halves = __floats2bfloat162_rn(first, second);
+    memcpy(&pair, &halves, sizeof(pair));
   }
-  return bits;
+  return pair;
+}
+
+// Both halves at once, of numbers of CUDA's own type.
+template <class S, class F>
+__device__ __forceinline__ HalfPair<S> combine(HalfPair<S> a, HalfPair<S> b, const F& f) {
+  using Halves = std::conditional_t<std::is_same_v<S, __half>, __half2, __nv_bfloat162>;
+  Halves x, y;
+  memcpy(&x, &a, sizeof(x));
+  memcpy(&y, &b, sizeof(y));
+  const Halves result = f(x, y);
+  memcpy(&a, &result, sizeof(a));
+  return a;
+}
+
+// As losses/math.h has them for numbers; NaN where either is.
+using ce_ext::lesser;
+using ce_ext::maximum;
+template <class S>
+__device__ __forceinline__ HalfPair<S> lesser(HalfPair<S> a, HalfPair<S> b) {
+  return combine(a, b, [](auto x, auto y) { return __hmin2_nan(x, y); });
+}
+template <class S>
+__device__ __forceinline__ HalfPair<S> maximum(HalfPair<S> a, HalfPair<S> b) {
+  return combine(a, b, [](auto x, auto y) { return __hmax2_nan(x, y); });
 }
 
 }  // namespace ce_ext::cuda

@@ -1,5 +1,5 @@
-// What threads have gathered, as one: of lanes of a warp, of a block, of a cluster of blocks. Always in the same order,
-// so that the bits are the same, too.
+// What threads have gathered, as one: of lanes of a warp, of a block. Always in the same order, so that the bits
+// are the same, too.
 #pragma once
 
 #include "cuda/device/portability.cuh"
@@ -36,7 +36,6 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> transform(const Softm
                                                                      const F& f) {
   SoftmaxSums<T, kGaps, kEntropy> result;
   result.max = f(x.max);
-  result.ties = f(x.ties);
   result.exp_sum = f(x.exp_sum);
   if constexpr (kGaps == Gaps::kSumAndWeights) result.tie_weight = f(x.tie_weight);
   if constexpr (kGaps != Gaps::kNone) {
@@ -47,36 +46,46 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> transform(const Softm
   return result;
 }
 
-// Merges in two steps, for those that are cheaper so: exponentials are taken once, and not at every step. First all
-// learn the maximum of all, by max_of(own maximum), then they are added.
-template <class Sums, class F>
-__device__ __forceinline__ void agree(Sums&, const F&) {}
-template <class Sums>
-__device__ __forceinline__ void add_agreed(Sums& sums, const Sums& other) {
-  sums.merge(other);
-}
-
-template <class T, Gaps kGaps, bool kEntropy, class F>
-__device__ __forceinline__ void agree(SoftmaxSums<T, kGaps, kEntropy>& sums, const F& max_of) {
-  sums.raise_max(max_of(sums.max));
-}
-template <class T, Gaps kGaps, bool kEntropy>
-__device__ __forceinline__ void add_agreed(SoftmaxSums<T, kGaps, kEntropy>& sums,
-                                           const SoftmaxSums<T, kGaps, kEntropy>& other) {
-  sums.add_sums(other);
-}
-
 // The lanes in the mask, which are `lanes` neighbours, call it: a power of two. All of them get the result.
 template <class Sums>
 __device__ __forceinline__ Sums warp_reduce(Sums sums, int lanes = kWarpSize, unsigned mask = kFullWarp) {
-  agree(sums, [=](auto max) {
-    for (int offset = lanes / 2; offset > 0; offset /= 2) max = maximum(max, __shfl_xor_sync(mask, max, offset));
-    return max;
-  });
+#pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2) {
-    add_agreed(sums, transform(sums, [=](auto x) { return __shfl_xor_sync(mask, x, offset); }));
+    sums.merge(transform(sums, [=](auto x) { return __shfl_xor_sync(mask, x, offset); }));
   }
   return sums;
+}
+
+// In two steps, so that exponentials are taken once, and not at every step: first all learn the maximum of all.
+template <class T, Gaps kGaps, bool kEntropy>
+__device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> warp_reduce(SoftmaxSums<T, kGaps, kEntropy> sums,
+                                                                       int lanes = kWarpSize,
+                                                                       unsigned mask = kFullWarp) {
+  T max = sums.max;
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2) max = maximum(max, __shfl_xor_sync(mask, max, offset));
+  const int ties = __popc(__ballot_sync(mask, sums.max == max));  // of lanes, all but one of which have lost
+  sums.raise_max(max);
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2) {
+    sums.add_sums(transform(sums, [=](auto x) { return __shfl_xor_sync(mask, x, offset); }));
+  }
+  sums.exp_sum += T(ties - 1);
+  return sums;
+}
+
+// What another lane of the warp has. All lanes call it.
+template <class T>
+__device__ __forceinline__ T shuffle(const T& value, int lane) {
+  constexpr int kWords = sizeof(T) / sizeof(unsigned);
+  static_assert(sizeof(T) == kWords * sizeof(unsigned));
+  unsigned words[kWords];
+  memcpy(words, &value, sizeof(T));
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) words[i] = __shfl_sync(kFullWarp, words[i], lane);
+  T result;
+  memcpy(&result, words, sizeof(T));
+  return result;
 }
 
 // All threads of the block call it; the result is valid in its first warp only.
@@ -105,33 +114,5 @@ __device__ T block_broadcast(const T& value) {
   __syncthreads();  // shared is free for the next call
   return result;
 }
-
-#if HAS_CLUSTERS
-// Of what thread 0 of each block has; the result is valid in thread 0 of the first block of the cluster.
-template <class Sums>
-__device__ Sums cluster_reduce(Sums sums) {
-  SHARED_ARRAY(Sums, block_sums, 1);
-  const auto cluster = cooperative_groups::this_cluster();
-  if (threadIdx.x == 0) block_sums[0] = sums;
-  cluster.sync();
-  if (threadIdx.x == 0 && cluster.block_rank() == 0) {
-    for (unsigned b = 1; b < cluster.num_blocks(); ++b) sums.merge(*cluster.map_shared_rank(block_sums, b));
-  }
-  cluster.sync();  // block_sums is free for the next call, and no block is gone before it is read
-  return sums;
-}
-
-// What thread 0 of the first block has, for all threads of the cluster.
-template <class T>
-__device__ T cluster_broadcast(const T& value) {
-  SHARED_ARRAY(T, shared, 1);
-  const auto cluster = cooperative_groups::this_cluster();
-  if (threadIdx.x == 0 && cluster.block_rank() == 0) shared[0] = value;
-  cluster.sync();
-  const T result = *cluster.map_shared_rank(shared, 0);
-  cluster.sync();
-  return result;
-}
-#endif
 
 }  // namespace ce_ext::cuda

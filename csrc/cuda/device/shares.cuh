@@ -7,13 +7,15 @@
 
 #include "cuda/device/limits.cuh"
 #include "cuda/device/reduce.cuh"
+#include "cuda/host/launch.h"
 #include "host/dtype.h"
+#include "host/reduced_loss.h"
 
 namespace ce_ext::cuda {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Of at most kMaxBlocks shares, unless there are more groups. A group without items has one share, too.
+// Of at most max_blocks shares, unless there are more groups. A group without items has one share, too.
 struct Shares {
   int64_t group_size;  // in items
   int64_t share_size;  // in items; the last share of a group may have fewer
@@ -21,9 +23,10 @@ struct Shares {
   int64_t count;
 
   // A block takes `tile` items at a time.
-  Shares(int64_t items, int64_t groups, int64_t tile) : group_size(groups > 0 ? items / groups : 0) {
+  Shares(int64_t items, int64_t groups, int64_t tile, int64_t max_blocks = kMaxBlocks)
+      : group_size(groups > 0 ? items / groups : 0) {
     const int64_t tiles = std::max<int64_t>(1, divide_up(group_size, tile));
-    const int64_t most = std::max<int64_t>(1, kMaxBlocks / std::max<int64_t>(1, groups));
+    const int64_t most = std::max<int64_t>(1, max_blocks / std::max<int64_t>(1, groups));
     share_size = divide_up(tiles, most) * tile;
     per_group = std::max<int64_t>(1, divide_up(group_size, share_size));
     count = groups * per_group;
@@ -39,7 +42,7 @@ struct Shares {
     return group_end - begin(share) < share_size ? group_end : begin(share) + share_size;
   }
 
-  int64_t totals_bytes() const { return per_group > 1 ? count * int64_t(sizeof(RowTotals)) : 0; }
+  __device__ int size(int64_t share) const { return int(end(share) - begin(share)); }
 };
 
 // Device memory for what blocks tell each other.
@@ -47,6 +50,12 @@ struct Scratch {
   RowTotals* totals;   // one a share
   unsigned* counters;  // 0 before and after every kernel
 };
+
+// What finish_share needs of it.
+inline Scratch scratch_for(const ReducedLoss& p, const Shares& shares, const LaunchContext& context) {
+  if (p.reduction == Reduction::kNone || shares.per_group == 1) return {};
+  return {context.allocate<RowTotals>(shares.count), context.memory.counters()};
+}
 
 // Whether this block is the last of `count` that call this with the counter. It then sees what thread 0 of each of them
 // has written before. All threads call it.
@@ -73,29 +82,40 @@ __device__ __forceinline__ void store_loss(const Problem& p, int64_t i, opmath_t
   }
 }
 
-// Ends a block whose threads have added up these, which together are the totals of its share.
+// What all shares of a group add up to. All threads of the block call it; thread 0 gets the result.
+__device__ inline RowTotals add_up_shares(const Shares& shares, int64_t group, const Scratch& scratch) {
+  const RowTotals* of_group = scratch.totals + group * shares.per_group;
+  RowTotals totals;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
+    totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
+  }
+  return block_reduce(totals);
+}
+
 template <class S, class Problem>
+__device__ __forceinline__ void store_group_loss(const Problem& p, int64_t group, const RowTotals& totals) {
+  const bool mean = p.reduction == Reduction::kMean;
+  store_loss<S>(p, group, opmath_t<S>(mean ? totals.loss / totals.divisor(p.zero_if_empty) : totals.loss));
+}
+
+// Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
+// totals of its share.
+template <class S, bool kOneThread = false, class Problem>
 __device__ void finish_share(const Problem& p, const Shares& shares, int64_t share, RowTotals totals,
                              const Scratch& scratch) {
-  using A = opmath_t<S>;
   if (p.reduction == Reduction::kNone) return;
-  totals = block_reduce(totals);
+  if constexpr (!kOneThread) totals = block_reduce(totals);
   const int64_t group = shares.group(share);
   if (shares.per_group > 1) {
     if (threadIdx.x == 0) scratch.totals[share] = totals;
     if (!comes_last(scratch.counters + group, shares.per_group)) return;
-    const RowTotals* of_group = scratch.totals + group * shares.per_group;
-    totals = {};
-    for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
-      totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
-    }
-    totals = block_reduce(totals);
+    totals = add_up_shares(shares, group, scratch);
   }
-  if (threadIdx.x == 0) {
-    const bool mean = p.reduction == Reduction::kMean;
-    const double divisor = totals.divisor(p.zero_if_empty);
-    store_loss<S>(p, group, A(mean ? totals.loss / divisor : totals.loss));
-    if (mean) static_cast<A*>(p.denominator)[group] = A(divisor);
+  if (threadIdx.x != 0) return;
+  store_group_loss<S>(p, group, totals);
+  if (p.reduction == Reduction::kMean) {
+    static_cast<opmath_t<S>*>(p.denominator)[group] = opmath_t<S>(totals.divisor(p.zero_if_empty));
   }
 }
 

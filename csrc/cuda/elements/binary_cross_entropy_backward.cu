@@ -24,8 +24,6 @@ void launch_backward(const BinaryCrossEntropyBackward& p, const LaunchContext& c
 
 }  // namespace
 
-int64_t workspace_size(const BinaryCrossEntropyBackward&) { return 0; }
-
 void launch(const BinaryCrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.elements == 0) return;
   dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) { launch_backward<decltype(s)>(problem, context); });

@@ -6,7 +6,7 @@ namespace {
 template <class S>
 void launch_forward(const BinaryCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares = shares_of<S>(p, p.groups);
-  const Scratch scratch{static_cast<RowTotals*>(context.workspace), context.counters};
+  const Scratch scratch = scratch_for(p, shares, context);
   if (p.elements > 0 && is_plain<S>(p)) {  // of no elements, not even what is one number for all is there
     dispatch_plain<S>(p, [&](auto number, const auto& loss) {
       using N = decltype(number);
@@ -24,14 +24,6 @@ void launch_forward(const BinaryCrossEntropyForward& p, const LaunchContext& con
 }
 
 }  // namespace
-
-int64_t workspace_size(const BinaryCrossEntropyForward& problem) {
-  if (problem.reduction == Reduction::kNone) return 0;
-  int64_t bytes = 0;
-  dispatch<__half, __nv_bfloat16>(
-      problem.dtype, [&](auto s) { bytes = shares_of<decltype(s)>(problem, problem.groups).totals_bytes(); });
-  return bytes;
-}
 
 void launch(const BinaryCrossEntropyForward& problem, const LaunchContext& context) {
   const bool has_losses = problem.reduction == Reduction::kNone ? problem.elements > 0 : problem.groups > 0;

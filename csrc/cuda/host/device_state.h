@@ -10,7 +10,7 @@ namespace ce_ext::cuda {
 
 BadTarget& bad_target_of(c10::DeviceIndex device);
 
-// The counters of a LaunchContext, in a tensor that must live until the launch. `stream` is the current one.
+// The counters of a LaunchMemory, in a tensor that must live until the launch. `stream` is the current one.
 at::Tensor counters_of(c10::cuda::CUDAStream stream);
 
 }  // namespace ce_ext::cuda

@@ -8,12 +8,35 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <vector>
+
 #include "cuda/host/device_state.h"
 #include "cuda/host/launch.h"
 #include "cuda/rows/policy.cuh"
 
 namespace ce_ext::cuda {
 namespace {
+
+// Of the caching allocator, which knows when a stream is done with what is freed before.
+class StreamMemory final : public LaunchMemory {
+ public:
+  explicit StreamMemory(c10::cuda::CUDAStream stream) : stream_(stream) {}
+
+  void* allocate(int64_t bytes) override {
+    allocated_.push_back(at::empty({bytes}, at::TensorOptions(stream_.device()).dtype(at::kByte)));
+    return allocated_.back().mutable_data_ptr();
+  }
+
+  unsigned* counters() override {
+    if (!counters_.defined()) counters_ = counters_of(stream_);
+    return static_cast<unsigned*>(counters_.mutable_data_ptr());
+  }
+
+ private:
+  c10::cuda::CUDAStream stream_;
+  std::vector<at::Tensor> allocated_;
+  at::Tensor counters_;
+};
 
 struct Backend {
   // On the current stream, without waiting for it: what the kernels find is raised by a later call.
@@ -22,10 +45,8 @@ struct Backend {
     const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
     BadTarget& bad_target = bad_target_of(stream.device_index());
     check_bad_target(bad_target, stream.device_index());
-    at::Tensor workspace = at::empty({workspace_size(problem)}, at::TensorOptions(stream.device()).dtype(at::kByte));
-    at::Tensor counters = counters_of(stream);
-    launch(problem,
-           {stream, workspace.mutable_data_ptr(), static_cast<unsigned*>(counters.mutable_data_ptr()), &bad_target});
+    StreamMemory memory(stream);
+    launch(problem, {stream, memory, &bad_target});
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     return kNoBadRow;
   }

@@ -16,25 +16,31 @@ namespace ce_ext::cuda {
 
 struct BadTarget;
 
+// Device memory for launches that need some besides their problem. Most do not, and ask for none: an allocation takes
+// as long as a small launch, and to fill counters is one more node of a graph that is captured.
+class LaunchMemory {
+ public:
+  // For the kernels of this launch.
+  virtual void* allocate(int64_t bytes) = 0;
+
+  // kCounters of them, 0 before and after every kernel; of this stream alone.
+  virtual unsigned* counters() = 0;
+
+ protected:
+  ~LaunchMemory() = default;
+};
+
 // What a launch is given besides its problem.
 struct LaunchContext {
   CUstream_st* stream;
-  void* workspace;        // workspace_size(problem) bytes of device memory
-  unsigned* counters;     // kCounters of them in device memory, 0 before and after every kernel; of this stream alone
+  LaunchMemory& memory;
   BadTarget* bad_target;  // where kernels report a target out of bounds; of the device
-};
 
-// Device memory that a launch needs besides its problem, in bytes.
-int64_t workspace_size(const CrossEntropyForward& problem);
-int64_t workspace_size(const CrossEntropyBackward& problem);
-int64_t workspace_size(const CrossEntropyWithGrad& problem);
-int64_t workspace_size(const ScaleGradient& problem);
-int64_t workspace_size(const SoftCrossEntropyForward& problem);
-int64_t workspace_size(const SoftCrossEntropyBackward& problem);
-int64_t workspace_size(const LogSoftmaxForward& problem);
-int64_t workspace_size(const LogSoftmaxBackward& problem);
-int64_t workspace_size(const BinaryCrossEntropyForward& problem);
-int64_t workspace_size(const BinaryCrossEntropyBackward& problem);
+  template <class T>
+  T* allocate(int64_t count) const {
+    return static_cast<T*>(memory.allocate(count * int64_t(sizeof(T))));
+  }
+};
 
 void launch(const CrossEntropyForward& problem, const LaunchContext& context);
 void launch(const CrossEntropyBackward& problem, const LaunchContext& context);

@@ -1,10 +1,9 @@
 // The kernels of cross entropy whose threads have rows of their own: several neighbours whose classes lie apart, as
-// pixels of images do (by row), or short rows (in tiles).
+// pixels of images do.
 #pragma once
 
 #include "cuda/rows/cross_entropy_rows.cuh"
 #include "cuda/rows/thread_rows.cuh"
-#include "cuda/rows/tile.cuh"
 
 namespace ce_ext::cuda {
 
@@ -21,7 +20,14 @@ __device__ __forceinline__ RowTotals rows_forward(const CrossEntropyForward& p, 
     targets[r] = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
     wanted |= is_wanted<Form>(targets[r]);
   }
-  if (wanted) sum_rows<A>(x, p.classes, sums, AddLogits<S, Form>(p, loss));
+  if (wanted) {
+    const AddLogits<S, Form> add(p, loss);
+    if constexpr (kIsPlain<Form>) {
+      sum_planes(x, p.classes, sums, add);
+    } else {
+      sum_rows<A>(x, p.classes, sums, add);
+    }
+  }
   RowTotals totals;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -32,30 +38,32 @@ __device__ __forceinline__ RowTotals rows_forward(const CrossEntropyForward& p, 
   return totals;
 }
 
-// Their gradients, which may lie over the logits.
-template <class S, bool kLogitsChange, int kRows, class Rows, class Grads>
+// Their gradients, which may lie over the logits. Those of the targets overwrite what they get as other classes.
+template <class S, class Form, int kRows, class Rows, class Grads>
 __device__ __forceinline__ void rows_backward(const CrossEntropyBackward& p, const DeviceLoss<opmath_t<S>>& loss,
                                               int64_t row, const Rows& x, const Grads& grad_x,
                                               const RowTarget<opmath_t<S>> (&targets)[kRows],
                                               const SavedRow<opmath_t<S>> (&saved)[kRows]) {
   using A = opmath_t<S>;
-  RowGradient<A, kLogitsChange> gradients[kRows];
+  RowGradient<A, Form> gradients[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    gradients[r] = row_gradient<S, kLogitsChange>(p, loss, row + r, targets[r], saved[r]);
-  }
+  for (int r = 0; r < kRows; ++r) gradients[r] = row_gradient<S, Form>(p, loss, row + r, targets[r], saved[r]);
   for_each_class<A, kRows>(x, p.classes, [&](int64_t c, A(&values)[kRows]) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      A value[1] = {values[r]};
+      A value[1] = {gradients[r].reads_logits() ? values[r] : A(0)};
       gradients[r].apply(c, value);
       values[r] = value[0];
     }
     grad_x.store(c, values);
   });
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (gradients[r].reads_logits()) grad_x.store_at(r, targets[r].index, gradients[r].at_target(targets[r].x));
+  }
 }
 
-template <class S, bool kLogitsChange, int kRows, class Rows, class Grads>
+template <class S, class Form, int kRows, class Rows, class Grads>
 __device__ __forceinline__ void rows_backward(const CrossEntropyBackward& p, const DeviceLoss<opmath_t<S>>& loss,
                                               int64_t row, const Rows& x, const Grads& grad_x) {
   RowTarget<opmath_t<S>> targets[kRows];
@@ -66,7 +74,7 @@ __device__ __forceinline__ void rows_backward(const CrossEntropyBackward& p, con
     report_if_bad(p, loss.bad_target, row + r, targets[r]);
     saved[r] = saved_row<S>(p, row + r);
   }
-  rows_backward<S, kLogitsChange>(p, loss, row, x, grad_x, targets, saved);
+  rows_backward<S, Form>(p, loss, row, x, grad_x, targets, saved);
 }
 
 template <class S, class Form, int kRows, class Rows, class Grads>
@@ -75,7 +83,7 @@ __device__ __forceinline__ RowTotals rows_with_grad(const CrossEntropyWithGrad& 
   RowTarget<opmath_t<S>> targets[kRows];
   SavedRow<opmath_t<S>> saved[kRows];
   const RowTotals totals = rows_forward<S, Form>(p.forward, loss, row, x, targets, saved);
-  rows_backward<S, Form::kLogitsChange>(p.backward, loss, row, x, grad_x, targets, saved);
+  rows_backward<S, Form>(p.backward, loss, row, x, grad_x, targets, saved);
   return totals;
 }
 
@@ -96,20 +104,20 @@ __global__ void __launch_bounds__(kThreadsByRow,
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, bool kLogitsChange, int kRows>
+template <class S, class Form, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 || kRows > 1 ? 128 : 64))
     cross_entropy_backward_by_row(CrossEntropyBackward p, DeviceLoss<opmath_t<S>> loss) {
   const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
   if (row >= p.rows) return;
   const StridedRows<const S, kRows> x{logits_row<S>(p, row), p.input_class_stride};
   const StridedRows<S, kRows> grad_x{grad_row<S>(p, row), p.grad_input_class_stride};
-  rows_backward<S, kLogitsChange, kRows>(p, loss, row, x, grad_x);
+  rows_backward<S, Form, kRows>(p, loss, row, x, grad_x);
 }
 
-// Rows of no more than kMost classes stay in registers. With 0 for any number, they are read from the cache again.
-template <class S, class Form, int kRows, int kMost>
+// The logits are read from the cache again.
+template <class S, class Form, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow,
-                                  resident_blocks(kThreadsByRow, sizeof(S) == 8 || kMost > 0 ? 168 : 128))
+                                  resident_blocks(kThreadsByRow, sizeof(S) == 8 || !kIsPlain<Form> ? 168 : 128))
     cross_entropy_with_grad_by_row(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                    Scratch scratch) {
   RowTotals totals;
@@ -117,65 +125,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
   for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x * kRows; row < end; row += kThreadsByRow * kRows) {
     const StridedRows<const S, kRows> x{logits_row<S>(p.forward, row), p.forward.input_class_stride};
     const StridedRows<S, kRows> grad_x{grad_row<S>(p.backward, row), p.backward.grad_input_class_stride};
-    if constexpr (kMost > 0) {
-      const HeldRows<S, kRows, kMost> held(x, p.forward.classes);
-      totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, held, grad_x));
-    } else {
-      totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, x, grad_x));
-    }
-  }
-  finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
-}
-
-// A thread a row, of kThreadsByRow that are in shared memory.
-template <class S, class Form>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, kRowRegisters<S, Form>))
-    cross_entropy_forward_in_tiles(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
-                                   Scratch scratch) {
-  using A = opmath_t<S>;
-  RowTotals totals;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t first = shares.begin(blockIdx.x); first < end; first += kThreadsByRow) {
-    const Tile<S> tile(logits_row<S>(p, first), p.classes, end - first);
-    tile.load();
-    __syncthreads();
-    if (tile.has_row()) {
-      RowTarget<A> targets[1];
-      SavedRow<A> saved[1];
-      totals.merge(rows_forward<S, Form>(p, loss, first + threadIdx.x, tile, targets, saved));
-    }
-    __syncthreads();
-  }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
-}
-
-template <class S, bool kLogitsChange>
-__global__ void __launch_bounds__(kThreadsByRow,
-                                  resident_blocks(kThreadsByRow, sizeof(S) == 8 || kLogitsChange ? 96 : 64))
-    cross_entropy_backward_in_tiles(CrossEntropyBackward p, DeviceLoss<opmath_t<S>> loss) {
-  const int64_t first = int64_t(blockIdx.x) * kThreadsByRow;
-  const Tile<S> tile(logits_row<S>(p, first), p.classes, p.rows - first);
-  tile.load();
-  __syncthreads();
-  if (tile.has_row()) rows_backward<S, kLogitsChange, 1>(p, loss, first + threadIdx.x, tile, tile);
-  __syncthreads();
-  tile.store(grad_row<S>(p, first));
-}
-
-template <class S, class Form>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168 : 128))
-    cross_entropy_with_grad_in_tiles(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
-                                     Scratch scratch) {
-  RowTotals totals;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t first = shares.begin(blockIdx.x); first < end; first += kThreadsByRow) {
-    const Tile<S> tile(logits_row<S>(p.forward, first), p.forward.classes, end - first);
-    tile.load();
-    __syncthreads();
-    if (tile.has_row()) totals.merge(rows_with_grad<S, Form, 1>(p, loss, first + threadIdx.x, tile, tile));
-    __syncthreads();
-    tile.store(grad_row<S>(p.backward, first));
-    __syncthreads();
+    totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, x, grad_x));
   }
   finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
 }

@@ -1,4 +1,3 @@
-#include "cuda/rows/clusters.cuh"
 #include "cuda/rows/cross_entropy_launch.cuh"
 #include "cuda/rows/nll_loss.cuh"
 
@@ -6,35 +5,52 @@ namespace ce_ext::cuda {
 namespace {
 
 template <class S, class Form>
+void launch_parts(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
+  const RowParts parts = parts_of(p);
+  const int64_t blocks = p.rows * parts.per_row;
+  const Shares shares(p.rows, p.groups, 1);
+  const Scratch scratch = scratch_for_parts(p, shares, context);
+  auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
+  LAUNCH((cross_entropy_parts_by_class<S, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts, shares,
+         scratch, part_sums);
+}
+
+template <class S, class Form>
 void launch_by_class(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
-  const RowParts parts(p.rows, p.classes, sizeof(S));
-  if (parts.per_row > 1) return launch_parts<S, Form>(p, parts, loss, context, /*gradients=*/nullptr);
-  constexpr bool kMany = kManyRegisters<S, Form>;
-  const RowShape shape = shape_of(Pass::kForward, p.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(shape, [&](auto packs) {
-    launch_shares(cross_entropy_forward_by_class<S, Form, packs.value>, shape, p.rows, p.groups, p, loss, context);
+  if (parts_of(p).per_row > 1) return launch_parts<S, Form>(p, loss, context);
+  dispatch_team<kIsOften<S, Form>>(Pass::kForward, p.classes * sizeof(S), ForwardTeams(), FewTeams(), [&](auto team) {
+    launch_shares(cross_entropy_forward_by_class<S, Form, team.kSize>, team, p.rows, p, p, loss, context);
   });
 }
 
 template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
+  const Scratch scratch = scratch_for(p, shares, context);
   LAUNCH((cross_entropy_forward_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
-         Workspace(context).scratch());
+         scratch);
+}
+
+template <class S, class Form>
+void launch_in_tiles(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
+  const TileShape shape = tile_shape<S, Form>(p);
+  const Shares shares(p.rows, p.groups, shape.rows(), kTileBlocks);
+  const Scratch scratch = scratch_for(p, shares, context);
+  dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
+    LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
+                       2 * CrossEntropyStage<S>::bytes(shape, p.classes, /*has_saved=*/false), context.stream, p, loss,
+                       shape, shares, scratch);
+  });
 }
 
 template <class S, class Form>
 void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, 1, context);
   switch (way_of<S>({{p.input, p.input_rows, p.input_class_stride}}, p.row_dims, p.classes, p.rows / p.groups,
-                    kRowPack<S, Form>)) {
-    case RowWay::kInTiles: {
-      const Shares shares(p.rows, p.groups, kThreadsByRow);
-      LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                         Tile<S>::bytes(kThreadsByRow, p.classes), context.stream, p, loss, shares,
-                         Workspace(context).scratch());
+                    kRowPack<S, Form>, kMaxTileClasses<S>)) {
+    case RowWay::kInTiles:
+      launch_in_tiles<S, Form>(p, loss, context);
       break;
-    }
     case RowWay::kByClass:
       launch_by_class<S, Form>(p, loss, context);
       break;
@@ -50,15 +66,11 @@ void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) 
 template <class S>
 void launch_nll_forward(const CrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow);
-  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, Workspace(context).scratch(),
-         context.bad_target);
+  const Scratch scratch = scratch_for(p, shares, context);
+  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, scratch, context.bad_target);
 }
 
 }  // namespace
-
-int64_t workspace_size(const CrossEntropyForward& problem) {
-  return Workspace::bytes(problem.reduction, problem.rows, parts_bytes(problem, /*with_grad=*/false));
-}
 
 void launch(const CrossEntropyForward& problem, const LaunchContext& context) {
   if (problem.groups == 0 || (problem.rows == 0 && problem.reduction == Reduction::kNone)) return;

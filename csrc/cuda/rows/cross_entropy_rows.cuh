@@ -46,14 +46,19 @@ __device__ __forceinline__ TargetKind kind_of(const CrossEntropyProblem& p, int6
 
 // `logit_of` gives the logit of a class of the row.
 template <class A, class LogitOf>
-__device__ __forceinline__ RowTarget<A> load_target(const CrossEntropyProblem& p, int64_t row,
-                                                    const LogitOf& logit_of) {
-  RowTarget<A> target{p.target[row], kind_of(p, p.target[row])};
+__device__ __forceinline__ RowTarget<A> look_up_target(const CrossEntropyProblem& p, int64_t index,
+                                                       const LogitOf& logit_of) {
+  RowTarget<A> target{index, kind_of(p, index)};
   if (target.kind == TargetKind::kClass) {
-    target.x = logit_of(target.index);
-    target.weight = class_weight<A>(p, target.index);
+    target.x = logit_of(index);
+    target.weight = class_weight<A>(p, index);
   }
   return target;
+}
+template <class A, class LogitOf>
+__device__ __forceinline__ RowTarget<A> load_target(const CrossEntropyProblem& p, int64_t row,
+                                                    const LogitOf& logit_of) {
+  return look_up_target<A>(p, p.target[row], logit_of);
 }
 
 // One thread of the row calls it.
@@ -69,23 +74,36 @@ __device__ __forceinline__ bool is_wanted(const RowTarget<A>& target) {
   return Form::kReport || target.kind == TargetKind::kClass;
 }
 
-// Takes the logits from class c on into the sums of their row.
+// Takes logits into the sums of their row.
 template <class S, class Form>
 struct AddLogits {
-  using A = opmath_t<S>;
+  using Value = opmath_t<S>;
+  static constexpr bool kTakesNumbers = kIsPlain<Form>;
+  static constexpr Value kFill = Value(-INFINITY);
 
   const CrossEntropyProblem& p;
-  Logits<A, Form::kLogitsChange> logits;
+  Logits<Value, Form::kLogitsChange> logits;
+  int64_t begin;  // the first class of the part of the row
 
-  __device__ AddLogits(const CrossEntropyProblem& p_, const DeviceLoss<A>& loss)
-      : p(p_), logits(logits_of<Form::kLogitsChange>(loss.logits)) {}
+  __device__ AddLogits(const CrossEntropyProblem& p_, const DeviceLoss<Value>& loss, int64_t begin_ = 0)
+      : p(p_), logits(logits_of<Form::kLogitsChange>(loss.logits)), begin(begin_) {}
 
   template <int kCount>
-  __device__ __forceinline__ void operator()(RowSums<A, Form>& sums, A (&values)[kCount], int64_t c) const {
-    A weights[kCount];
+  __device__ __forceinline__ void operator()(RowSums<Value, Form>& sums, Value (&values)[kCount], int64_t c) const {
+    Value weights[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) weights[i] = Form::kGaps == Gaps::kNone ? A(1) : class_weight<A>(p, c + i);
-    sums.add(logits, values, weights, c);
+    for (int i = 0; i < kCount; ++i)
+      weights[i] = Form::kGaps == Gaps::kNone ? Value(1) : class_weight<Value>(p, begin + c + i);
+    sums.add(logits, values, weights, begin + c);
+  }
+  template <int kCount, int kPacks>
+  __device__ __forceinline__ void operator()(RowSums<Value, Form>& sums,
+                                             const Numbers<S, kCount> (&packs)[kPacks]) const {
+    add_numbers(sums.softmax, packs);
+  }
+  template <int kCount>
+  __device__ __forceinline__ void fought(RowSums<Value, Form>& sums, Value (&values)[kCount]) const {
+    sums.softmax.template add_fought<1>(values);
   }
 };
 
@@ -135,52 +153,58 @@ __device__ __forceinline__ RowTotals store_row(const CrossEntropyForward& p, con
 }
 
 // The gradient of a row, class by class.
-template <class A, bool kLogitsChange>
+template <class A, class Form>
 struct RowGradient {
   int64_t target;
   TargetKind kind;
-  A at_target;
-  const A* weight;  // of every class, or null where only the target's matters
-  CrossEntropyGradient<A, kLogitsChange> gradient;
+  const A* weight;  // of every class, or null for ones; only label smoothing asks
+  CrossEntropyGradient<A, Form::kLogitsChange> gradient;
 
   __device__ __forceinline__ bool reads_logits() const { return kind == TargetKind::kClass; }
 
-  // The logits of kCount classes from class c on become gradients.
+  // The logits of kCount classes from class c on become the gradients of classes that are not the target.
   template <int kCount>
   __device__ __forceinline__ void apply(int64_t c, A (&x)[kCount]) const {
-    if (!reads_logits()) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) x[i] = at_target;
-      return;
-    }
-    const int64_t place = target - c;
-    const int target_place = place >= 0 && place < kCount ? int(place) : -1;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const A grad = gradient.at(x[i], weight ? weight[c + i] : A(1));
-      x[i] = i == target_place ? at_target : grad;
+      if constexpr (Form::kGaps == Gaps::kNone) {
+        x[i] = gradient.at(x[i]);
+      } else {
+        x[i] = gradient.at(x[i], weight ? weight[c + i] : A(1));
+      }
     }
   }
+  __device__ __forceinline__ A at_target(A x) const { return gradient.at_target(x); }
 };
 
-template <class S, bool kLogitsChange>
-__device__ __forceinline__ RowGradient<opmath_t<S>, kLogitsChange> row_gradient(const CrossEntropyBackward& p,
-                                                                                const DeviceLoss<opmath_t<S>>& loss,
-                                                                                int64_t row,
-                                                                                const RowTarget<opmath_t<S>>& target,
-                                                                                const SavedRow<opmath_t<S>>& saved) {
+// `scale` is row_scale, of rows that have a target.
+template <class S, class Form>
+__device__ __forceinline__ RowGradient<opmath_t<S>, Form> row_gradient(const CrossEntropyBackward& p,
+                                                                       const DeviceLoss<opmath_t<S>>& loss,
+                                                                       const RowTarget<opmath_t<S>>& target,
+                                                                       const SavedRow<opmath_t<S>>& saved,
+                                                                       opmath_t<S> scale) {
   using A = opmath_t<S>;
-  const A* weight = loss.on_host.smoothing > 0 ? static_cast<const A*>(p.weight) : nullptr;
-  RowGradient<A, kLogitsChange> result{target.index, target.kind, A(0), weight, {}};
+  const auto logits = logits_of<Form::kLogitsChange>(loss.logits);
+  RowGradient<A, Form> result{target.index, target.kind, nullptr, {}};
   if (target.kind == TargetKind::kClass) {
-    const auto logits = logits_of<kLogitsChange>(loss.logits);
-    const A scale = row_scale<S>(p, loss.loss_scale, row);
     result.gradient = loss.get().gradient(saved, logits(target.x), target.weight, scale, logits);
-    result.at_target = result.gradient.at_target(target.x);
-  } else if (target.kind == TargetKind::kOutOfBounds) {
-    result.at_target = A(NAN);
+    result.weight = static_cast<const A*>(p.weight);
+  } else {  // the same for every class, whose logits are taken for 0
+    const A of_each = target.kind == TargetKind::kIgnored ? A(0) : A(NAN);
+    result.gradient = {RowStats<A>{A(0), A(0)}, of_each, A(0), A(0), A(0), logits};
   }
   return result;
+}
+
+template <class S, class Form>
+__device__ __forceinline__ RowGradient<opmath_t<S>, Form> row_gradient(const CrossEntropyBackward& p,
+                                                                       const DeviceLoss<opmath_t<S>>& loss, int64_t row,
+                                                                       const RowTarget<opmath_t<S>>& target,
+                                                                       const SavedRow<opmath_t<S>>& saved) {
+  using A = opmath_t<S>;
+  const A scale = target.kind == TargetKind::kClass ? row_scale<S>(p, loss.loss_scale, row) : A(0);
+  return row_gradient<S, Form>(p, loss, target, saved, scale);
 }
 
 template <class S>

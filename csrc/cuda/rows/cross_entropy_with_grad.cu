@@ -16,62 +16,72 @@ __global__ void __launch_bounds__(kThreadsByRow)
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, class Form, int kRows, int kMost>
+template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
-  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows, kMost>), shares.count, kThreadsByRow, context.stream, p, loss,
-         shares, Workspace(context).scratch());
-}
-
-template <class S, class Form>
-void launch_by_row_pack(const CrossEntropyWithGrad& p, const LaunchContext& context) {
-  constexpr int kRows = kRowPack<S, Form>;
-  if constexpr (kRows > 1 && sizeof(S) == 2 && Form::kGaps == Gaps::kNone) {  // what registers suffice for
-    if (p.forward.classes <= kMaxHeldClasses) return launch_by_row<S, Form, kRows, kMaxHeldClasses>(p, context);
-  }
-  launch_by_row<S, Form, kRows, 0>(p, context);
+  const Scratch scratch = scratch_for(p.forward, shares, context);
+  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
+         scratch);
 }
 
 template <class S, class Form>
 void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const auto loss = make_loss<opmath_t<S>>(p, context);
-  const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-  LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form>), shares.count, kThreadsByRow,
-                     Tile<S>::bytes(kThreadsByRow, forward.classes), context.stream, p, loss, shares,
-                     Workspace(context).scratch());
+  const TileShape shape = tile_shape<S, Form>(forward);
+  const Shares shares(forward.rows, forward.groups, shape.rows(), kTileBlocks);
+  const Scratch scratch = scratch_for(forward, shares, context);
+  dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
+    LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
+                       2 * CrossEntropyStage<S>::bytes(shape, forward.classes, /*has_saved=*/false), context.stream, p,
+                       loss, shape, shares, scratch);
+  });
+}
+
+// Rows that are so few and long that blocks which have one would leave most of a GPU idle are shared by many, in two
+// passes. A gradient that overwrites the logits must not do so as long as other blocks ask for the target's, as those
+// of the focal loss do.
+bool has_parts(const CrossEntropyWithGrad& p) {
+  constexpr unsigned kFew = 8;
+  const bool overwrites = p.backward.grad_input == p.forward.input;
+  return parts_of(p.forward).per_row >= kFew && !(overwrites && p.forward.options.gamma > 0);
+}
+
+void launch_parts(CrossEntropyWithGrad p, const LaunchContext& context) {
+  if (!p.forward.saved) p.forward.saved = context.allocate<SavedRow<double>>(p.forward.rows);
+  p.backward.saved = p.forward.saved;
+  launch(p.forward, context);
+  launch(p.backward, context);
 }
 
 template <class S, class Form>
 void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const CrossEntropyBackward& backward = p.backward;
+  const RowWay way = way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
+                                {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
+                               backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>,
+                               kMaxTileClasses<S>);
+  if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares,
-           Workspace(context).scratch());
+    const Scratch scratch = scratch_for(forward, shares, context);
+    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);
   }
-  switch (way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
-                     {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
-                    backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>)) {
+  switch (way) {
     case RowWay::kInTiles:
       return launch_in_tiles<S, Form>(p, context);
     case RowWay::kByClass:
-      return launch_by_class(p, context);
+      return fits_cluster(p) ? launch_by_cluster(p, context) : launch_by_class(p, context);
     case RowWay::kByRowPack:
-      return launch_by_row_pack<S, Form>(p, context);
+      return launch_by_row<S, Form, kRowPack<S, Form>>(p, context);
     case RowWay::kByRow:
-      return launch_by_row<S, Form, 1, 0>(p, context);
+      return launch_by_row<S, Form, 1>(p, context);
   }
 }
 
 }  // namespace
-
-int64_t workspace_size(const CrossEntropyWithGrad& problem) {
-  const CrossEntropyForward& forward = problem.forward;
-  return Workspace::bytes(forward.reduction, forward.rows, parts_bytes(forward, /*with_grad=*/true));
-}
 
 void launch(const CrossEntropyWithGrad& problem, const LaunchContext& context) {
   const CrossEntropyForward& forward = problem.forward;

@@ -1,4 +1,3 @@
-#include "cuda/rows/clusters.cuh"
 #include "cuda/rows/cross_entropy_launch.cuh"
 
 namespace ce_ext::cuda {
@@ -6,21 +5,13 @@ namespace {
 
 template <class S, class Form>
 void launch_rows(const CrossEntropyWithGrad& p, const LaunchContext& context) {
-  constexpr bool kMany = kManyRegisters<S, Form>;
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const CrossEntropyForward& forward = p.forward;
-  const RowParts parts(forward.rows, forward.classes, sizeof(S));
-  if (parts.per_row > 1) {
-    char* behind_sums = Workspace(context).parts() + forward.rows * parts.per_row * sizeof(RowSums<opmath_t<S>, Form>);
-    auto* gradients = reinterpret_cast<RowGradient<opmath_t<S>, Form::kLogitsChange>*>(behind_sums);
-    launch_parts<S, Form>(p, parts, loss, context, gradients);
-    return launch_backward_by_class<S, Form::kLogitsChange>(p.backward, loss, gradients, context.stream);
-  }
-  const RowShape shape = shape_of(Pass::kWithGrad, forward.classes * sizeof(S), max_row_threads(kMany));
-  dispatch_packs<kMany>(shape, [&](auto packs) {
-    launch_shares(cross_entropy_with_grad_by_class<S, Form, packs.value>, shape, forward.rows, forward.groups, p, loss,
-                  context);
-  });
+  dispatch_team<kIsOften<S, Form>>(Pass::kWithGrad, forward.classes * sizeof(S), WithGradTeams(), FewWithGradTeams<S>(),
+                                   [&](auto team) {
+                                     launch_shares(cross_entropy_with_grad_by_class<S, Form, team.kSize>, team,
+                                                   forward.rows, forward, p, loss, context);
+                                   });
 }
 
 }  // namespace

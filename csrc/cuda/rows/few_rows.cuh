@@ -39,4 +39,11 @@ struct RowParts {
   }
 };
 
+// What the blocks of such rows need of it, where each row is a share.
+inline Scratch scratch_for_parts(const ReducedLoss& p, const Shares& shares, const LaunchContext& context) {
+  Scratch scratch = scratch_for(p, shares, context);
+  scratch.counters = context.memory.counters();
+  return scratch;
+}
+
 }  // namespace ce_ext::cuda

@@ -1,34 +1,39 @@
 #include "cuda/host/launch.h"
-#include "cuda/rows/clusters.cuh"
 #include "cuda/rows/log_softmax.cuh"
 #include "cuda/rows/row_launch.cuh"
 
 namespace ce_ext::cuda {
 namespace {
 
-template <class Problem>
-void launch_by_class(void (*kernel)(Problem, RowShape), const Problem& p, const RowShape& wanted, cudaStream_t stream) {
-  const RowShape shape = with_room(kernel, wanted);
-  launch_teams(kernel, divide_up(p.rows, teams_of(shape)), shape, stream, p, shape);
+template <class Team, class Problem>
+void launch_teams(void (*kernel)(Problem), Team, const Problem& p, cudaStream_t stream) {
+  LAUNCH(kernel, divide_up(p.rows, Team::kCount), Team::kThreads, stream, p);
 }
 
 template <class S, class Out>
+constexpr bool kIsOften = std::is_same_v<S, Out> && sizeof(S) < 8;
+
+template <class S, class Out>
 void launch_forward(const LogSoftmaxForward& p, cudaStream_t stream) {
-  constexpr bool kMany = sizeof(S) == 8;
-  constexpr int kPack = kMany ? 1 : kRowsPerThread;
+  constexpr int kPack = sizeof(S) == 8 ? 1 : kRowsPerThread;
   switch (way_of<Out>({{p.input, p.input_rows, p.input_class_stride}, {p.output, p.output_rows, p.output_class_stride}},
-                      p.row_dims, p.classes, p.rows, kPack)) {
-    case RowWay::kInTiles:
-      LAUNCH_WITH_SHARED((log_softmax_forward_in_tiles<S, Out>), divide_up(p.rows, kThreadsByRow), kThreadsByRow,
-                         (Tile<S, Out>::bytes(kThreadsByRow, p.classes)), stream, p);
-      break;
-    case RowWay::kByClass: {
-      const RowShape shape = shape_of(Pass::kWithGrad, p.classes * sizeof(S), max_row_threads(kMany));
-      dispatch_packs<kMany>(shape, [&](auto packs) {
-        launch_by_class(log_softmax_forward_by_class<S, Out, packs.value>, p, shape, stream);
+                      p.row_dims, p.classes, p.rows, kPack, kMaxTileClasses<Out>)) {
+    case RowWay::kInTiles: {
+      const int64_t row_bytes = p.classes * sizeof(S);
+      const int64_t stage_bytes = row_bytes + (std::is_same_v<S, Out> ? 0 : p.classes * sizeof(Out));
+      const TileShape shape(row_bytes, stage_bytes, sizeof(S), kIsOften<S, Out>, p.input);
+      const Shares shares(p.rows, 1, shape.rows(), kTileBlocks);
+      dispatch_word<S, kIsOften<S, Out>>(shape, [&](auto word) {
+        LAUNCH_WITH_SHARED((log_softmax_forward_in_tiles<S, Out, word.value>), shares.count, kTileThreads,
+                           (2 * LogSoftmaxStage<S, Out>::bytes(shape, p.classes)), stream, p, shape, shares);
       });
       break;
     }
+    case RowWay::kByClass:
+      dispatch_team<kIsOften<S, Out>>(
+          Pass::kWithGrad, p.classes * sizeof(S), WithGradTeams(), FewWithGradTeams<S>(),
+          [&](auto team) { launch_teams(log_softmax_forward_by_class<S, Out, team.kSize>, team, p, stream); });
+      break;
     case RowWay::kByRowPack:
       LAUNCH((log_softmax_forward_by_row<S, Out, kPack>), divide_up(p.rows, kThreadsByRow * kPack), kThreadsByRow,
              stream, p);
@@ -45,16 +50,23 @@ void launch_backward(const LogSoftmaxBackward& p, cudaStream_t stream) {
   switch (way_of<Out>({{p.grad_output, p.grad_output_rows, p.grad_output_class_stride},
                        {p.output, p.output_rows, p.output_class_stride},
                        {p.grad_input, p.grad_input_rows, p.grad_input_class_stride}},
-                      p.row_dims, p.classes, p.rows, kPack)) {
+                      p.row_dims, p.classes, p.rows, kPack, kMaxTileClasses<Out> / 2)) {
     case RowWay::kInTiles: {
-      constexpr int kThreads = kThreadsByTwoTiles<S>;
-      LAUNCH_WITH_SHARED((log_softmax_backward_in_tiles<S, Out>), divide_up(p.rows, kThreads), kThreads,
-                         (2 * Tile<S, Out>::bytes(kThreads, p.classes)), stream, p);
+      const int64_t row_bytes = p.classes * sizeof(Out);
+      const int64_t stage_bytes = 2 * row_bytes + (std::is_same_v<S, Out> ? 0 : p.classes * sizeof(S));
+      const bool wider = kIsOften<S, Out> && is_aligned(p.output);
+      const TileShape shape(row_bytes, stage_bytes, sizeof(Out), wider, p.grad_output);
+      const Shares shares(p.rows, 1, shape.rows(), kTileBlocks);
+      dispatch_word<Out, kIsOften<S, Out>>(shape, [&](auto word) {
+        LAUNCH_WITH_SHARED((log_softmax_backward_in_tiles<S, Out, word.value>), shares.count, kTileThreads,
+                           (2 * LogSoftmaxBackwardStage<S, Out>::bytes(shape, p.classes)), stream, p, shape, shares);
+      });
       break;
     }
     case RowWay::kByClass:
-      launch_by_class(log_softmax_backward_by_class<S, Out>, p,
-                      shape_of(Pass::kWithGrad, 2 * p.classes * sizeof(Out), max_row_threads(sizeof(S) == 8)), stream);
+      dispatch_team<kIsOften<S, Out>>(
+          Pass::kWithGrad, 2 * p.classes * sizeof(Out), WithGradTeams(), FewWithGradTeams<S>(),
+          [&](auto team) { launch_teams(log_softmax_backward_by_class<S, Out, team.kSize>, team, p, stream); });
       break;
     case RowWay::kByRowPack:
       LAUNCH((log_softmax_backward_by_row<S, Out, kPack>), divide_up(p.rows, kThreadsByRow * kPack), kThreadsByRow,
@@ -67,9 +79,6 @@ void launch_backward(const LogSoftmaxBackward& p, cudaStream_t stream) {
 }
 
 }  // namespace
-
-int64_t workspace_size(const LogSoftmaxForward&) { return 0; }
-int64_t workspace_size(const LogSoftmaxBackward&) { return 0; }
 
 void launch(const LogSoftmaxForward& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;

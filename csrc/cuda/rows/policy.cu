@@ -5,8 +5,8 @@
 #include <mutex>
 #include <sstream>
 #include <stdexcept>
+#include <vector>
 
-#include "cuda/device/portability.cuh"
 #include "cuda/rows/policy.cuh"
 
 namespace ce_ext::cuda {
@@ -19,30 +19,30 @@ std::string name_of(const RowPolicy& entry) {
   std::ostringstream name;
   name << kPasses[int(entry.pass)] << ':';
   entry.row_bytes == kAnyLength ? name << "inf" : name << entry.row_bytes;
-  if (entry.capability > 0) name << '@' << entry.capability;
   return name.str();
 }
 
 std::string text_of(const Table& table) {
   std::ostringstream text;
   for (const RowPolicy& entry : table) {
-    const RowShape& shape = entry.shape;
-    text << (&entry == &table.front() ? "" : "; ") << name_of(entry) << '=' << shape.threads << ',' << shape.lanes
-         << ',' << shape.packs << ',' << shape.cluster;
+    text << (&entry == &table.front() ? "" : "; ") << name_of(entry) << '=' << entry.threads;
   }
   return text.str();
 }
 
-// Whether the pass has kernels for such teams.
-bool is_valid(Pass pass, const RowShape& shape) {
-  const bool is_backward = pass == Pass::kBackward;
-  const int max_threads = is_backward ? kMaxBackwardThreads : max_row_threads(/*many_registers=*/false);
-  if (shape.threads <= 0 || shape.threads % kWarpSize != 0 || shape.threads > max_threads) return false;
-  if (shape.packs != 4 && (shape.packs != 8 || is_backward)) return false;
-  if (shape.lanes == shape.threads) {
-    return shape.cluster == 1 || (!is_backward && (shape.cluster == 2 || shape.cluster == 4 || shape.cluster == 8));
+template <int... kSizes>
+std::vector<int> sizes_of(TeamSizes<kSizes...>) {
+  return {kSizes...};
+}
+std::vector<int> sizes_of(Pass pass) {
+  switch (pass) {
+    case Pass::kForward:
+      return sizes_of(ForwardTeams());
+    case Pass::kBackward:
+      return sizes_of(BackwardTeams());
+    default:
+      return sizes_of(WithGradTeams());
   }
-  return shape.cluster == 1 && (shape.lanes == 8 || shape.lanes == 16 || shape.lanes == 32);
 }
 
 // `source` is who asks for it.
@@ -52,13 +52,16 @@ void override_one(Table& table, const std::string& entry, const std::string& sou
   if (place == table.end()) {
     throw std::invalid_argument(source + ": '" + entry + "' is for no entry of the table, which has " + text_of(table));
   }
-  RowShape& shape = place->shape;
   std::istringstream text(entry.substr(name.size()));
-  char marks[4] = {};
-  text >> marks[0] >> shape.threads >> marks[1] >> shape.lanes >> marks[2] >> shape.packs >> marks[3] >> shape.cluster;
-  const bool has_all = text && std::string(marks, 4) == "=,,," && (text >> std::ws).eof();
-  if (!has_all || !is_valid(place->pass, shape)) {
-    throw std::invalid_argument(source + ": '" + entry + "' has to give THREADS,LANES,PACKS,CLUSTER that a kernel has");
+  char mark = 0;
+  text >> mark >> place->threads;
+  const std::vector<int> sizes = sizes_of(place->pass);
+  const bool is_one = std::find(sizes.begin(), sizes.end(), place->threads) != sizes.end();
+  if (!text || mark != '=' || !(text >> std::ws).eof() || !is_one) {
+    std::ostringstream message;
+    message << source << ": '" << entry << "' has to give one of";
+    for (int size : sizes) message << ' ' << size;
+    throw std::invalid_argument(message.str() + " threads");
   }
 }
 
@@ -87,26 +90,15 @@ Policy& in_force() {
   return policy;
 }
 
-int capability_of_device() {
-  int device = 0, major = 0, minor = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  return 10 * major + minor;
-}
-
 }  // namespace
 
-RowShape row_shape(Pass pass, int64_t row_bytes) {
+int row_threads(Pass pass, int64_t row_bytes) {
   Policy& policy = in_force();
   const std::lock_guard<std::mutex> lock(policy.mutex);
-  // Every pass ends with an entry for any length. Launches of short rows have no time to ask for the capability.
+  // Every pass ends with an entry for any length.
   return std::find_if(policy.table.begin(), policy.table.end(),
-                      [&](const RowPolicy& entry) {
-                        return entry.pass == pass && row_bytes <= entry.row_bytes &&
-                               (entry.capability == 0 || entry.capability <= capability_of_device());
-                      })
-      ->shape;
+                      [&](const RowPolicy& entry) { return entry.pass == pass && row_bytes <= entry.row_bytes; })
+      ->threads;
 }
 
 void override_policy(const std::string& overrides) {

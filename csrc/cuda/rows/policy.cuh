@@ -3,105 +3,89 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "cuda/device/limits.cuh"
 
 namespace ce_ext::cuda {
 
-// How the threads of a kernel share rows whose classes lie side by side.
-struct RowShape {
-  int threads;  // of a block
-  int lanes;    // threads of a block that share a row: lanes of one warp, or all threads
-  int packs;    // of 16 bytes, that a thread loads before it uses the first: 4 or 8
-  int cluster;  // blocks that share a row
-};
-
 enum class Pass { kForward, kBackward, kWithGrad };
 
+// How many threads share a row whose classes lie side by side: 8 or 32 lanes of a warp, or a block.
 struct RowPolicy {
   Pass pass;
   int64_t row_bytes;  // of rows up to this length
-  int capability;     // on GPUs from this compute capability on, 90 for 9.0
-  RowShape shape;
+  int threads;
 };
 
 constexpr int64_t kAnyLength = INT64_MAX;
 
-// The first that fits is taken. A multiprocessor has 64 warps' worth of threads and 64 Ki registers, and it takes some
-// 24 KiB in flight on each of them to use the bandwidth of an H100 (3.35 TB/s in 0.9 us): all of these shapes allow
-// more than that. Not measured yet.
+// The first that fits is taken.
 constexpr RowPolicy kRowPolicies[] = {
-    // As few lanes as still have the whole row in flight: the fewer, the more rows a warp finishes at a time.
-    {Pass::kForward, 512, 0, {128, 8, 4, 1}},
-    {Pass::kForward, 1024, 0, {128, 16, 4, 1}},
-    {Pass::kForward, 2048, 0, {128, 32, 4, 1}},
-    {Pass::kForward, 4096, 0, {128, 32, 8, 1}},
-    // A block for a row, as small as holds it: while one waits at its barrier, others load.
-    {Pass::kForward, 16384, 0, {128, 128, 8, 1}},
-    {Pass::kForward, kAnyLength, 0, {256, 256, 8, 1}},
+    // The fewer lanes a row has, the more rows a warp has in flight, and the less often something is done once a row.
+    {Pass::kForward, 4096, 8},
+    {Pass::kForward, 32768, 128},
+    {Pass::kForward, kAnyLength, 256},
 
-    // The gradient of each element is on its own: a team takes as much of a row as it has in flight. With 4 packs it is
-    // done with few registers, and many blocks.
-    {Pass::kBackward, 512, 0, {128, 8, 4, 1}},
-    {Pass::kBackward, 1024, 0, {128, 16, 4, 1}},
-    {Pass::kBackward, 4096, 0, {128, 32, 4, 1}},
-    {Pass::kBackward, kAnyLength, 0, {256, 256, 4, 1}},
+    // For a chunk of a row: the gradient of each element is on its own.
+    {Pass::kBackward, 512, 8},
+    {Pass::kBackward, kAnyLength, 32},
 
-    // The row stays in registers from the loss to the gradient, as long as a team can hold it: where there are clusters
-    // that is 512 KiB, the classes of Llama 3 in float32.
-    {Pass::kWithGrad, 512, 0, {128, 8, 4, 1}},
-    {Pass::kWithGrad, 1024, 0, {128, 16, 4, 1}},
-    {Pass::kWithGrad, 2048, 0, {128, 32, 4, 1}},
-    {Pass::kWithGrad, 4096, 0, {128, 32, 8, 1}},
-    {Pass::kWithGrad, 16384, 0, {128, 128, 8, 1}},
-    {Pass::kWithGrad, 32768, 0, {256, 256, 8, 1}},
-    {Pass::kWithGrad, 65536, 0, {512, 512, 8, 1}},
-    {Pass::kWithGrad, 131072, 90, {256, 256, 8, 4}},
-    {Pass::kWithGrad, 262144, 90, {256, 256, 8, 8}},
-    {Pass::kWithGrad, 524288, 90, {512, 512, 8, 8}},
-    // Longer rows are read again, and should still be in the cache of the GPU: few blocks at a time, so few rows.
-    {Pass::kWithGrad, kAnyLength, 0, {512, 512, 8, 1}},
+    // Up to 20 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
+    // read again, and should still be in the second-level cache: few blocks at a time, so few rows.
+    {Pass::kWithGrad, 2048, 32},
+    {Pass::kWithGrad, 8192, 128},
+    {Pass::kWithGrad, 65536, 320},
+    {Pass::kWithGrad, kAnyLength, 640},
 };
 
-// What the table says, after the overrides.
-RowShape row_shape(Pass pass, int64_t row_bytes);
+// The teams that the kernels of a pass have.
+template <int... kSizes>
+struct TeamSizes {};
+using ForwardTeams = TeamSizes<8, 32, 128, 256>;
+using BackwardTeams = TeamSizes<8, 32>;
+using WithGradTeams = TeamSizes<32, 128, 320, 640>;
+// Of kernels that are seldom used, or take many registers: whatever the table says, the next larger one, or the last.
+using FewTeams = TeamSizes<32, 256>;
+template <class S>
+using FewWithGradTeams = std::conditional_t<sizeof(S) == 8, FewTeams, TeamSizes<32, 320>>;
 
-// Changes shapes of the table, to try others: "forward:16384=256,256,4,1; with_grad:131072@90=..." gives the entries
-// for rows up to 16384 bytes, or 131072 from capability 90 on, other threads, lanes, packs and cluster; "inf" is any
-// length. It starts from the table each time. What the environment variable CE_EXT_CUDA_POLICY says is done before the
-// first kernel. Throws std::invalid_argument.
+// What the table says, after the overrides.
+int row_threads(Pass pass, int64_t row_bytes);
+
+// Changes entries of the table, to try others: "forward:32768=256; with_grad:inf=320" has other teams share rows of up
+// to 32768 bytes, or of any length. It starts from the table each time. What the environment variable
+// CE_EXT_CUDA_POLICY says is done before the first kernel. Throws std::invalid_argument.
 void override_policy(const std::string& overrides);
 
 // All entries after the overrides, in the same words.
 std::string policy_text();
 
-// The most threads of a block that teams may have: what bounds the registers of a thread. Those of the backward pass do
-// with 64 each.
-constexpr int max_row_threads(bool many_registers) { return many_registers ? 256 : 512; }
-constexpr int kMaxBackwardThreads = 256;
-constexpr int kBackwardPacks = 4;
+// Packs of 16 bytes that a thread of a team has in flight.
+constexpr int kPacks = 4;
 
-// Packs of each tensor where a team reads two of them, whatever the table says: to it their rows are one of both
-// lengths.
-constexpr int kPacksOfTwo = 4;
-constexpr int kBackwardPacksOfTwo = kBackwardPacks / 2;
+// Of a block that has a part of a row.
+constexpr int kThreadsOfPart = 256;
 
-// Of blocks whose threads have rows of their own, because classes lie apart or there are no more of them than in a
-// tile.
+// Of blocks whose threads have rows of their own, because classes lie apart.
 constexpr int kThreadsByRow = 128;
-constexpr int64_t kMaxTileClasses = 32;
 
-// Likewise of blocks with two tiles: the shared memory that every GPU has for a block is 48 KiB.
-template <class S>
-constexpr int kThreadsByTwoTiles = sizeof(S) == 8 ? kThreadsByRow / 2 : kThreadsByRow;
+// Rows that lie one after another go through tiles in shared memory up to this length. Of two tensors, which do so an
+// element at a time, up to so many classes.
+constexpr int64_t kMaxTileRowBytes = 1024;
+constexpr int64_t kMaxTileClassesOfTwo = 32;
+
+// Blocks with tiles: as many as an H100 has at a time, each of which has the next tile under way.
+constexpr int64_t kTileBlocks = 8 * 132;
 
 // Rows side by side that such a thread has. They are loaded in packs: of 16 bytes, and of halves in packs of 8, because
 // there are no registers for more rows.
 constexpr int kRowsPerThread = 4;
 
-// Of no more classes, such rows of halves stay in registers from the loss to the gradient: as many as segment street
-// scenes, and a few. Others are read again, mostly from the first-level cache.
-constexpr int kMaxHeldClasses = 24;
+// Planes of such rows that a thread has in flight, forward and for the gradient.
+template <class S>
+constexpr int kForwardPlanes = sizeof(S) == 2 ? 8 : 4;
+constexpr int kGradPlanes = 4;
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;

@@ -8,7 +8,8 @@
 #include "cuda/host/launch.h"
 #include "cuda/rows/few_rows.cuh"
 #include "cuda/rows/policy.cuh"
-#include "cuda/rows/tile.cuh"
+#include "cuda/rows/teams.cuh"
+#include "cuda/rows/tiles.cuh"
 #include "host/rows.h"
 
 namespace ce_ext::cuda {
@@ -27,14 +28,15 @@ struct RowTensor {
   int64_t class_stride;
 };
 
-// `group_rows` are worked on together. There are kernels for `pack` rows side by side, if that is more than one.
+// `group_rows` are worked on together. There are kernels for `pack` rows side by side, if that is more than one, and
+// for tiles of rows of so many classes.
 template <class S>
 RowWay way_of(std::initializer_list<RowTensor> tensors, const RowDims& dims, int64_t classes, int64_t group_rows,
-              int pack) {
+              int pack, int64_t max_tile_classes) {
   const int innermost = dims.ndim - 1;
   bool side_by_side = pack > 1 && dims.sizes[innermost] % pack == 0 && group_rows % pack == 0;
   bool by_class = true;
-  bool one_after_another = classes <= kMaxTileClasses && dims.ndim == 1;
+  bool one_after_another = classes <= max_tile_classes && dims.ndim == 1;
   for (const RowTensor& tensor : tensors) {
     by_class = by_class && tensor.class_stride == 1;
     one_after_another = one_after_another && tensor.rows.strides[0] == classes;
@@ -46,72 +48,31 @@ RowWay way_of(std::initializer_list<RowTensor> tensors, const RowDims& dims, int
   return side_by_side ? RowWay::kByRowPack : RowWay::kByRow;
 }
 
-// Calls f with a constant, the number of packs that the shape has.
-template <bool kManyRegisters, class F>
-void dispatch_packs(const RowShape& shape, const F& f) {
-  if constexpr (!kManyRegisters) {
-    if (shape.packs == 8) return f(std::integral_constant<int, 8>());
+// Calls f with the team of so many threads, or with the next larger one, or with the largest.
+template <class F, int kSize, int... kLarger>
+void dispatch_team(int threads, TeamSizes<kSize, kLarger...>, const F& f) {
+  if constexpr (sizeof...(kLarger) > 0) {
+    if (threads > kSize) return dispatch_team(threads, TeamSizes<kLarger...>(), f);
   }
-  f(std::integral_constant<int, 4>());
+  f(Team<kSize>());
 }
 
-// What the policy says, of blocks that are no larger than the kernel allows.
-inline RowShape shape_of(Pass pass, int64_t row_bytes, int max_threads) {
-  RowShape shape = row_shape(pass, row_bytes);
-  if (shape.threads > max_threads) {
-    if (shape.lanes == shape.threads) shape.lanes = max_threads;
-    shape.threads = max_threads;
-  }
-  return shape;
+// Calls f with the team that the policy has for such rows. Kernels that are seldom used have few.
+template <bool kOften, class Teams, class Few, class F>
+void dispatch_team(Pass pass, int64_t row_bytes, Teams, Few, const F& f) {
+  dispatch_team(row_threads(pass, row_bytes), std::conditional_t<kOften, Teams, Few>(), f);
 }
 
-// Its block, as the only team.
-inline RowShape block_of(RowShape shape) {
-  shape.lanes = shape.threads;
-  shape.cluster = 1;
-  return shape;
+template <class S>
+constexpr int64_t kMaxTileClasses = kMaxTileRowBytes / int64_t(sizeof(S));
+
+// Launches a kernel whose teams go through shares of the rows.
+template <class Team, class Problem, class Loss>
+void launch_shares(void (*kernel)(Problem, Loss, Shares, Scratch), Team, int64_t rows, const ReducedLoss& forward,
+                   const Problem& problem, const Loss& loss, const LaunchContext& context) {
+  const Shares shares(rows, forward.groups, Team::kCount);
+  const Scratch scratch = scratch_for(forward, shares, context);
+  LAUNCH(kernel, shares.count, Team::kThreads, context.stream, problem, loss, shares, scratch);
 }
-
-// Teams of a block.
-inline int teams_of(const RowShape& shape) { return shape.threads / shape.lanes; }
-
-// Launches a kernel of teams, on so many blocks, or clusters of them.
-template <class... Parameters, class... Arguments>
-void launch_teams(void (*kernel)(Parameters...), int64_t blocks, const RowShape& shape, cudaStream_t stream,
-                  const Arguments&... arguments) {
-  if (shape.cluster > 1) {
-    launch_clusters(kernel, blocks * shape.cluster, shape.threads, shape.cluster, stream, arguments...);
-  } else {
-    LAUNCH(kernel, blocks, shape.threads, stream, arguments...);
-  }
-}
-
-// The workspace of a launch: a sum of class weights, totals of shares, and what the parts of rows add up to.
-class Workspace {
- public:
-  explicit Workspace(const LaunchContext& context) : context_(context) {}
-
-  template <class A>
-  A* weight_sum() const {
-    return reinterpret_cast<A*>(base());
-  }
-  Scratch scratch() const { return {reinterpret_cast<RowTotals*>(base() + kTotals), context_.counters}; }
-  char* parts() const { return base() + kParts; }
-
-  // There are no more shares than rows, and few of these where they have parts.
-  static int64_t bytes(Reduction reduction, int64_t rows, int64_t parts_bytes) {
-    if (parts_bytes > 0) return kParts + parts_bytes;
-    const int64_t totals = reduction == Reduction::kNone ? 0 : std::min(rows, kMaxBlocks);
-    return kTotals + totals * int64_t(sizeof(RowTotals));
-  }
-
- private:
-  static constexpr int64_t kTotals = 16;
-  static constexpr int64_t kParts = kTotals + kBlocksToFill * int64_t(sizeof(RowTotals));
-
-  char* base() const { return static_cast<char*>(context_.workspace); }
-
-  const LaunchContext& context_;
-};
 
 }  // namespace ce_ext::cuda

@@ -1,10 +1,13 @@
+#include "cuda/device/packs.cuh"
 #include "cuda/rows/row_launch.cuh"
-#include "cuda/rows/row_parts.cuh"
 #include "cuda/rows/thread_rows.cuh"
 #include "host/scale_gradient_problem.h"
 
 namespace ce_ext::cuda {
 namespace {
+
+// As many as a large GPU has at a time: where the factor is 1, more would only come and go.
+constexpr int64_t kThreadsToScale = 256 * 1024;
 
 template <class S>
 __device__ __forceinline__ opmath_t<S> factor_of(const ScaleGradient& p, opmath_t<S> loss_scale, int64_t row) {
@@ -20,29 +23,55 @@ __device__ __forceinline__ S* row_of(const ScaleGradient& p, int64_t row) {
   return static_cast<S*>(p.grad_input) + p.grad_input_rows.offset(p.row_dims, row);
 }
 
-// Teams go over the chunks of rows; a factor of 1, which the device alone knows, costs a look.
+// Multiplies what is this thread's of a row, as one of `threads` that share it.
 template <class S>
-__global__ void __launch_bounds__(kMaxBackwardThreads)
-    scale_gradient_by_class(ScaleGradient p, opmath_t<S> loss_scale, RowShape shape, int64_t chunks) {
+__device__ __forceinline__ void scale_row(S* grad, int64_t classes, opmath_t<S> factor, int thread, int threads) {
+  const RowSplit<S> split(grad, classes);
+  const auto scale = [&](auto& numbers, S* p) {
+    constexpr int kCount = sizeof(numbers) / sizeof(S);
+    opmath_t<S> values[kCount];
+    convert(numbers, values);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] *= factor;
+    convert(values, numbers);
+    copy_out(numbers, /*aligned=*/true, p);
+  };
+  // Of packs that are all there, all are loaded before one is used.
+  const auto scale_packs = [&](S* first, int64_t step, auto count) {
+    Numbers<S, kPackSize<S>> packs[count.value];
+#pragma unroll
+    for (int i = 0; i < count.value; ++i) copy_in(first + i * step, /*aligned=*/true, packs[i]);
+#pragma unroll
+    for (int i = 0; i < count.value; ++i) scale(packs[i], first + i * step);
+  };
+  const int64_t step = int64_t(threads) * kPackSize<S>;
+  int64_t c = split.head + int64_t(thread) * kPackSize<S>;
+  for (; c + (kPacks - 1) * step < split.packs_end; c += kPacks * step) {
+    scale_packs(grad + c, step, std::integral_constant<int, kPacks>());
+  }
+  for (; c < split.packs_end; c += step) scale_packs(grad + c, step, std::integral_constant<int, 1>());
+
+  const auto scale_one = [&](int64_t i) {
+    Numbers<S, 1> number{{grad[i]}};
+    scale(number, grad + i);
+  };
+  if (thread < split.head) scale_one(thread);
+  if (thread < split.size - split.packs_end) scale_one(split.packs_end + thread);
+}
+
+// Teams of `lanes` threads go from row to row, and those of blocks along y share each. A factor of 1, which the device
+// alone knows, costs no more than a look.
+template <class S>
+__global__ void __launch_bounds__(kThreadsByRow)
+    scale_gradient_by_class(ScaleGradient p, opmath_t<S> loss_scale, int lanes) {
   using A = opmath_t<S>;
-  const Team team(shape);
-  const int64_t all_chunks = p.rows * chunks;
-  for (int64_t i = int64_t(blockIdx.x) * team.count() + team.index(); i < all_chunks; i += gridDim.x * team.count()) {
-    const int64_t row = i / chunks;
+  const int teams = blockDim.x / lanes;
+  const int lane = threadIdx.x % lanes;
+  for (int64_t row = int64_t(blockIdx.x) * teams + threadIdx.x / lanes; row < p.rows;
+       row += int64_t(gridDim.x) * teams) {
     const A factor = factor_of<S>(p, loss_scale, row);
     if (factor == A(1)) continue;
-    S* grad = row_of<S>(p, row);
-    const RowSplit<S> split(grad, p.classes);
-    const RowPart<S, kBackwardPacks> part(split, team, i - row * chunks);
-    typename RowPart<S, kBackwardPacks>::template Held<S> held;
-    part.load(grad, held);
-    part.for_each([&](int k, int64_t c, auto n) {
-      A values[n.value];
-      convert(held.at(k, n), values);
-#pragma unroll
-      for (int j = 0; j < n.value; ++j) values[j] *= factor;
-      store_pack(grad + c, values);
-    });
+    scale_row(row_of<S>(p, row), p.classes, factor, blockIdx.y * lanes + lane, gridDim.y * lanes);
   }
 }
 
@@ -71,20 +100,22 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
 
 template <class S, int kRows>
 void launch_by_row(const ScaleGradient& p, cudaStream_t stream) {
-  const int64_t blocks = std::min(kMaxBlocks, divide_up(p.rows, kThreadsByRow * kRows));
+  const int64_t blocks = std::min(kThreadsToScale / kThreadsByRow, divide_up(p.rows, kThreadsByRow * kRows));
   LAUNCH((scale_gradient_by_row<S, kRows>), blocks, kThreadsByRow, stream, p, opmath_t<S>(p.loss_scale));
 }
 
 template <class S>
 void launch_scale(const ScaleGradient& p, cudaStream_t stream) {
-  switch (
-      way_of<S>({{p.grad_input, p.grad_input_rows, p.class_stride}}, p.row_dims, p.classes, p.rows, kRowsPerThread)) {
+  switch (way_of<S>({{p.grad_input, p.grad_input_rows, p.class_stride}}, p.row_dims, p.classes, p.rows, kRowsPerThread,
+                    /*max_tile_classes=*/0)) {
     case RowWay::kInTiles:
     case RowWay::kByClass: {
-      const RowShape shape = shape_of(Pass::kBackward, p.classes * sizeof(S), kMaxBackwardThreads);
-      const int64_t chunks = chunks_of_row<kBackwardPacks, S>(p.classes, shape.lanes);
-      const int64_t blocks = std::min(kMaxBlocks, divide_up(p.rows * chunks, teams_of(shape)));
-      LAUNCH((scale_gradient_by_class<S>), blocks, shape.threads, stream, p, opmath_t<S>(p.loss_scale), shape, chunks);
+      const int lanes = row_threads(Pass::kBackward, p.classes * sizeof(S));
+      const int64_t chunks = chunks_of_row<S, kPacks>(p.classes, lanes);
+      const int64_t most = kThreadsToScale / kThreadsByRow;
+      const int64_t blocks = std::min(most, divide_up(p.rows, kThreadsByRow / lanes));
+      LAUNCH((scale_gradient_by_class<S>), dim3(blocks, std::min(most / blocks, chunks)), kThreadsByRow, stream, p,
+             opmath_t<S>(p.loss_scale), lanes);
       break;
     }
     case RowWay::kByRowPack:
@@ -97,8 +128,6 @@ void launch_scale(const ScaleGradient& p, cudaStream_t stream) {
 }
 
 }  // namespace
-
-int64_t workspace_size(const ScaleGradient&) { return 0; }
 
 void launch(const ScaleGradient& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;

@@ -2,116 +2,139 @@
 // have rows of their own, several neighbours whose classes lie apart (by row) or short ones (in tiles).
 #pragma once
 
+#include "cuda/device/divisor.cuh"
+#include "cuda/rows/few_rows.cuh"
 #include "cuda/rows/row_launch.cuh"
 #include "cuda/rows/soft_cross_entropy_rows.cuh"
 
 namespace ce_ext::cuda {
 
-// The dynamic shared memory of tiles of logits and of probabilities, in bytes.
+// What sums over logits and probabilities take of registers.
+template <class S, class Form>
+constexpr int kSoftRegisters = sizeof(S) == 8  ? 224
+                               : Form::kReport ? 168
+                                               : 112;
+
+// Tiles of logits and probabilities.
 template <class S, class Q>
-constexpr int64_t tiles_bytes(int64_t classes) {
-  return Tile<S>::bytes(kThreadsByTwoTiles<S>, classes) + Tile<Q>::bytes(kThreadsByTwoTiles<S>, classes);
+TileShape tile_shape(const SoftCrossEntropyProblem& p) {
+  const int64_t row_bytes = p.classes * sizeof(S);
+  return TileShape(row_bytes, row_bytes + p.classes * sizeof(Q), sizeof(S), /*wider=*/false, p.input);
 }
 
-// Calls f(c, x, q) with the logits and probabilities from class c on, of all classes of the part.
-template <int kPacks, class S, class Q, class F>
-__device__ __forceinline__ void for_each_class(const RowPart<S, kPacks>& part, const S* x, const Q* q, const F& f) {
-  typename RowPart<S, kPacks>::template Held<S> held_x;
-  typename RowPart<S, kPacks>::template Held<Q> held_q;
-  part.load(x, held_x);
-  part.load(q, held_q);
-  part.for_each([&](int i, int64_t c, auto n) {
-    opmath_t<S> logits[n.value], probabilities[n.value];
-    convert(held_x.at(i, n), logits);
-    convert(held_q.at(i, n), probabilities);
-    f(c, logits, probabilities);
-  });
-}
+// What a thread of a team has in flight of both tensors: half of the packs of each.
+template <class S, int kSize>
+using ChunksOfTwo = RowChunks<S, kPacks / 2, Team<kSize>>;
 
-// What a team adds up of a row, or of the part of one that begins with class `begin`.
-template <class Form, class S, class Q>
+template <class Chunks, class S, class Q>
+struct HeldClasses {
+  typename Chunks::template Held<S> logits;
+  typename Chunks::template Held<Q> probabilities;
+
+  __device__ __forceinline__ void load(const Chunks& chunks, int chunk, const S* x, const Q* q) {
+    chunks.load(chunk, x, logits, opmath_t<S>(0));
+    chunks.load_other(chunk, q, probabilities, opmath_t<Q>(0));
+  }
+
+  // Calls f(c, x, q) with the logits and probabilities from class c on.
+  template <class F>
+  __device__ __forceinline__ void for_each(const Chunks& chunks, int chunk, const F& f) {
+    chunks.for_each(chunk, [&](int i, int64_t c, auto n) {
+      opmath_t<S> x[n.value], q[n.value];
+      convert(logits.at(i, n), x);
+      convert(probabilities.at(i, n), q);
+      f(c, x, q);
+    });
+  }
+};
+
+// What a thread adds up of a row, or of the part of one that begins with class `begin`.
+template <class Form, class Chunks, class S, class Q>
 __device__ __forceinline__ RowSums<opmath_t<S>, Form> add_classes(const SoftCrossEntropyForward& p,
                                                                   const SoftDeviceLoss<opmath_t<S>>& loss,
-                                                                  const Team& team, const RowSplit<S>& split,
-                                                                  const S* x, const Q* q, int64_t begin) {
-  using A = opmath_t<S>;
-  const AddClasses<A, Form> add{p, loss};
-  const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(split.size, team.size());
-  RowSums<A, Form> sums;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    for_each_class(RowPart<S, kPacksOfTwo>(split, team, chunk), x, q,
-                   [&](int64_t c, auto& logits, auto& probabilities) { add(sums, logits, probabilities, begin + c); });
-  }
-  return team.reduce(sums);
+                                                                  const Chunks& chunks, const S* x, const Q* q,
+                                                                  int64_t begin) {
+  using Sums = RowSums<opmath_t<S>, Form>;
+  using Held = HeldClasses<Chunks, S, Q>;
+  const AddClasses<opmath_t<S>, Form> add{p, loss};
+  Held held;
+  Sums sums;
+  held.load(chunks, 0, x, q);
+  const auto load = [&](int chunk, Held& next) { next.load(chunks, chunk, x, q); };
+  for_each_chunk(chunks.count(), held, load, [&](int chunk) {
+    held.for_each(chunks, chunk,
+                  [&](int64_t c, auto& logits, auto& probabilities) { add(sums, logits, probabilities, begin + c); });
+  });
+  return sums;
 }
 
-template <class S, class Q, class Form>
-__global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
-    soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
-                                        Shares shares, Scratch scratch) {
+template <class S, class Q, class Form, int kSize>
+__global__ void __launch_bounds__(Team<kSize>::kThreads,
+                                  resident_blocks(Team<kSize>::kThreads, kSoftRegisters<S, Form>))
+    soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
+                                        Scratch scratch) {
   using A = opmath_t<S>;
-  using Part = RowPart<S, kPacksOfTwo>;
-  const Team team(shape);
-  const int64_t share = blockIdx.x / shape.cluster;
   RowTotals totals;
-  for (int64_t row = shares.begin(share) + team.index(); row < shares.end(share); row += team.count()) {
+  const int64_t end = shares.end(blockIdx.x);
+  for (int64_t row = shares.begin(blockIdx.x) + Team<kSize>::index(); row < end; row += Team<kSize>::kCount) {
     const S* x = logits_row<S>(p, row);
     const Q* q = target_row<Q>(p, row);
-    const RowSplit<S> split(x, p.classes);
-    const RowSums<A, Form> sums = add_classes<Form>(p, loss, team, split, x, q, /*begin=*/0);
+    const ChunksOfTwo<S, kSize> chunks(x, p.classes);
+    const auto sums = Team<kSize>::reduce(add_classes<Form>(p, loss, chunks, x, q, /*begin=*/0));
     Sum<A> log_prob;
     if constexpr (Form::kReport) {
       if (p.report) {
-        const RowStats<A> stats = team.share(sums.softmax.finish());
-        const int64_t chunks = chunks_of_row<kPacksOfTwo, S>(p.classes, team.size());
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-          for_each_class(Part(split, team, chunk), x, q, [&](int64_t, auto& logits, auto& probabilities) {
+        const RowStats<A> stats = Team<kSize>::share(sums.softmax.finish());
+        for (int chunk = 0; chunk < chunks.count(); ++chunk) {
+          HeldClasses<ChunksOfTwo<S, kSize>, S, Q> held;
+          held.load(chunks, chunk, x, q);
+          held.for_each(chunks, chunk, [&](int64_t, auto& logits, auto& probabilities) {
             log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logits, probabilities);
           });
         }
-        log_prob = team.reduce(log_prob);
+        log_prob = Team<kSize>::reduce(log_prob);
       }
     }
-    if (team.leads()) totals.merge(store_row<S>(p, loss, row, sums, log_prob.value));
+    if (Team<kSize>::leads()) totals.merge(store_row<S>(p, loss, row, sums, log_prob.value));
   }
-  if (team.ends_share()) finish_share<S>(p, shares, share, totals, scratch);
+  finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, scratch);
 }
 
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Q, class Form>
-__global__ void __launch_bounds__(max_row_threads(/*many_registers=*/true), 1)
-    soft_cross_entropy_parts_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
-                                      RowParts parts, Shares shares, Scratch scratch,
-                                      RowSums<opmath_t<S>, Form>* part_sums) {
+__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kSoftRegisters<S, Form>))
+    soft_cross_entropy_parts_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowParts parts,
+                                      Shares shares, Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
   using A = opmath_t<S>;
-  const Team team(shape);
   const int64_t row = parts.row(), begin = parts.begin();
   const S* x = logits_row<S>(p, row) + begin;
-  const RowSplit<S> split(x, parts.size(p.classes));
-  RowSums<A, Form> sums = add_classes<Form>(p, loss, team, split, x, target_row<Q>(p, row) + begin, begin);
+  const ChunksOfTwo<S, kThreadsOfPart> chunks(x, parts.size(p.classes));
+  auto sums = block_reduce(add_classes<Form>(p, loss, chunks, x, target_row<Q>(p, row) + begin, begin));
   if (!parts.add_up(sums, part_sums, scratch)) return;
   RowTotals totals;
   if (threadIdx.x == 0) totals = store_row<S>(p, loss, row, sums, /*target_log_prob=*/A(0));
-  finish_share<S>(p, shares, row, totals, scratch);
+  finish_share<S, /*kOneThread=*/true>(p, shares, row, totals, scratch);
 }
 
-// A block, or team, for a chunk of a row.
-template <class S, class Q, bool kLogitsChange>
-__global__ void __launch_bounds__(kMaxBackwardThreads,
-                                  resident_blocks(kMaxBackwardThreads,
-                                                  sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 64))
-    soft_cross_entropy_backward_by_class(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss, RowShape shape,
-                                         unsigned chunks) {
-  const Team team(shape);
-  const int64_t row = int64_t(blockIdx.x / chunks) * team.count() + team.index();
+// A team for a chunk of a row.
+template <class S, class Q, bool kLogitsChange, int kSize>
+__global__ void __launch_bounds__(Team<kSize>::kThreads,
+                                  resident_blocks(Team<kSize>::kThreads,
+                                                  sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 80))
+    soft_cross_entropy_backward_by_class(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss,
+                                         Divisor chunks_of_row) {
+  const unsigned team = blockIdx.x * Team<kSize>::kCount + Team<kSize>::index();
+  const unsigned row = chunks_of_row.divide(team);
+  const int chunk = int(team - row * chunks_of_row.value);
   if (row >= p.rows) return;
   const auto gradient = row_gradient<S, kLogitsChange>(p, loss, row);
   const S* x = logits_row<S>(p, row);
   S* grad_x = grad_row<S>(p, p.grad_input, p.grad_input_rows, row);
   Q* grad_q = grad_row<Q>(p, p.grad_target, p.grad_target_rows, row);
-  const RowSplit<S> split(x, p.classes);
-  const RowPart<S, kBackwardPacksOfTwo> part(split, team, blockIdx.x % chunks);
-  for_each_class(part, x, target_row<Q>(p, row), [&](int64_t c, auto& logits, auto& probabilities) {
+  const ChunksOfTwo<S, kSize> chunks(x, p.classes);
+  HeldClasses<ChunksOfTwo<S, kSize>, S, Q> held;
+  held.load(chunks, chunk, x, target_row<Q>(p, row));
+  held.for_each(chunks, chunk, [&](int64_t c, auto& logits, auto& probabilities) {
     differentiate(p, loss.loss, gradient, c, logits, probabilities);
     if (grad_x) store_pack(grad_x + c, logits);
     if (grad_q) store_pack(grad_q + c, probabilities);
@@ -185,7 +208,9 @@ __global__ void __launch_bounds__(kThreadsByRow,
 }
 
 template <class S, class Q, bool kLogitsChange, int kRows>
-__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 || kRows > 1 ? 128 : 64))
+__global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168
+                                                                                : kRows > 1    ? 128
+                                                                                               : 96))
     soft_cross_entropy_backward_by_row(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
   const int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows;
   if (row >= p.rows) return;
@@ -197,42 +222,109 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
   rows_backward<S, kLogitsChange, kRows>(p, loss, row, x, q, grad_x, grad_q);
 }
 
-// A thread a row, of those that are in shared memory.
-template <class S, class Q, class Form>
-__global__ void __launch_bounds__(kThreadsByTwoTiles<S>,
-                                  resident_blocks(kThreadsByTwoTiles<S>, sizeof(S) == 8 ? 255 : 128))
-    soft_cross_entropy_forward_in_tiles(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
-                                        Scratch scratch) {
-  constexpr int kThreads = kThreadsByTwoTiles<S>;
-  RowTotals totals;
-  const int64_t end = shares.end(blockIdx.x);
-  for (int64_t first = shares.begin(blockIdx.x); first < end; first += kThreads) {
-    const Tile<S> x(logits_row<S>(p, first), p.classes, end - first);
-    const Tile<Q> q(target_row<Q>(p, first), p.classes, end - first, Tile<S>::bytes(kThreads, p.classes));
-    x.load();
-    q.load();
-    __syncthreads();
-    if (x.has_row()) totals.merge(rows_forward<S, Form, 1>(p, loss, first + threadIdx.x, x, q));
-    __syncthreads();
+// A stage of shared memory: logits and probabilities of a tile, which may become their gradients.
+template <class S, class Q>
+struct SoftStage {
+  Tile<S> x;
+  Tile<Q> q;
+
+  static __host__ __device__ int bytes(const TileShape& shape, int64_t classes) {
+    return Tile<S>::bytes(shape.rows(), int(classes)) + Tile<Q>::bytes(shape.rows(), int(classes));
   }
+
+  __device__ __forceinline__ SoftStage(unsigned char* memory, const TileShape& shape, const S* first_x,
+                                       const Q* first_q, int classes, int rows)
+      : x(memory, first_x, classes, rows), q(memory + Tile<S>::bytes(shape.rows(), classes), first_q, classes, rows) {}
+
+  // Calls f(c, x, q) for the classes of row r that this lane takes, one at a time.
+  template <class F>
+  __device__ __forceinline__ void for_each(const WarpRows& rows, int r, const F& f) const {
+    Q* probabilities = q.row(r);
+    rows.words_of<sizeof(S)>(x, r).for_each([&](auto& word, int c) { f(c, word.stored[0], probabilities[c]); });
+  }
+};
+
+template <class S, class Q, class Form>
+__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 255 : 128))
+    soft_cross_entropy_forward_in_tiles(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, TileShape shape,
+                                        Shares shares, Scratch scratch) {
+  using A = opmath_t<S>;
+  using Stage = SoftStage<S, Q>;
+  using Sums = RowSums<A, Form>;
+  const AddClasses<A, Form> add{p, loss};
+  const WarpRows rows(shape);
+  const auto stage_of = [&](int64_t first, int count, unsigned char* memory) {
+    return Stage(memory, shape, logits_row<S>(p, first), target_row<Q>(p, first), int(p.classes), count);
+  };
+  RowTotals totals;
+  for_each_tile(
+      shares, shape, Stage::bytes(shape, p.classes),
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage = stage_of(first, count, memory);
+        stage.x.start_load(logits_row<S>(p, first));
+        stage.q.start_load(target_row<Q>(p, first));
+      },
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage = stage_of(first, count, memory);
+        const Sums sums = rows.sum_up([&](int r) {
+          Sums of_row;
+          stage.for_each(rows, r, [&](int64_t c, const S& x, const Q& q) {
+            A logit[1] = {load(&x)}, probability[1] = {load(&q)};
+            add(of_row, logit, probability, c);
+          });
+          return of_row;
+        });
+        Sum<A> log_prob;
+        if constexpr (Form::kReport) {
+          if (p.report) {
+            const RowStats<A> stats = sums.softmax.finish();
+            const S* x = stage.x.row(rows.own());
+            const Q* q = stage.q.row(rows.own());
+            for (int c = 0; rows.has_own(count) && c < p.classes; ++c) {
+              const A logit[1] = {load(x + c)}, probability[1] = {load(q + c)};
+              log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logit, probability);
+            }
+          }
+        }
+        if (rows.has_own(count)) totals.merge(store_row<S>(p, loss, first + rows.own(), sums, log_prob.value));
+      });
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
 template <class S, class Q, bool kLogitsChange>
-__global__ void __launch_bounds__(kThreadsByTwoTiles<S>,
-                                  resident_blocks(kThreadsByTwoTiles<S>, sizeof(S) == 8 ? 168 : 96))
-    soft_cross_entropy_backward_in_tiles(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss) {
-  constexpr int kThreads = kThreadsByTwoTiles<S>;
-  const int64_t first = int64_t(blockIdx.x) * kThreads;
-  const Tile<S> x(logits_row<S>(p, first), p.classes, p.rows - first);
-  const Tile<Q> q(target_row<Q>(p, first), p.classes, p.rows - first, Tile<S>::bytes(kThreads, p.classes));
-  x.load();
-  q.load();
-  __syncthreads();
-  if (x.has_row()) rows_backward<S, kLogitsChange, 1>(p, loss, first + threadIdx.x, x, q, x, q);
-  __syncthreads();
-  if (p.grad_input) x.store(grad_row<S>(p, p.grad_input, p.grad_input_rows, first));
-  if (p.grad_target) q.store(grad_row<Q>(p, p.grad_target, p.grad_target_rows, first));
+__global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 168 : 96))
+    soft_cross_entropy_backward_in_tiles(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss, TileShape shape,
+                                         Shares shares) {
+  using A = opmath_t<S>;
+  using Stage = SoftStage<S, Q>;
+  using Gradient = SoftCrossEntropyGradient<A, kLogitsChange>;
+  const WarpRows rows(shape);
+  const auto stage_of = [&](int64_t first, int count, unsigned char* memory) {
+    return Stage(memory, shape, logits_row<S>(p, first), target_row<Q>(p, first), int(p.classes), count);
+  };
+  for_each_tile(
+      shares, shape, Stage::bytes(shape, p.classes),
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage = stage_of(first, count, memory);
+        stage.x.start_load(logits_row<S>(p, first));
+        stage.q.start_load(target_row<Q>(p, first));
+      },
+      [&](int64_t first, int count, unsigned char* memory) {
+        const Stage stage = stage_of(first, count, memory);
+        Gradient gradient{};
+        if (rows.has_own(count)) gradient = row_gradient<S, kLogitsChange>(p, loss, first + rows.own());
+        rows.write(gradient, [&](int r, const Gradient& of_row) {
+          stage.for_each(rows, r, [&](int64_t c, S& x, Q& q) {
+            A logit[1] = {load(&x)}, probability[1] = {load(&q)};
+            differentiate(p, loss.loss, of_row, c, logit, probability);
+            if (p.grad_input) store(&x, logit[0]);
+            if (p.grad_target) store(&q, probability[0]);
+          });
+        });
+        __syncthreads();
+        if (p.grad_input) stage.x.store(grad_row<S>(p, p.grad_input, p.grad_input_rows, first));
+        if (p.grad_target) stage.q.store(grad_row<Q>(p, p.grad_target, p.grad_target_rows, first));
+      });
 }
 
 }  // namespace ce_ext::cuda

@@ -18,20 +18,21 @@ void launch_backward(const SoftCrossEntropyBackward& p, cudaStream_t stream) {
                      {p.target, p.target_rows, p.target_class_stride},
                      {p.grad_input, p.grad_input_rows, p.grad_input_class_stride},
                      {p.grad_target, p.grad_target_rows, p.grad_target_class_stride}},
-                    p.row_dims, p.classes, p.rows, kPack)) {
+                    p.row_dims, p.classes, p.rows, kPack, kMaxTileClassesOfTwo)) {
     case RowWay::kInTiles: {
-      constexpr int kThreads = kThreadsByTwoTiles<S>;
-      LAUNCH_WITH_SHARED((soft_cross_entropy_backward_in_tiles<S, Q, kLogitsChange>), divide_up(p.rows, kThreads),
-                         kThreads, (tiles_bytes<S, Q>(p.classes)), stream, p, loss);
+      const TileShape shape = tile_shape<S, Q>(p);
+      const Shares shares(p.rows, 1, shape.rows(), kTileBlocks);
+      LAUNCH_WITH_SHARED((soft_cross_entropy_backward_in_tiles<S, Q, kLogitsChange>), shares.count, kTileThreads,
+                         (2 * SoftStage<S, Q>::bytes(shape, p.classes)), stream, p, loss, shape, shares);
       break;
     }
-    case RowWay::kByClass: {
-      const RowShape shape = shape_of(Pass::kBackward, 2 * p.classes * sizeof(S), kMaxBackwardThreads);
-      const unsigned chunks = chunks_of_row<kBackwardPacksOfTwo, S>(p.classes, shape.lanes);
-      LAUNCH((soft_cross_entropy_backward_by_class<S, Q, kLogitsChange>), divide_up(p.rows, teams_of(shape)) * chunks,
-             shape.threads, stream, p, loss, shape, chunks);
+    case RowWay::kByClass:
+      dispatch_team(row_threads(Pass::kBackward, 2 * p.classes * sizeof(S)), BackwardTeams(), [&](auto team) {
+        const Divisor chunks(chunks_of_row<S, kPacks / 2>(p.classes, team.kSize));
+        LAUNCH((soft_cross_entropy_backward_by_class<S, Q, kLogitsChange, team.kSize>),
+               divide_up(p.rows * chunks.value, team.kCount), team.kThreads, stream, p, loss, chunks);
+      });
       break;
-    }
     case RowWay::kByRowPack:
       launch_by_row<S, Q, kLogitsChange, kPack>(p, stream);
       break;
@@ -42,8 +43,6 @@ void launch_backward(const SoftCrossEntropyBackward& p, cudaStream_t stream) {
 }
 
 }  // namespace
-
-int64_t workspace_size(const SoftCrossEntropyBackward&) { return 0; }
 
 void launch(const SoftCrossEntropyBackward& problem, const LaunchContext& context) {
   if (problem.rows == 0 || problem.classes == 0) return;

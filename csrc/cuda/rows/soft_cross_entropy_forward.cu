@@ -1,47 +1,47 @@
 #include "cuda/host/launch.h"
-#include "cuda/rows/clusters.cuh"
 #include "cuda/rows/soft_cross_entropy.cuh"
 
 namespace ce_ext::cuda {
 namespace {
 
-RowParts parts_of(const SoftCrossEntropyForward& p) { return RowParts(p.rows, p.classes, 2 * size_of(p.dtype)); }
-
 template <class S, class Q, class Form>
 void launch_by_class(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const SoftDeviceLoss<opmath_t<S>> loss(p);
-  const int max_threads = max_row_threads(/*many_registers=*/true);
-  const RowParts parts = parts_of(p);
+  const RowParts parts(p.rows, p.classes, 2 * size_of(p.dtype));
   if (parts.per_row > 1 && !p.report) {  // a report takes two passes over the row
-    const Workspace workspace(context);
-    const RowShape shape = block_of(shape_of(Pass::kForward, 2 * parts.classes * sizeof(S), max_threads));
-    LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), p.rows * parts.per_row, shape.threads, context.stream, p,
-           loss, shape, parts, Shares(p.rows, p.groups, 1), workspace.scratch(),
-           reinterpret_cast<RowSums<opmath_t<S>, Form>*>(workspace.parts()));
+    const int64_t blocks = p.rows * parts.per_row;
+    const Shares shares(p.rows, p.groups, 1);
+    auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
+    const Scratch scratch = scratch_for_parts(p, shares, context);
+    LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts,
+           shares, scratch, part_sums);
     return;
   }
-  const RowShape shape = shape_of(Pass::kForward, 2 * p.classes * sizeof(S), max_threads);
-  launch_shares(soft_cross_entropy_forward_by_class<S, Q, Form>, shape, p.rows, p.groups, p, loss, context);
+  dispatch_team<false>(Pass::kForward, 2 * p.classes * sizeof(S), ForwardTeams(), FewTeams(), [&](auto team) {
+    launch_shares(soft_cross_entropy_forward_by_class<S, Q, Form, team.kSize>, team, p.rows, p, p, loss, context);
+  });
 }
 
 template <class S, class Q, class Form, int kRows>
 void launch_by_row(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
+  const Scratch scratch = scratch_for(p, shares, context);
   LAUNCH((soft_cross_entropy_forward_by_row<S, Q, Form, kRows>), shares.count, kThreadsByRow, context.stream, p,
-         SoftDeviceLoss<opmath_t<S>>(p), shares, Workspace(context).scratch());
+         SoftDeviceLoss<opmath_t<S>>(p), shares, scratch);
 }
 
 template <class S, class Q, class Form>
 void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const SoftDeviceLoss<opmath_t<S>> loss(p);
-  const Scratch scratch = Workspace(context).scratch();
   switch (way_of<Q>({{p.input, p.input_rows, p.input_class_stride}, {p.target, p.target_rows, p.target_class_stride}},
-                    p.row_dims, p.classes, p.rows / p.groups, kRowPack<S, Form>)) {
+                    p.row_dims, p.classes, p.rows / p.groups, kRowPack<S, Form>, kMaxTileClassesOfTwo)) {
     case RowWay::kInTiles: {
-      constexpr int kThreads = kThreadsByTwoTiles<S>;
-      const Shares shares(p.rows, p.groups, kThreads);
-      LAUNCH_WITH_SHARED((soft_cross_entropy_forward_in_tiles<S, Q, Form>), shares.count, kThreads,
-                         (tiles_bytes<S, Q>(p.classes)), context.stream, p, loss, shares, scratch);
+      const TileShape shape = tile_shape<S, Q>(p);
+      const Shares shares(p.rows, p.groups, shape.rows(), kTileBlocks);
+      const Scratch scratch = scratch_for(p, shares, context);
+      LAUNCH_WITH_SHARED((soft_cross_entropy_forward_in_tiles<S, Q, Form>), shares.count, kTileThreads,
+                         (2 * SoftStage<S, Q>::bytes(shape, p.classes)), context.stream, p, loss, shape, shares,
+                         scratch);
       break;
     }
     case RowWay::kByClass:
@@ -57,13 +57,6 @@ void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& conte
 }
 
 }  // namespace
-
-int64_t workspace_size(const SoftCrossEntropyForward& problem) {
-  const int64_t blocks = problem.rows * parts_of(problem).per_row;
-  const bool has_parts = blocks > problem.rows;
-  return Workspace::bytes(problem.reduction, problem.rows,
-                          has_parts ? blocks * sizeof(RowSums<double, FullForm<Gaps::kSumAndWeights>>) : 0);
-}
 
 void launch(const SoftCrossEntropyForward& problem, const LaunchContext& context) {
   if (problem.groups == 0 || (problem.rows == 0 && problem.reduction == Reduction::kNone)) return;

@@ -3,10 +3,11 @@
 
 #include "cuda/device/packs.cuh"
 #include "cuda/rows/policy.cuh"
+#include "cuda/rows/row_chunks.cuh"
 
 namespace ce_ext::cuda {
 
-// kRows rows that lie side by side, so that those of a class are a pack, or a single number.
+// kRows rows that lie side by side, so that those of a class are a pack, aligned as such, or a single number.
 template <class Data, int kRows>
 struct StridedRows {
   using S = std::remove_const_t<Data>;
@@ -15,11 +16,17 @@ struct StridedRows {
   Data* data;
   int64_t stride;  // from class to class
 
-  __device__ __forceinline__ void load(int64_t c, A (&values)[kRows]) const { load_pack(data + c * stride, values); }
+  __device__ __forceinline__ Numbers<S, kRows> numbers(int64_t c) const {
+    return *reinterpret_cast<const Numbers<S, kRows>*>(data + c * stride);
+  }
+  __device__ __forceinline__ void load(int64_t c, A (&values)[kRows]) const { convert(numbers(c), values); }
   __device__ __forceinline__ void store(int64_t c, const A (&values)[kRows]) const {
-    store_pack(data + c * stride, values);
+    store_pack(data + c * stride, values, /*aligned=*/true, /*streams=*/false);
   }
   __device__ __forceinline__ A at(int row, int64_t c) const { return cuda::load(data + row + c * stride); }
+  __device__ __forceinline__ void store_at(int row, int64_t c, A value) const {
+    cuda::store(data + row + c * stride, value);
+  }
 };
 
 // A number of each of two tensors.
@@ -53,36 +60,8 @@ struct RowPairs {
   }
 };
 
-// The logits of strided rows of no more than kMost classes, in registers.
-template <class S, int kRows, int kMost>
-class HeldRows {
-  using A = opmath_t<S>;
-
- public:
-  __device__ __forceinline__ HeldRows(const StridedRows<const S, kRows>& rows, int64_t classes) : rows_(rows) {
-#pragma unroll
-    for (int c = 0; c < kMost; ++c) {
-      const S* p = rows.data + c * rows.stride;
-      if (c < classes) copy_in(p, is_aligned(p, Numbers<S, kRows>::kAlignment), held_[c]);
-    }
-  }
-
-  __device__ __forceinline__ void load(int64_t c, A (&values)[kRows]) const { convert(held_[c], values); }
-  __device__ __forceinline__ A at(int row, int64_t c) const { return rows_.at(row, c); }
-
- private:
-  const StridedRows<const S, kRows>& rows_;
-  Numbers<S, kRows> held_[kMost];
-};
-
-// The bound of the classes of rows, if the compiler has to know the class that it loads. Else 0.
-template <class Rows>
-constexpr int kMostClasses = 0;
-template <class S, int kRows, int kMost>
-constexpr int kMostClasses<HeldRows<S, kRows, kMost>> = kMost;
-
 // Calls f(c, values) with values[kCount][kRows] of kCount classes from class c on, kClassesInFlight or one, until it
-// has had those from `begin` to `end`. `begin` is 0 where the number of classes has a bound.
+// has had those from `begin` to `end`.
 template <class A, int kRows, class Rows, class F>
 __device__ __forceinline__ void for_each_classes(const Rows& rows, int64_t begin, int64_t end, const F& f) {
   const auto visit = [&](int64_t c, auto count) {
@@ -91,35 +70,57 @@ __device__ __forceinline__ void for_each_classes(const Rows& rows, int64_t begin
     for (int i = 0; i < count.value; ++i) rows.load(c + i, values[i]);
     f(c, values);
   };
-  constexpr std::integral_constant<int, kClassesInFlight> kMany;
-  constexpr std::integral_constant<int, 1> kOne;
-  if constexpr (constexpr int kMost = kMostClasses<Rows>; kMost > 0) {
-#pragma unroll
-    for (int c = 0; c < kMost; c += kClassesInFlight) {
-      if (c + kClassesInFlight <= end) {
-        visit(c, kMany);
-      } else {
-#pragma unroll
-        for (int i = c; i < c + kClassesInFlight - 1; ++i) {
-          if (i < end) visit(i, kOne);
-        }
-      }
-    }
-  } else {
-    int64_t c = begin;
-    for (; c + kClassesInFlight <= end; c += kClassesInFlight) visit(c, kMany);
-    for (; c < end; ++c) visit(c, kOne);
-  }
+  int64_t c = begin;
+  for (; c + kClassesInFlight <= end; c += kClassesInFlight) visit(c, std::integral_constant<int, kClassesInFlight>());
+  for (; c < end; ++c) visit(c, std::integral_constant<int, 1>());
 }
 
-// Calls f(c, values) with the values of class c of each of kRows rows, some classes after they have been loaded: it may
-// write where they lie.
+// Planes of an image are what its pixels have of a class. Calls f(c, planes) with kPlanes of them from class c on as
+// they lie in memory, while the next ones are on their way, until it has had those from `begin` to `end`. Behind them,
+// planes hold `fill`.
+template <int kPlanes, class S, int kRows, class F>
+__device__ __forceinline__ void for_each_planes(const StridedRows<const S, kRows>& rows, int64_t begin, int64_t end,
+                                                opmath_t<S> fill, const F& f) {
+  struct Held {
+    Numbers<S, kRows> planes[kPlanes];
+  };
+  const auto load = [&](int chunk, Held& held) {
+    const int64_t c = begin + chunk * kPlanes;
+    if (c + kPlanes <= end) {
+#pragma unroll
+      for (int i = 0; i < kPlanes; ++i) held.planes[i] = rows.numbers(c + i);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPlanes; ++i) held.planes[i] = c + i < end ? rows.numbers(c + i) : filled<S, kRows>(fill);
+    }
+  };
+  Held held;
+  load(0, held);
+  for_each_chunk(int((end - begin + kPlanes - 1) / kPlanes), held, load,
+                 [&](int chunk) { f(begin + chunk * kPlanes, held.planes); });
+}
+
+// Calls f(c, values) with the values of class c of each of kRows rows, after they have been loaded: it may write where
+// they lie.
 template <class A, int kRows, class Rows, class F>
 __device__ __forceinline__ void for_each_class(const Rows& rows, int64_t classes, const F& f) {
   for_each_classes<A, kRows>(rows, 0, classes, [&](int64_t c, auto& values) {
     constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(values)>>;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) f(c + i, values[i]);
+  });
+}
+
+template <class A, int kRows, class S, class F>
+__device__ __forceinline__ void for_each_class(const StridedRows<const S, kRows>& rows, int64_t classes, const F& f) {
+  for_each_planes<kGradPlanes>(rows, 0, classes, A(0), [&](int64_t c, const auto& planes) {
+#pragma unroll
+    for (int i = 0; i < kGradPlanes; ++i) {
+      if (c + i >= classes) break;
+      A values[kRows];
+      convert(planes[i], values);
+      f(c + i, values);
+    }
   });
 }
 

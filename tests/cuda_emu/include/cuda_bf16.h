@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "packed_halves.h"
+
 struct __nv_bfloat16 {
   uint16_t bits;
 };
@@ -23,4 +25,13 @@ struct __nv_bfloat162 {
 
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
+
+inline __nv_bfloat162 __hmin2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {cuda_emu::min_or_nan(a.x, b.x, __bfloat162float(a.x), __bfloat162float(b.x)),
+          cuda_emu::min_or_nan(a.y, b.y, __bfloat162float(a.y), __bfloat162float(b.y))};
+}
+inline __nv_bfloat162 __hmax2_nan(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {cuda_emu::max_or_nan(a.x, b.x, __bfloat162float(a.x), __bfloat162float(b.x)),
+          cuda_emu::max_or_nan(a.y, b.y, __bfloat162float(a.y), __bfloat162float(b.y))};
 }

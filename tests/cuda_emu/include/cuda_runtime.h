@@ -7,6 +7,14 @@
 
 #include "../engine.h"
 
+#define CUDA_EMU_HERE const ::cuda_emu::Where& at = ::cuda_emu::Where::current()
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+#include "ptx_words.h"
+
 #define __host__
 #define __device__
 #define __global__
@@ -103,8 +111,6 @@ T modify(T* address, F f) {
 
 }  // namespace cuda_emu
 
-#define CUDA_EMU_HERE const ::cuda_emu::Where& at = ::cuda_emu::Where::current()
-
 inline void __syncthreads(CUDA_EMU_HERE) { cuda_emu::reduce_block<cuda_emu::either>("__syncthreads", 0u, at); }
 inline int __syncthreads_count(int predicate, CUDA_EMU_HERE) {
   return cuda_emu::reduce_block<cuda_emu::plus>("__syncthreads_count", int(predicate != 0), at);
@@ -121,9 +127,6 @@ inline void __syncwarp(unsigned mask = ~0u, CUDA_EMU_HERE) {
                       cuda_emu::Memory::kOrdered, at);
 }
 
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
 inline uint4 __ldcs(const uint4* address) { return *address; }
 inline void __stcs(uint4* address, uint4 value) { *address = value; }
 inline void __stwb(uint4* address, uint4 value) { *address = value; }
@@ -168,6 +171,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_EM
                                    [=](int self) { return self ^ lane_mask; });
 }
 
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_EMU_HERE) {
@@ -232,7 +236,7 @@ T atomicCAS_system(T* address, T compare, T value) {
 // What hosts call.
 using cudaStream_t = struct CUstream_st*;
 
-enum cudaError_t { cudaSuccess };
+enum cudaError_t { cudaSuccess, cudaErrorNotSupported };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
@@ -253,6 +257,16 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
+
+namespace cuda_emu {
+inline cudaError_t last_error = cudaSuccess;  // until somebody asks for it
+}
+
+inline cudaError_t cudaGetLastError() {
+  const cudaError_t error = cuda_emu::last_error;
+  cuda_emu::last_error = cudaSuccess;
+  return error;
+}
 
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -280,14 +294,14 @@ struct cudaFuncAttributes {
 };
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  attributes->ptxVersion = cuda_emu_capability;
+  attributes->ptxVersion = 90;  // of the code, whatever GPU runs it
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
-  *clusters = cuda_emu::has_clusters();
-  return cudaSuccess;
+  *clusters = cuda_emu::has_clusters() ? 3 : 0;
+  return *clusters ? cudaSuccess : cuda_emu::last_error = cudaErrorNotSupported;
 }
 
 // In clusters along x, if any.

@@ -8,9 +8,10 @@ from ce_ext.functional import cross_entropy, log_softmax
 
 pytestmark = [pytest.mark.kernel, pytest.mark.heavy]
 
-# Short rows in tiles, rows that several threads share, and rows whose classes lie apart.
+# Short rows in tiles, more of them for a block than it has stages, rows that several threads share, and rows whose
+# classes lie apart.
 INPUTS = {
-    "tiles": lambda: torch.randn(270_000, 2),
+    "tiles": lambda: torch.randn(420_000, 2),
     "teams": lambda: torch.randn(40_000, 33),
     "strided": lambda: torch.randn(3, 270_000).t(),
 }

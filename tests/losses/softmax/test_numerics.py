@@ -74,6 +74,19 @@ def test_wide_logits(loss: Loss, classes: int, spread: float, device: str) -> No
 
 
 @SOFTMAX_LOSSES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", [1000, 1001])
+def test_largest_of_either_half_of_a_pair(loss: Loss, place: int, dtype: torch.dtype, device: str) -> None:
+    """Halves are compared in pairs, of which one has the maximum of the row."""
+    input = torch.zeros(2, 4096, dtype=dtype, device=device)
+    input[:, place] = 200
+    target = torch.tensor([place, 7], device=device)
+    result = loss.function(input, target, reduction="none", out_dtype=torch.float32)
+    exact = loss.oracle(input.double(), target, reduction="none")
+    torch.testing.assert_close(result.double(), exact, rtol=1e-6, atol=1e-30)
+
+
+@SOFTMAX_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("classes", CLASSES)
 def test_masked_classes_do_not_count(loss: Loss, classes: int, dtype: torch.dtype, device: str) -> None:
@@ -185,6 +198,18 @@ def test_long_sums_stay_accurate(loss: Loss, device: str) -> None:
     exact = loss.oracle(input, target, reduction="sum")
     result = loss.function(input, target, reduction="sum")
     torch.testing.assert_close(result.double(), exact, rtol=2e-7, atol=0)
+
+
+@SOFTMAX_LOSSES
+@pytest.mark.parametrize("shape", [(4, 600), (4, 5000), (1, 600, 4)])
+def test_ties_far_apart(loss: Loss, shape: tuple[int, ...], device: str) -> None:
+    """Of classes that threads, or sums of parts, have apart, each counts, however many have the maximum."""
+    input = torch.full(shape, -50.0, device=device)
+    input[:, 5] = input[:, 500] = 3
+    target = torch.full(shape[:1] + shape[2:], 5, device=device)
+    result = loss.function(input, target, reduction="none")
+    exact = loss.oracle(input.double(), target, reduction="none")
+    torch.testing.assert_close(result.double(), exact, rtol=2e-6, atol=0)
 
 
 @SOFTMAX_LOSSES

@@ -384,12 +384,14 @@ def test_float32_loss_of_half_logits(data: st.DataObject, device: str) -> None:
 
 @SETTINGS
 @given(data=st.data())
-def test_stats(data: st.DataObject, device: str) -> None:
+def test_stats(data: st.DataObject, device: str, runs_cuda_kernels: bool) -> None:
     p = data.draw(problems(device))
     reduction = data.draw(st.sampled_from(REDUCTIONS))
     loss, stats = F.cross_entropy(p.input, p.target, reduction=reduction, return_stats=True, **p.options)
     plain = F.cross_entropy(p.input, p.target, reduction=reduction, **p.options)
-    torch.testing.assert_close(loss, plain, rtol=0, atol=0, equal_nan=True)
+    # CUDA kernels that report add up class by class, and others in packs.
+    rtol = 4 * torch.finfo(loss.dtype).eps if runs_cuda_kernels else 0
+    torch.testing.assert_close(loss, plain, rtol=rtol, atol=0, equal_nan=True)
 
     valid = p.target != -100
     target = p.target.clamp(min=0).unsqueeze(p.class_dim)
