@@ -107,8 +107,8 @@ HOST_DEVICE auto is_probability(T x) {
   return minimum(maximum(x, T(0)), T(1)) == x;
 }
 
-// Without kPower gamma is known to be 0, 1 or 2; with kBare pos_weight and neg_weight are, to be 1, and the smoothing is,
-// to be 0.
+// Without kPower gamma is known to be 0, 1 or 2; with kBare to be 2, and pos_weight and neg_weight to be 1, and the
+// smoothing to be 0.
 template <class T, BinaryInput kInput, bool kPower = true, bool kBare = false>
 class BinaryCrossEntropy {
   static constexpr bool kProbability = kInput == BinaryInput::kProbability;
@@ -117,6 +117,8 @@ class BinaryCrossEntropy {
 
  public:
   static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
+  static constexpr bool kPowers = kFocal && kPower;
+  static constexpr bool kIsBare = kBare;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
@@ -180,18 +182,16 @@ class BinaryCrossEntropy {
   // dloss/dt
   HOST_DEVICE T in_target(T x, const Target& target) const {
     const Prediction prediction(x);
-    const Sides<T> miss = prediction.misses();
-    const T slope = product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
     if constexpr (kProbability) {
-      return where(is_probability(x), confidence_ * slope, T(NAN));
+      return where(is_probability(x), confidence_ * cross_entropy_slope(x, target, prediction), T(NAN));
     } else if constexpr (kFocal) {
       const Focused f = focus(lack(target, prediction));
-      const T ce = add_cross_entropy(T(0), target, prediction);
+      const T ce = add_cross_entropy(T(0), target, prediction), slope = cross_entropy_slope(x, target, prediction);
       const T lack_slope = prediction.expectation(T(-1), T(1));
       const T fading = f.slope * product(lack_slope, ce) + product(f.value, slope);
       return confidence_ * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
     } else {
-      return confidence_ * slope;
+      return confidence_ * cross_entropy_slope(x, target, prediction);
     }
   }
 
@@ -233,6 +233,13 @@ class BinaryCrossEntropy {
     return prediction.add_excess(sum + of_both * log1p_unit(prediction.odds()), part, weight);
   }
 
+  // The derivative of the cross entropy in the smoothed t. log(1 + e^-x) - log(1 + e^x) = -x.
+  HOST_DEVICE T cross_entropy_slope(T x, const Target& target, const Prediction& prediction) const {
+    if constexpr (kBare && !kProbability) return -x;
+    const Sides<T> miss = prediction.misses();
+    return product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
+  }
+
   // q
   HOST_DEVICE T lack(const Target& target, const Prediction& prediction) const {
     const T t = smooth(target);
@@ -240,14 +247,14 @@ class BinaryCrossEntropy {
   }
 
   HOST_DEVICE T balance(const Target& target) const {
-    const T t = smooth(target);
-    return target.alphas.pos * t + target.alphas.neg * (T(1) - t);
+    return balance_slope(target) * smooth(target) + target.alphas.neg;
   }
   static HOST_DEVICE T balance_slope(const Target& target) {
     return target.alphas.pos - target.alphas.neg;
   }
 
   HOST_DEVICE Focused focus(T q) const {
+    if constexpr (kBare) return {q * q, T(2) * q};
     if (kPower && is_power_) {
       const T power = exp(gamma_ * log_unit(q));
       // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.

@@ -7,12 +7,13 @@
 
 namespace ce_ext::cuda {
 
-// By what a thread holds: of plain problems, where only gradients of the focal loss take more than they should, and of others.
-template <class S, bool kFocalGradient = false>
-constexpr int kPlainBlocks =
-    resident_blocks(kThreadsByElement, std::is_same_v<S, double> ? 128 : kFocalGradient ? 80 : 64);
+// What threads take of registers, of plain problems and of any.
+template <class S, class Loss, bool kGradient>
+constexpr int kPlainRegisters = std::is_same_v<S, double> || Loss::kPowers           ? 128
+                                : Loss::kFocal && (kGradient || !Loss::kIsBare) ? 80
+                                                                                     : 64;
 template <class S, class Loss>
-constexpr int kAnyBlocks = resident_blocks(kThreadsByElement, std::is_same_v<S, double> || Loss::kFocal ? 128 : 80);
+constexpr int kAnyRegisters = std::is_same_v<S, double> || Loss::kFocal ? 128 : 80;
 
 // A sum of many terms, in parts: one long sum in float32 would round terms that are alike all the same way.
 template <class A>
@@ -42,31 +43,45 @@ __device__ __forceinline__ A sum_of(const A (&terms)[kCount]) {
   return sum;
 }
 
-// The losses of the elements for kNone, or those of the groups.
+// Calls f with the runs of the block's share.
+template <class Elements, class F>
+__device__ __forceinline__ void for_each_run(const Elements& elements, const Shares& shares, const F& f) {
+  const int64_t begin = shares.begin(blockIdx.x), end = shares.end(blockIdx.x);
+  if (elements.have_common_factor()) {
+    elements.template for_each<false>(begin, end, f);
+  } else {
+    elements.template for_each<true>(begin, end, f);
+  }
+}
+
+// The losses of the elements for kNone, or those of the groups. What is common to all losses is multiplied by at last.
 template <class S, class Elements, class Loss>
 __device__ __forceinline__ void forward(const BinaryCrossEntropyForward& p, const Loss& loss, const Elements& elements,
                                         const Shares& shares, const Scratch& scratch) {
   using A = opmath_t<S>;
   const bool is_none = p.reduction == Reduction::kNone;
-  const bool is_scaled_last = !is_none && elements.have_common_factor();
   LongSum<A> sum;
+  A common_factor(1);
   int count = 0;
-  elements.for_each(shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const auto& run) {
-    constexpr int kCount = std::decay_t<decltype(run)>::kCount;
-    count += run.count();
-    if (is_scaled_last) return sum.add(loss.sum(run.x, run.target));
-    A losses[kCount];
+  if (!is_none && elements.have_common_factor()) {
+    common_factor = elements.common_factor();
+    elements.template for_each<false>(shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const auto& run) {
+      sum.add(loss.sum(run.x, run.target));
+      count += run.count();
+    });
+  } else {
+    for_each_run(elements, shares, [&](const auto& run) {
+      constexpr int kCount = std::decay_t<decltype(run)>::kCount;
+      A losses[kCount];
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) losses[k] = loss.loss(run.x[k], run.target[k]);
-    run.scale(losses);
-    if (is_none) {
-      run.store({0, p.loss, p.loss_is_opmath, p.loss_strides}, losses);
-    } else {
+      for (int k = 0; k < kCount; ++k) losses[k] = loss.loss(run.x[k], run.target[k]);
+      run.scale(losses);
+      if (is_none) return run.store({0, p.loss, p.loss_is_opmath, p.loss_strides}, losses);
       sum.add(sum_of(losses));
-    }
-  });
-  const A total = is_scaled_last ? product(elements.common_factor(), sum.total()) : sum.total();
-  finish_share<S>(p, shares, blockIdx.x, {double(total), double(count)}, scratch);
+      count += run.count();
+    });
+  }
+  finish_share<S>(p, shares, blockIdx.x, {double(product(common_factor, sum.total())), double(count)}, scratch);
 }
 
 // The gradients one after the other: seldom it is both, and threads have registers for one.
@@ -76,7 +91,7 @@ __device__ __forceinline__ void backward(const BinaryCrossEntropyBackward& p, co
   using A = opmath_t<S>;
   const auto write = [&](const Result& result, const auto& gradient) {
     if (!result.data) return;
-    elements.for_each(shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const auto& run) {
+    for_each_run(elements, shares, [&](const auto& run) {
       constexpr int kCount = std::decay_t<decltype(run)>::kCount;
       A grads[kCount];
 #pragma unroll
@@ -95,25 +110,27 @@ __device__ __forceinline__ void backward(const BinaryCrossEntropyBackward& p, co
 
 // Of plain problems. N is the type of the targets.
 template <class S, class N, class Loss>
-__global__ void __launch_bounds__(kThreadsByElement, kPlainBlocks<S>)
+__global__ void __launch_bounds__(kThreadsByElement,
+                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/false>))
     binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
   forward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares, scratch);
 }
 template <class S, class N, class Loss>
-__global__ void __launch_bounds__(kThreadsByElement, kPlainBlocks<S, Loss::kFocal>)
+__global__ void __launch_bounds__(kThreadsByElement,
+                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/true>))
     binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, Loss loss, Shares shares) {
   backward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares);
 }
 
-// Of any problems.
+// Of any problems, in runs of kRun elements.
 template <class S, class Loss, int kRun>
-__global__ void __launch_bounds__(kThreadsByElement, kAnyBlocks<S, Loss>)
+__global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))
     binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
                                          BadTarget* bad_target) {
   forward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyForward>(p, loss.alphas(), bad_target), shares, scratch);
 }
 template <class S, class Loss, int kRun>
-__global__ void __launch_bounds__(kThreadsByElement, kAnyBlocks<S, Loss>)
+__global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))
     binary_cross_entropy_backward_in_runs(BinaryCrossEntropyBackward p, Loss loss, Shares shares,
                                           BadTarget* bad_target) {
   backward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyBackward>(p, loss.alphas(), bad_target), shares);

@@ -77,7 +77,9 @@ void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
 // Calls f with what a plain problem is launched with: a value of the type of the targets, and the loss.
 template <class S, class F>
 void dispatch_plain(const BinaryCrossEntropyProblem& p, F f) {
-  const bool is_bare = !p.pos_weight.data && p.options.neg_weight == 1 && p.options.label_smoothing == 0;
+  const BinaryCrossEntropyOptions& options = p.options;
+  const bool is_bare = !p.pos_weight.data && options.neg_weight == 1 && options.label_smoothing == 0 &&
+                       (options.input != BinaryInput::kFocalLogit || options.gamma == 2);
   dispatch_target<S>(p.target.type, [&](auto number) {
     const auto launch = [&](const auto& loss) { f(number, loss); };
     is_bare ? dispatch_loss<S, true>(p, launch) : dispatch_loss<S, false>(p, launch);

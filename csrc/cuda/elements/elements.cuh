@@ -250,7 +250,7 @@ class AnyElements {
 
   // Calls f with runs, of one element where the innermost dimension or the share ends before kRun, until the threads of
   // the block have had the elements from `begin` to `end`.
-  template <class F>
+  template <bool kVaried, class F>
   __device__ __forceinline__ void for_each(int64_t begin, int64_t end, const F& f) const {
     for (int64_t i = begin + threadIdx.x * kRun; i < end; i += kThreadsByElement * kRun) {
       const ElementOffsets at = locate(p_, i);

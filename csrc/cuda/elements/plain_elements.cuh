@@ -91,46 +91,37 @@ class PlainElements {
   __device__ __forceinline__ bool have_common_factor() const { return !weights_vary_ && !grad_outputs_vary_; }
   __device__ __forceinline__ A common_factor() const { return factor_; }
 
-  // Calls f with runs, until the threads of the block have had the elements from `begin` to `end`. Of whole tiles, the
-  // packs of the next one are under way while those of the present one are worked on; there are no registers for factors
-  // besides.
-  template <class F>
+  // Calls f with runs, until the threads of the block have had the elements from `begin` to `end`; kVaried unless they
+  // have a common factor. While a pack is worked on, the next ones of the thread are under way: two, or one where factors
+  // take registers.
+  template <bool kVaried, class F>
   __device__ __forceinline__ void for_each(int64_t begin, int64_t end, const F& f) const {
-    constexpr int kStep = kThreadsByElement * kPack, kTile = kPacksInFlight * kStep;
+    constexpr int kInFlight = kVaried ? 1 : kPacksInFlight, kHeld = kInFlight + 1;
+    constexpr int kStep = kThreadsByElement * kPack;
     const S* const inputs = static_cast<const S*>(p_.input.data) + begin;
     const N* const targets = static_cast<const N*>(p_.target.data) + begin;
     const RowSplit<S> split(inputs, end - begin);
     const int head = int(split.head), packs_end = int(split.packs_end), size = int(split.size);
 
-    int i = head + threadIdx.x * kPack;
-    const S* next_inputs = inputs + i;
-    const N* next_targets = targets + i;
-    const auto load_next = [&](Loaded<kPack>& pack) {
-      copy_in(next_inputs, /*aligned=*/true, pack.inputs);
-      copy_in(next_targets, /*aligned=*/true, pack.targets);
-      next_inputs += kStep;
-      next_targets += kStep;
+    Loaded<kPack> held[kHeld];
+    const auto load = [&](int i, Loaded<kPack>& pack) {
+      if (i >= packs_end) return;
+      copy_in(inputs + i, /*aligned=*/true, pack.inputs);
+      copy_in(targets + i, /*aligned=*/true, pack.targets);
     };
-    int tiles = have_common_factor() ? (packs_end - head) / kTile : 0;
-    Loaded<kPack> packs[kPacksInFlight];
-    if (tiles > 0) {
+    int i = head + threadIdx.x * kPack;
 #pragma unroll
-      for (int j = 0; j < kPacksInFlight; ++j) load_next(packs[j]);
-    }
-    for (; tiles > 0; --tiles) {
+    for (int j = 0; j < kInFlight; ++j) load(i + j * kStep, held[j]);
+    for (; i < packs_end; i += kHeld * kStep) {
 #pragma unroll
-      for (int j = 0; j < kPacksInFlight; ++j, i += kStep) {
-        const Run<kPack, false> run(*this, begin + i, packs[j]);
-        if (tiles > 1) load_next(packs[j]);
-        f(run);
+      for (int j = 0; j < kHeld; ++j) {
+        const int here = i + j * kStep;
+        load(here + kInFlight * kStep, held[(j + kInFlight) % kHeld]);
+        if (here < packs_end) f(Run<kPack, kVaried>(*this, begin + here, held[j]));
       }
     }
-    for (; i < packs_end; i += kStep) {
-      load_next(packs[0]);
-      f(Run<kPack, true>(*this, begin + i, packs[0]));
-    }
     const int single = int(threadIdx.x) < head ? threadIdx.x : packs_end + threadIdx.x - head;
-    if (single < size) f(Run<1, true>(*this, begin + single, {{inputs[single]}, {targets[single]}}));
+    if (single < size) f(Run<1, kVaried>(*this, begin + single, {{inputs[single]}, {targets[single]}}));
   }
 
  private:
