@@ -70,8 +70,8 @@ constexpr int kThreadsOfPart = 256;
 // Of blocks whose threads have rows of their own, because classes lie apart.
 constexpr int kThreadsByRow = 128;
 
-// Rows that lie one after another go through tiles in shared memory up to this length. Of two tensors, which do so an
-// element at a time, up to so many classes.
+// Rows that lie one after another go through tiles in shared memory up to this length, which is that of all that a
+// stage has of a row. With a tensor of targets, which goes through them an element at a time, up to so many classes.
 constexpr int64_t kMaxTileRowBytes = 1024;
 constexpr int64_t kMaxTileClassesOfTwo = 32;
 
