@@ -41,6 +41,7 @@ ANY_WIDTH = r"(LDG|STG)\b(?!.*\bSTRONG\b)"  # strong is what threads tell each o
 # By how the names of kernels end: which accesses count.
 ACCESSES = {
     "_by_class": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\..*\b128\b",
+    "_by_cluster": rf"{WIDE_STORE}|LDS\..*\b128\b",
     "_in_packs": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\..*\b128\b",
     "_in_tiles": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\b",
     "_in_runs": ANY_WIDTH,
@@ -52,7 +53,15 @@ ELEMENT_BYTES = {"double": 8, "float": 4, "__half": 2, "__nv_bfloat16": 2}
 
 # Warps that a multiprocessor has to hold, by how the names of kernels end: 23 KiB have to be under way, and a warp of
 # most kernels has 1 KiB or more.
-LEAST_WARPS = {"_by_class": 24, "_in_packs": 24, "_in_tiles": 24, "_in_runs": 16, "_by_row": 16, "_of_pixels": 24}
+LEAST_WARPS = {
+    "_by_class": 24,
+    "_by_cluster": 17,
+    "_in_packs": 24,
+    "_in_tiles": 24,
+    "_in_runs": 16,
+    "_by_row": 16,
+    "_of_pixels": 16,
+}
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,14 @@ ROW_MUTANTS = (
         sanitizer="thread",
     ),
     Mutant(
+        "a target that is overwritten before other blocks have read it",
+        "csrc/cuda/rows/cross_entropy_with_grad.cu",
+        "overwrites && p.forward.options.gamma > 0",
+        "overwrites && p.forward.options.gamma < 0",
+        "tests/losses/softmax/test_long_rows.py -k focal_in_place",
+        "cross_entropy_with_grad",
+    ),
+    Mutant(
         "no barrier before shared memory is reused",
         REDUCE,
         "  __syncthreads();  // warp_sums is free for the next call\n",

@@ -15,17 +15,17 @@ constexpr bool kIsOften = std::is_same_v<S, Out> && sizeof(S) < 8;
 
 template <class S, class Out>
 void launch_forward(const LogSoftmaxForward& p, cudaStream_t stream) {
+  using Stage = LogSoftmaxStage<S, Out>;
   constexpr int kPack = sizeof(S) == 8 ? 1 : kRowsPerThread;
   switch (way_of<Out>({{p.input, p.input_rows, p.input_class_stride}, {p.output, p.output_rows, p.output_class_stride}},
-                      p.row_dims, p.classes, p.rows, kPack, kMaxTileClasses<Out>)) {
+                      p.row_dims, p.classes, p.rows, kPack, kMaxTileRowBytes / Stage::kClassBytes)) {
     case RowWay::kInTiles: {
-      const int64_t row_bytes = p.classes * sizeof(S);
-      const int64_t stage_bytes = row_bytes + (std::is_same_v<S, Out> ? 0 : p.classes * sizeof(Out));
-      const TileShape shape(row_bytes, stage_bytes, sizeof(S), kIsOften<S, Out>, p.input);
+      const TileShape shape(p.classes * sizeof(S), p.classes * Stage::kClassBytes, sizeof(S), kIsOften<S, Out>,
+                            p.input);
       const Shares shares(p.rows, 1, shape.rows(), kTileBlocks);
       dispatch_word<S, kIsOften<S, Out>>(shape, [&](auto word) {
         LAUNCH_WITH_SHARED((log_softmax_forward_in_tiles<S, Out, word.value>), shares.count, kTileThreads,
-                           (2 * LogSoftmaxStage<S, Out>::bytes(shape, p.classes)), stream, p, shape, shares);
+                           2 * Stage::bytes(shape, p.classes), stream, p, shape, shares);
       });
       break;
     }
@@ -46,20 +46,19 @@ void launch_forward(const LogSoftmaxForward& p, cudaStream_t stream) {
 
 template <class S, class Out>
 void launch_backward(const LogSoftmaxBackward& p, cudaStream_t stream) {
+  using Stage = LogSoftmaxBackwardStage<S, Out>;
   constexpr int kPack = sizeof(S) == 8 ? 1 : kRowsPerThread;
   switch (way_of<Out>({{p.grad_output, p.grad_output_rows, p.grad_output_class_stride},
                        {p.output, p.output_rows, p.output_class_stride},
                        {p.grad_input, p.grad_input_rows, p.grad_input_class_stride}},
-                      p.row_dims, p.classes, p.rows, kPack, kMaxTileClasses<Out> / 2)) {
+                      p.row_dims, p.classes, p.rows, kPack, kMaxTileRowBytes / Stage::kClassBytes)) {
     case RowWay::kInTiles: {
-      const int64_t row_bytes = p.classes * sizeof(Out);
-      const int64_t stage_bytes = 2 * row_bytes + (std::is_same_v<S, Out> ? 0 : p.classes * sizeof(S));
       const bool wider = kIsOften<S, Out> && is_aligned(p.output);
-      const TileShape shape(row_bytes, stage_bytes, sizeof(Out), wider, p.grad_output);
+      const TileShape shape(p.classes * sizeof(Out), p.classes * Stage::kClassBytes, sizeof(Out), wider, p.grad_output);
       const Shares shares(p.rows, 1, shape.rows(), kTileBlocks);
       dispatch_word<Out, kIsOften<S, Out>>(shape, [&](auto word) {
         LAUNCH_WITH_SHARED((log_softmax_backward_in_tiles<S, Out, word.value>), shares.count, kTileThreads,
-                           (2 * LogSoftmaxBackwardStage<S, Out>::bytes(shape, p.classes)), stream, p, shape, shares);
+                           2 * Stage::bytes(shape, p.classes), stream, p, shape, shares);
       });
       break;
     }

@@ -181,6 +181,8 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
 // Of a stage of shared memory: the input, and where it is of another type the output behind it.
 template <class S, class Out>
 struct LogSoftmaxStage {
+  static constexpr int64_t kClassBytes = std::is_same_v<S, Out> ? sizeof(S) : sizeof(S) + sizeof(Out);
+
   Tile<S> x;
   Tile<Out> y;
 
@@ -244,6 +246,8 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
 // Two tensors go in, and where their type is another one, the gradient is behind them.
 template <class S, class Out>
 struct LogSoftmaxBackwardStage {
+  static constexpr int64_t kClassBytes = 2 * sizeof(Out) + (std::is_same_v<S, Out> ? 0 : sizeof(S));
+
   Tile<Out> grad_y, y;
   Tile<S> grad_x;
 

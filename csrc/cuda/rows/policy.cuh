@@ -70,8 +70,8 @@ constexpr int kThreadsOfPart = 256;
 // Of blocks whose threads have rows of their own, because classes lie apart.
 constexpr int kThreadsByRow = 128;
 
-// Rows that lie one after another go through tiles in shared memory up to this length. Of two tensors, which do so an
-// element at a time, up to so many classes.
+// Rows that lie one after another go through tiles in shared memory up to this length, which is that of all that a
+// stage has of a row. With a tensor of targets, which goes through them an element at a time, up to so many classes.
 constexpr int64_t kMaxTileRowBytes = 1024;
 constexpr int64_t kMaxTileClassesOfTwo = 32;
 
@@ -87,14 +87,13 @@ template <class S>
 constexpr int kForwardPlanes = sizeof(S) == 2 ? 8 : 4;
 constexpr int kGradPlanes = 4;
 
-// Of pixels: how many a thread has, a word of them; planes that it holds, and asks about at a time; how many threads a
-// block shall have, and in how many slices the classes are at most, each for a warp.
+// Pixels of a thread, a word of each class; how many classes it has at most, with a kernel for every multiple of
+// kPlanesStep; threads of a block, whose warps have a slice of the classes each where there are more.
 template <class S>
 constexpr int kPixelsOfThread = 4 / sizeof(S);
-constexpr int kMaxPlanes = 24;
+constexpr int kPlanesStep = 8;
+constexpr int kMaxPlanes = 3 * kPlanesStep;
 constexpr int kPixelThreads = 256;
-template <int kPlanes>
-constexpr int kPixelRegisters = kPlanes > 16 ? 80 : 64;
 constexpr int kMaxSlices = 8;
 
 // Classes that a thread with a row of its own loads before it uses the first.

@@ -41,39 +41,23 @@ __device__ __forceinline__ RowTotals store_row_loss(const Problem& p, int64_t ro
   return {};
 }
 
-// What the gradients of the losses of neighbouring rows are multiplied by, but for their sample weights. They differ in
-// the innermost of the dimensions alone.
-template <class S, int kRows, class Problem>
-__device__ __forceinline__ void loss_scales(const Problem& p, opmath_t<S> loss_scale, int64_t row,
-                                            opmath_t<S> (&scales)[kRows]) {
+// What the gradient of the loss of a row is multiplied by, but for its sample weight: the same for all rows of a group
+// that has one grad_output.
+template <class S, class Problem>
+__device__ __forceinline__ opmath_t<S> group_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
   using A = opmath_t<S>;
-  const int innermost = p.row_dims.ndim - 1;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) scales[r] = loss_scale;
+  A scale = loss_scale;
   if (p.grad_output) {
-    const int64_t first = p.grad_output_rows.offset(p.row_dims, row);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int64_t i = first + r * p.grad_output_rows.strides[innermost];
-      scales[r] =
-          p.loss_is_opmath ? static_cast<const A*>(p.grad_output)[i] : load(static_cast<const S*>(p.grad_output) + i);
-    }
+    const int64_t i = p.grad_output_rows.offset(p.row_dims, row);
+    scale = p.loss_is_opmath ? static_cast<const A*>(p.grad_output)[i] : load(static_cast<const S*>(p.grad_output) + i);
   }
-  if (p.denominator) {
-    const int64_t first = p.denominator_rows.offset(p.row_dims, row);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      scales[r] /= static_cast<const A*>(p.denominator)[first + r * p.denominator_rows.strides[innermost]];
-    }
-  }
+  if (p.denominator) scale /= static_cast<const A*>(p.denominator)[p.denominator_rows.offset(p.row_dims, row)];
+  return scale;
 }
 
-// What the gradient of the loss of a row is multiplied by.
 template <class S, class Problem>
 __device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
-  opmath_t<S> scale[1];
-  loss_scales<S>(p, loss_scale, row, scale);
-  return product(sample_weight<opmath_t<S>>(p, row), scale[0]);
+  return product(sample_weight<opmath_t<S>>(p, row), group_scale<S>(p, loss_scale, row));
 }
 
 }  // namespace ce_ext::cuda

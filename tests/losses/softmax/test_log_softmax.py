@@ -41,6 +41,8 @@ SHAPES = (
     (600, 10),
     (9000, 3),
     (3, 257),
+    (40, 170),  # the longest rows of both types that share a tile of CUDA
+    (40, 256),  # and of one
     (2, 4097),
     (2, 9000),
     (3, 10, 4),
