@@ -142,8 +142,8 @@ class BinaryCrossEntropy {
 
   HOST_DEVICE T loss(T x, const Target& target) const { return add_loss(T(0), x, target); }
 
-  // The sum of several losses. Where all misses have the same part in it, they share a logarithm: of up to 127 elements,
-  // or what it is taken of may overflow.
+  // The sum of several losses. Where all misses have the same part in it, they share a logarithm: of up to 127
+  // elements, or what it is taken of may overflow.
   template <int kCount>
   HOST_DEVICE T sum(const T (&x)[kCount], const Target (&targets)[kCount]) const {
     T sum(0);
@@ -249,9 +249,7 @@ class BinaryCrossEntropy {
   HOST_DEVICE T balance(const Target& target) const {
     return balance_slope(target) * smooth(target) + target.alphas.neg;
   }
-  static HOST_DEVICE T balance_slope(const Target& target) {
-    return target.alphas.pos - target.alphas.neg;
-  }
+  static HOST_DEVICE T balance_slope(const Target& target) { return target.alphas.pos - target.alphas.neg; }
 
   HOST_DEVICE Focused focus(T q) const {
     if constexpr (kBare) return {q * q, T(2) * q};

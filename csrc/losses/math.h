@@ -54,7 +54,8 @@ HOST_DEVICE float saturate(float x) {
 #endif
 }
 // e^x for x <= 0, within 6e-7, in half the instructions that expf takes on CUDA: 2^n for the rounded n, and what n has
-// too much of. That is never negative, since log2(e) is rounded up, and NaN for x = -inf, where there is nothing to mend.
+// too much of. That is never negative, since log2(e) is rounded up, and NaN for x = -inf, where there is nothing to
+// mend.
 HOST_DEVICE float exp_nonpositive(float x) {
   const float n = x * 0x1.715478p0f;
   const float power = exp2_approx(n);

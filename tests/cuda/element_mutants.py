@@ -133,7 +133,7 @@ ELEMENT_MUTANTS = (
         PACKS,
         "store_pack(p, values, is_aligned(p, Numbers<T, kCount>::kAlignment),",
         "store_pack(p, values, true,",
-        "tests/losses/sigmoid/test_layouts.py -k misaligned",
+        "tests/losses/sigmoid/test_layouts.py -k test_layout",
         BINARY_LAUNCH,
         MISALIGNED,
         sanitizer="alignment",
@@ -232,7 +232,7 @@ ELEMENT_MUTANTS = (
         BINARY,
         "if (!is_none && elements.have_common_factor()) {",
         "if (!is_none) {",
-        "tests/losses/sigmoid/test_values.py -k loss_and_gradients",
+        "tests/losses/sigmoid/test_values.py -k weights_of_any_shape",
         BINARY_LAUNCH,
     ),
     Mutant(
@@ -240,7 +240,7 @@ ELEMENT_MUTANTS = (
         PLAIN_ELEMENTS,
         "load(here + kInFlight * kStep, held[(j + kInFlight) % kHeld]);",
         "load(here + kHeld * kStep, held[j]);",
-        "tests/losses/sigmoid/test_values.py -k long_shares",
+        "tests/losses/sigmoid/test_values.py -k long_shares -m ''",
         BINARY_LAUNCH,
     ),
     Mutant(
@@ -264,7 +264,7 @@ ELEMENT_MUTANTS = (
         LAUNCH,
         "options.neg_weight == 1 &&",
         "true &&",
-        "tests/losses/sigmoid/test_values.py -k loss_and_gradients",
+        "tests/losses/sigmoid/test_values.py -k gradients_in_weights",
         BINARY_LAUNCH,
     ),
     Mutant(

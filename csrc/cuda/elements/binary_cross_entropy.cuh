@@ -9,9 +9,9 @@ namespace ce_ext::cuda {
 
 // What threads take of registers, of plain problems and of any.
 template <class S, class Loss, bool kGradient>
-constexpr int kPlainRegisters = std::is_same_v<S, double> || Loss::kPowers           ? 128
+constexpr int kPlainRegisters = std::is_same_v<S, double> || Loss::kPowers      ? 128
                                 : Loss::kFocal && (kGradient || !Loss::kIsBare) ? 80
-                                                                                     : 64;
+                                                                                : 64;
 template <class S, class Loss>
 constexpr int kAnyRegisters = std::is_same_v<S, double> || Loss::kFocal ? 128 : 80;
 

@@ -36,8 +36,8 @@ bool is_plain(const BinaryCrossEntropyForward& p) {
 template <class S>
 bool is_plain(const BinaryCrossEntropyBackward& p) {
   const NumberType type = p.grad_target_is_opmath ? NumberType::kOpMath : NumberType::kInput;
-  return is_plain<S>(p, {{p.grad_input, NumberType::kInput, p.grad_input_strides},
-                         {p.grad_target, type, p.grad_target_strides}});
+  return is_plain<S>(
+      p, {{p.grad_input, NumberType::kInput, p.grad_input_strides}, {p.grad_target, type, p.grad_target_strides}});
 }
 
 // Elements that a thread takes at a time where the problem is not plain: one where longer runs would seldom be whole.

@@ -19,7 +19,8 @@ class PlainElements {
     Numbers<N, kCount> targets;
   };
 
-  // The elements from the i-th on: one, or a pack. Without kVaried no factor is known to differ from element to element.
+  // The elements from the i-th on: one, or a pack. Without kVaried no factor is known to differ from element to
+  // element.
   template <int kRun, bool kVaried>
   class Run {
    public:
@@ -92,8 +93,8 @@ class PlainElements {
   __device__ __forceinline__ A common_factor() const { return factor_; }
 
   // Calls f with runs, until the threads of the block have had the elements from `begin` to `end`; kVaried unless they
-  // have a common factor. While a pack is worked on, the next ones of the thread are under way: two, or one where factors
-  // take registers.
+  // have a common factor. While a pack is worked on, the next ones of the thread are under way: two, or one where
+  // factors take registers.
   template <bool kVaried, class F>
   __device__ __forceinline__ void for_each(int64_t begin, int64_t end, const F& f) const {
     constexpr int kInFlight = kVaried ? 1 : kPacksInFlight, kHeld = kInFlight + 1;

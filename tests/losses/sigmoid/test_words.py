@@ -12,7 +12,7 @@ from tests.support.marks import NEEDS_EMULATOR
 
 pytestmark = NEEDS_EMULATOR
 
-# The end of the range that begins with 0, and the relative error; 2^x, which a GPU approximates, adds 2e-7 to the first.
+# The end of the range that begins with 0, and the relative error, but for the 2e-7 that 2^x is off by on a GPU.
 WORDS: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "exp_nonpositive": (torch.exp, -87.0, 4e-7),
     "log1p_unit": (torch.log1p, 1.0, 1.5e-7),
