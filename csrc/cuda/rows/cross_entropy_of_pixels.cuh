@@ -143,15 +143,13 @@ class PixelThread {
       for (int slice = 1; slice < slices_.count; ++slice) {
         own += slices_.lanes * kRows;
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          sums[r].merge(Sums{own[r].max, own[r].exp_sum});
-        }
+        for (int r = 0; r < kRows; ++r) sums[r].merge(Sums{own[r].max, own[r].exp_sum});
       }
     }
     __syncthreads();  // before the next call writes them
   }
 
-  // What leaders have, for all. All threads of the block call it.
+  // What leaders have, for all. All threads of the block call it, once after every call of merge_slices.
   __device__ __forceinline__ void share(PixelGradient<A> (&gradients)[kRows]) const {
     SHARED_ARRAY(PixelGradient<A>, shared, kPixelThreads / 2 * kRows);
     if (slices_.count == 1) return;
@@ -163,7 +161,6 @@ class PixelThread {
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) gradients[r] = own[r];
-    __syncthreads();  // before the next call writes them
   }
 
   // Writes the gradient, maybe over the logits.
