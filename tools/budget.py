@@ -2,8 +2,8 @@
 
 A hot loop is one that loads contiguous memory, and within which no other does: from global memory 128 bits at a time,
 into registers (LDG.128) or shared memory (LDGSTS.128), or from there what was copied there (LDS). Bulk copies (UBLKCP)
-have their size in a register, so that what reads their bytes counts. Kernels *_by_row and *_in_runs load what is
-narrower, too.
+have their size in a register, so that what reads their bytes counts. Kernels *_by_row, *_of_pixels and
+*_in_runs load what is narrower, too.
 
 Its elements are the bytes that it loads, in sizes of the first type among the template arguments; those of a second
 operand count with them. Its instructions are those of the straight way around it, see control_flow.py: of a loop
@@ -41,17 +41,27 @@ ANY_WIDTH = r"(LDG|STG)\b(?!.*\bSTRONG\b)"  # strong is what threads tell each o
 # By how the names of kernels end: which accesses count.
 ACCESSES = {
     "_by_class": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\..*\b128\b",
+    "_by_cluster": rf"{WIDE_STORE}|LDS\..*\b128\b",
     "_in_packs": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\..*\b128\b",
     "_in_tiles": rf"{WIDE_LOAD}|{WIDE_STORE}|{COPIED}|LDS\b",
     "_in_runs": ANY_WIDTH,
     "_by_row": ANY_WIDTH,
+    "_of_pixels": ANY_WIDTH,
 }
 LOADS = ("LDG", "LDS", "LDGSTS")
 ELEMENT_BYTES = {"double": 8, "float": 4, "__half": 2, "__nv_bfloat16": 2}
 
 # Warps that a multiprocessor has to hold, by how the names of kernels end: 23 KiB have to be under way, and a warp of
 # most kernels has 1 KiB or more.
-LEAST_WARPS = {"_by_class": 24, "_in_packs": 24, "_in_tiles": 24, "_in_runs": 16, "_by_row": 16}
+LEAST_WARPS = {
+    "_by_class": 24,
+    "_by_cluster": 17,
+    "_in_packs": 24,
+    "_in_tiles": 24,
+    "_in_runs": 16,
+    "_by_row": 16,
+    "_of_pixels": 16,
+}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ No kernel may spill registers or keep anything else in local memory. What more i
                                         *_in_runs, unless of single elements
     *_backward_*, *_with_grad_*         and if it does, it stores 128 bits at a time, too (*_in_tiles in another loop,
                                         *_backward_by_class in none)
-    *_by_*, *_in_*                      it computes in float64 only if double is among its template arguments; but what
+    *_by_*, *_of_pixels, *_in_*         it computes in float64 only if double is among its template arguments; but what
                                         rows or elements come to is added up in float64, unless it is a *_backward_*
 
 On sm_90, instructions for each element and resident warps are held to a record, cuda_kernels.json: budget.py says how
@@ -62,7 +62,7 @@ def faults(kernel: Kernel) -> Iterator[str]:
         if not any(all(_opcodes(part, access) for access in wanted.values()) for part in parts):
             yield f"has no {'' if is_flat else 'loop with '}128-bit global {' and '.join(wanted)}"
     float64: set[str] = set()
-    if name.endswith(("_by_class", "_by_row", "_in_tiles", "_in_packs", "_in_runs")):
+    if name.endswith(("_by_class", "_by_row", "_of_pixels", "_in_tiles", "_in_packs", "_in_runs")):
         float64 = _opcodes(kernel.code if is_backward else itertools.chain(*loops), FLOAT64)
         if not is_backward:
             float64 -= {opcode for opcode in float64 if re.match(ADDING_UP, opcode)}

@@ -15,7 +15,8 @@ INSTRUCTION_BYTES = 16
 JUMPS = ("BRX", "JMX")  # indirect ones, as of a switch: where they go is in a table
 LEAVING = ("BRA", "EXIT", "RET", *JUMPS)
 BYTES = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}  # of an access; of others 4
-RARE = 1 / 16  # of the exponentials
+TRANSCENDENTAL = ("MUFU.EX2", "MUFU.LG2")
+RARE = 1 / 16  # of these
 MOST_WAYS = 20  # to follow at a time
 
 
@@ -54,13 +55,13 @@ class Way:
     """What one way through the code does."""
 
     instructions: int = 0
-    exponentials: int = 0
+    transcendentals: int = 0
     accesses: frozenset[Access] = frozenset()
 
     def __add__(self, other: Way) -> Way:
         return Way(
             self.instructions + other.instructions,
-            self.exponentials + other.exponentials,
+            self.transcendentals + other.transcendentals,
             self.accesses | other.accesses,
         )
 
@@ -69,12 +70,12 @@ class Way:
 
     @cached_property
     def rank(self) -> tuple[int, int, int]:
-        return self.bytes(), self.exponentials, -self.instructions
+        return self.bytes(), self.transcendentals, -self.instructions
 
     def excels(self, other: Way) -> bool:
         if self.accesses != other.accesses:
             return self.accesses > other.accesses
-        return self.exponentials >= other.exponentials and self.instructions <= other.instructions
+        return self.transcendentals >= other.transcendentals and self.instructions <= other.instructions
 
 
 class ControlFlow:
@@ -130,8 +131,9 @@ class ControlFlow:
         """From the first instruction to the end, or once around a loop; and once around the loops that are on the way.
 
         Of all ways the straight one moves the most bytes, in the accesses that count. Of those that take all of the
-        exponentials that there may be, or nearly, which a rare correction may account for, it is the one of the fewest
-        instructions: what branches off for a guard, a tail or a report is left out, but not what is to be done.
+        exponentials and logarithms that there may be, or nearly, which a rare correction may account for, it is the one
+        of the fewest instructions: what branches off for a guard, a tail or a report is left out, but not what is to be
+        done.
         What is predicated takes place.
         """
         graph, inner = self._without_cycles(loop)
@@ -165,8 +167,8 @@ class ControlFlow:
 
     def _through(self, block: int, counts: Callable[[Instruction], bool]) -> Way:
         code = self.code_of([block])
-        exponentials = sum(instruction.opcode.startswith("MUFU.EX2") for instruction in code)
-        return Way(len(code), exponentials, frozenset(self._accesses(block, counts)))
+        transcendentals = sum(instruction.opcode.startswith(TRANSCENDENTAL) for instruction in code)
+        return Way(len(code), transcendentals, frozenset(self._accesses(block, counts)))
 
     def _accesses(self, block: int, counts: Callable[[Instruction], bool]) -> Iterator[Access]:
         before: Counter[tuple[str, str]] = Counter()  # under the same condition
@@ -184,5 +186,5 @@ class ControlFlow:
 def _straightest(ways: list[Way]) -> Way:
     most = max(way.rank[0] for way in ways)
     ways = [way for way in ways if way.rank[0] == most]
-    enough = max(way.exponentials for way in ways) * (1 - RARE)
-    return min((way for way in ways if way.exponentials >= enough), key=lambda way: way.instructions)
+    enough = max(way.transcendentals for way in ways) * (1 - RARE)
+    return min((way for way in ways if way.transcendentals >= enough), key=lambda way: way.instructions)

@@ -110,7 +110,7 @@ struct LoadedTile {
   // The n elements from the i-th on.
   Element<V> get(int64_t i, int64_t n) const {
     const BinaryTarget<V> target{V::load(targets + i, n, A(0)), load(pos_weights, i, n, A(1)),
-                                 load(alphas, i, n, A(1))};
+                                 alphas_of(load(alphas, i, n, A(1)))};
     return {V::load(inputs + i, n, A(0)), target, load(factors, i, n, A(0))};
   }
 

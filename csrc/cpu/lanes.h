@@ -100,6 +100,7 @@ struct Lanes {
   // Likewise x, whether that is NaN or y: of what has been added up before, y is never NaN.
   friend Lanes lesser(Lanes x, Lanes y) { return minimum(x, y); }
   friend Lanes abs(Lanes x) { return Lanes(x.vec.abs()); }
+  friend Lanes fma(Lanes a, Lanes b, Lanes c) { return Lanes(at::vec::fmadd(a.vec, b.vec, c.vec)); }
   friend Lanes reciprocal(Lanes x) { return Lanes(T(1)) / x; }
   friend Lanes tanh(Lanes x) { return Lanes(x.vec.tanh()); }
   friend Lanes log(Lanes x) { return Lanes(x.vec.log()); }
@@ -174,7 +175,7 @@ void write(A* p, Lanes<A> value) {
 inline Lanes<double> log_unit(Lanes<double> x) { return log(x); }
 inline Lanes<double> log1p(Lanes<double> x) { return Lanes<double>(x.vec.log1p()); }
 inline Lanes<double> log1p_unit(Lanes<double> x) { return log1p(x); }
-inline Lanes<double> log1m_unit(Lanes<double> x) { return log1p(-x); }
+inline Lanes<double> neg_log1m_half(Lanes<double> x) { return -log1p(-x); }
 
 // log(x + rest) within 2 ulp, for a normal x and a rest of half its last place at most: x = 2^n (1 + f) with 1 + f
 // between sqrt(1/2) and sqrt(2), and a minimax polynomial for log(1 + f).
@@ -214,28 +215,6 @@ inline Lanes<float> log1p(Lanes<float> x) {
   const V sum = V(1.0f) + x;
   const V rest = minimum(x, V(1.0f)) - (sum - maximum(x, V(1.0f)));
   return where(sum == V(0.0f), V(-INFINITY), V(log_of_normal(sum.vec, rest.vec)));
-}
-
-inline Lanes<float> log1m_unit(Lanes<float> x) {
-  using V = Lanes<float>;
-  const V complement = V(1.0f) - x;
-  const V rest = (V(1.0f) - complement) - x;
-  return where(complement == V(0.0f), V(-INFINITY), V(log_of_normal(complement.vec, rest.vec)));
-}
-
-// Within 2 ulp. x times a minimax polynomial for log1p(x) / x.
-inline Lanes<float> log1p_unit(Lanes<float> x) {
-  using Vec = at::vec::Vectorized<float>;
-  using at::vec::fmadd;
-  Vec q = fmadd(x.vec, Vec(-0x1.a93368p-9f), Vec(0x1.453f0ep-6f));
-  q = fmadd(q, x.vec, Vec(-0x1.d29ccap-5f));
-  q = fmadd(q, x.vec, Vec(0x1.b25360p-4f));
-  q = fmadd(q, x.vec, Vec(-0x1.397562p-3f));
-  q = fmadd(q, x.vec, Vec(0x1.92f696p-3f));
-  q = fmadd(q, x.vec, Vec(-0x1.ff0f88p-3f));
-  q = fmadd(q, x.vec, Vec(0x1.554c80p-2f));
-  q = fmadd(q, x.vec, Vec(-0x1.ffffbep-2f));
-  return Lanes<float>(x.vec * fmadd(q, x.vec, Vec(1.0f)));
 }
 
 inline Lanes<double> exp(Lanes<double> x) { return Lanes<double>(x.vec.exp()); }

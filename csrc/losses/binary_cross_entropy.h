@@ -40,50 +40,50 @@ struct Sides {
   T pos, neg;
 };
 
-// A prediction as probabilities of the classes, and as what they would cost, none of them a difference of others.
+// A prediction by its less likely class, whose probability is never the difference of others.
 template <class T>
 class LogitPrediction {
  public:
-  HOST_DEVICE explicit LogitPrediction(T x) : x_(x), distance_(abs(x)), e_(exp(-distance_)) {}
+  HOST_DEVICE explicit LogitPrediction(T x)
+      : is_pos_(T(0) < x), distance_(abs(x)), odds_(exp_nonpositive(-distance_)), likely_(reciprocal(T(1) + odds_)) {}
 
-  HOST_DEVICE Sides<T> probabilities() const {
-    const T likely = reciprocal(T(1) + e_);
-    return sides(likely, e_ * likely);
+  // e^-|x|, the less likely class against the other one.
+  HOST_DEVICE T odds() const { return odds_; }
+  // p pos + (1 - p) neg
+  HOST_DEVICE T expectation(T pos, T neg) const {
+    return likely_ * (where(is_pos_, pos, neg) + odds_ * where(is_pos_, neg, pos));
   }
+  // p (1 - p)
+  HOST_DEVICE T variance() const { return likely_ * (odds_ * likely_); }
+
   HOST_DEVICE Sides<T> misses() const {
-    const T miss = log1p_unit(e_);
-    return sides(miss, distance_ + miss);
+    const T of_likely = log1p_unit(odds_), of_unlikely = distance_ + of_likely;
+    return {where(is_pos_, of_likely, of_unlikely), where(is_pos_, of_unlikely, of_likely)};
   }
-  // The sum of the misses times these: the sum of both times log(1 + e^-|x|), and what is paid for the distance.
-  HOST_DEVICE T cross_entropy(T pos_part, T neg_part) const {
-    return (pos_part + neg_part) * log1p_unit(e_) + of_distance(pos_part, neg_part);
+  // The sum of the misses times `parts` but for what both classes cost, added to `sum`.
+  HOST_DEVICE T add_excess(T sum, const Sides<T>& parts, T weight = T(1)) const {
+    return add_product(sum, weight * where(is_pos_, parts.neg, parts.pos), distance_);
   }
-  HOST_DEVICE T of_distance(T pos_part, T neg_part) const {
-    return product(where(T(0) < x_, neg_part, pos_part), distance_);
-  }
-  // s, if it was that before, with 1 + s = prod_i (1 + e^-|x_i|): no term is negative, and where all are small no digit
-  // is lost.
-  HOST_DEVICE T multiply(T s) const { return (s * e_ + s) + e_; }
 
  private:
-  HOST_DEVICE Sides<T> sides(T of_likely, T of_unlikely) const {
-    const auto is_pos = T(0) < x_;
-    return {where(is_pos, of_likely, of_unlikely), where(is_pos, of_unlikely, of_likely)};
-  }
-
-  T x_, distance_;
-  T e_;  // e^-|x|
+  decltype(T() < T()) is_pos_;
+  T distance_, odds_;
+  T likely_;  // the probability of the likelier class
 };
 
 template <class T>
-struct ProbabilityPrediction {
-  T p;
+class ProbabilityPrediction {
+ public:
+  HOST_DEVICE explicit ProbabilityPrediction(T p) : is_pos_(T(0.5) < p), unlikely_(where(is_pos_, T(1) - p, p)) {}
 
-  HOST_DEVICE Sides<T> misses() const { return {-maximum(log_unit(p), T(-100)), -maximum(log1m_unit(p), T(-100))}; }
-  HOST_DEVICE T cross_entropy(T pos_part, T neg_part) const {
-    const Sides<T> miss = misses();
-    return pos_part * miss.pos + neg_part * miss.neg;
+  HOST_DEVICE Sides<T> misses() const {
+    const T of_likely = neg_log1m_half(unlikely_), of_unlikely = -maximum(log_unit(unlikely_), T(-100));
+    return {where(is_pos_, of_likely, of_unlikely), where(is_pos_, of_unlikely, of_likely)};
   }
+
+ private:
+  decltype(T() < T()) is_pos_;
+  T unlikely_;  // the probability of the less likely class, at full relative accuracy: 1 - p is exact where p > 1/2
 };
 
 // What an element has besides its prediction.
@@ -91,8 +91,15 @@ template <class T>
 struct BinaryTarget {
   T value;
   T pos_weight;
-  T alpha;
+  Sides<T> alphas;
 };
+
+// alpha and 1 - alpha, or 1 and 1 where alpha is negative.
+template <class T>
+HOST_DEVICE Sides<T> alphas_of(T alpha) {
+  const auto is_none = alpha < T(0);
+  return {where(is_none, T(1), alpha), where(is_none, T(1), T(1) - alpha)};
+}
 
 // NaN is none.
 template <class T>
@@ -100,8 +107,9 @@ HOST_DEVICE auto is_probability(T x) {
   return minimum(maximum(x, T(0)), T(1)) == x;
 }
 
-// Without kPower gamma is known to be 0, 1 or 2.
-template <class T, BinaryInput kInput, bool kPower = true>
+// Without kPower gamma is known to be 0, 1 or 2; with kBare to be 2, and pos_weight and neg_weight to be 1, and the
+// smoothing to be 0.
+template <class T, BinaryInput kInput, bool kPower = true, bool kBare = false>
 class BinaryCrossEntropy {
   static constexpr bool kProbability = kInput == BinaryInput::kProbability;
   using Prediction = std::conditional_t<kProbability, ProbabilityPrediction<T>, LogitPrediction<T>>;
@@ -109,7 +117,8 @@ class BinaryCrossEntropy {
 
  public:
   static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
-  static constexpr bool kHasSum = kInput == BinaryInput::kLogit;
+  static constexpr bool kPowers = kFocal && kPower;
+  static constexpr bool kIsBare = kBare;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
@@ -121,41 +130,36 @@ class BinaryCrossEntropy {
     loss.neg_of_zero_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing / 2)));
     loss.neg_slope_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing)));
     loss.gamma_ = T(Scalar(options.gamma));
-    loss.alpha_ = T(Scalar(options.alpha));
+    loss.alphas_ = alphas_of(T(Scalar(options.alpha)));
     loss.least_lack_ = T(sizeof(Scalar) == sizeof(double) ? Scalar(DBL_MIN) : Scalar(FLT_MIN));
     for (int power = 0; power < 3; ++power) loss.focus_[power] = T(Scalar(options.gamma == power));
     loss.is_power_ = !has_whole_power(options);
     return loss;
   }
 
-  // Of the elements that have none of their own.
-  HOST_DEVICE T alpha() const { return alpha_; }
+  // Those of the elements that have none of their own.
+  HOST_DEVICE Sides<T> alphas() const { return alphas_; }
 
-  HOST_DEVICE T loss(T x, const Target& target) const {
-    const Prediction prediction{x};
-    if constexpr (kProbability) {
-      return where(is_probability(x), cross_entropy(target, prediction), T(NAN));
-    } else if constexpr (kFocal) {
-      return cross_entropy(target, prediction, balance(target) * focus(lack(target, prediction.probabilities())).value);
-    } else {
-      return cross_entropy(target, prediction);
-    }
-  }
+  HOST_DEVICE T loss(T x, const Target& target) const { return add_loss(T(0), x, target); }
 
-  // Whether losses may be added up by `sum`.
-  HOST_DEVICE bool shares_logarithm(T pos_weight) const { return kHasSum && pos_weight == T(1) && neg_weight_ == T(1); }
-
-  // The sum of the losses of a few elements, with one logarithm, as their parts add up to 1: sum_i log(1 + e_i) is the
-  // logarithm of a product.
+  // The sum of several losses. Where all misses have the same part in it, they share a logarithm: of up to 127
+  // elements, or what it is taken of may overflow.
   template <int kCount>
   HOST_DEVICE T sum(const T (&x)[kCount], const Target (&targets)[kCount]) const {
-    T distances(0), s(0);
-    for (int i = 0; i < kCount; ++i) {
-      const LogitPrediction<T> prediction(x[i]);
-      distances = distances + prediction.of_distance(pos_part(targets[i]), neg_part(targets[i]));
-      s = prediction.multiply(s);
+    T sum(0);
+    if constexpr (kInput == BinaryInput::kLogit && kBare) {
+      static_assert(kCount < 128);
+      Log1pSum<T> likely_misses;
+      for (int k = 0; k < kCount; ++k) {
+        const Prediction prediction(x[k]);
+        likely_misses.add(prediction.odds());
+        sum = prediction.add_excess(sum, parts(targets[k]));
+      }
+      return sum + likely_misses.total();
+    } else {
+      for (int k = 0; k < kCount; ++k) sum = add_loss(sum, x[k], targets[k]);
+      return sum;
     }
-    return distances + log1p(s);
   }
 
   // dloss/dx
@@ -164,32 +168,30 @@ class BinaryCrossEntropy {
       const T grad = (x - smooth(target)) / maximum(x * (T(1) - x), T(1e-12));
       return where(is_probability(x), grad, T(NAN));
     } else {
-      const Prediction prediction{x};
-      const Sides<T> p = prediction.probabilities();
-      const T slope = neg_part(target) * p.pos - pos_part(target) * p.neg;
+      const Prediction prediction(x);
+      const Sides<T> part = parts(target);
+      const T slope = prediction.expectation(part.neg, -part.pos);
       if constexpr (!kFocal) return slope;
-      const Focused f = focus(lack(target, p));
-      const T lack_slope = p.pos * p.neg * (T(1) - T(2) * smooth(target));
-      const T fading = f.slope * cross_entropy(target, prediction, lack_slope);
+      const Focused f = focus(lack(target, prediction));
+      const T t = smooth(target), lack_slope = prediction.variance() * ((T(1) - t) - t);
+      const T fading = f.slope * add_cross_entropy(T(0), target, prediction, lack_slope);
       return balance(target) * (f.value * slope + fading);
     }
   }
 
   // dloss/dt
   HOST_DEVICE T in_target(T x, const Target& target) const {
-    const Prediction prediction{x};
-    const Sides<T> miss = prediction.misses();
-    const T slope = product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
+    const Prediction prediction(x);
     if constexpr (kProbability) {
-      return where(is_probability(x), confidence_ * slope, T(NAN));
+      return where(is_probability(x), confidence_ * cross_entropy_slope(x, target, prediction), T(NAN));
     } else if constexpr (kFocal) {
-      const Sides<T> p = prediction.probabilities();
-      const Focused f = focus(lack(target, p));
-      const T ce = cross_entropy(target, prediction);
-      const T fading = f.slope * product(p.neg - p.pos, ce) + product(f.value, slope);
+      const Focused f = focus(lack(target, prediction));
+      const T ce = add_cross_entropy(T(0), target, prediction), slope = cross_entropy_slope(x, target, prediction);
+      const T lack_slope = prediction.expectation(T(-1), T(1));
+      const T fading = f.slope * product(lack_slope, ce) + product(f.value, slope);
       return confidence_ * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
     } else {
-      return confidence_ * slope;
+      return confidence_ * cross_entropy_slope(x, target, prediction);
     }
   }
 
@@ -199,33 +201,58 @@ class BinaryCrossEntropy {
     T value, slope;
   };
 
-  HOST_DEVICE T smooth(const Target& target) const { return confidence_ * target.value + smoothing_; }
+  HOST_DEVICE T add_loss(T sum, T x, const Target& target) const {
+    const Prediction prediction(x);
+    if constexpr (kProbability) {
+      const Sides<T> part = parts(target), miss = prediction.misses();
+      return where(is_probability(x), sum + part.pos * miss.pos + part.neg * miss.neg, T(NAN));
+    } else if constexpr (kFocal) {
+      const T focused = balance(target) * focus(lack(target, prediction)).value;
+      return add_cross_entropy(sum, target, prediction, focused);
+    } else {
+      return add_cross_entropy(sum, target, prediction);
+    }
+  }
 
-  // P t and 1 - t of the smoothed t, the latter in one multiplication and addition.
-  HOST_DEVICE T pos_part(const Target& target) const { return target.pos_weight * smooth(target); }
-  HOST_DEVICE T neg_part(const Target& target) const { return neg_of_zero_ - neg_slope_ * target.value; }
+  HOST_DEVICE T smooth(const Target& target) const {
+    return kBare ? target.value : confidence_ * target.value + smoothing_;
+  }
 
-  HOST_DEVICE T cross_entropy(const Target& target, const Prediction& prediction, T weight = T(1)) const {
-    return prediction.cross_entropy(weight * pos_part(target), weight * neg_part(target));
+  // P t and 1 - t of the smoothed t, what the misses weigh.
+  HOST_DEVICE Sides<T> parts(const Target& target) const {
+    const T t = smooth(target);
+    if constexpr (kBare) return {t, T(1) - t};
+    // The latter in one multiplication and addition.
+    return {target.pos_weight * t, neg_of_zero_ - neg_slope_ * target.value};
+  }
+
+  // That of a logit, times `weight`.
+  HOST_DEVICE T add_cross_entropy(T sum, const Target& target, const Prediction& prediction, T weight = T(1)) const {
+    const Sides<T> part = parts(target);
+    const T of_both = kBare ? weight : weight * (part.pos + part.neg);
+    return prediction.add_excess(sum + of_both * log1p_unit(prediction.odds()), part, weight);
+  }
+
+  // The derivative of the cross entropy in the smoothed t. log(1 + e^-x) - log(1 + e^x) = -x.
+  HOST_DEVICE T cross_entropy_slope(T x, const Target& target, const Prediction& prediction) const {
+    if constexpr (kBare && !kProbability) return -x;
+    const Sides<T> miss = prediction.misses();
+    return product(target.pos_weight, miss.pos) - product(neg_weight_, miss.neg);
   }
 
   // q
-  HOST_DEVICE T lack(const Target& target, const Sides<T>& p) const {
+  HOST_DEVICE T lack(const Target& target, const Prediction& prediction) const {
     const T t = smooth(target);
-    return p.pos * (T(1) - t) + p.neg * t;
+    return prediction.expectation(T(1) - t, t);
   }
 
   HOST_DEVICE T balance(const Target& target) const {
-    const auto is_none = target.alpha < T(0);
-    const T of_pos = where(is_none, T(1), target.alpha), of_neg = where(is_none, T(1), T(1) - target.alpha);
-    const T t = smooth(target);
-    return of_pos * t + of_neg * (T(1) - t);
+    return balance_slope(target) * smooth(target) + target.alphas.neg;
   }
-  static HOST_DEVICE T balance_slope(const Target& target) {
-    return where(target.alpha < T(0), T(0), T(2) * target.alpha - T(1));
-  }
+  static HOST_DEVICE T balance_slope(const Target& target) { return target.alphas.pos - target.alphas.neg; }
 
   HOST_DEVICE Focused focus(T q) const {
+    if constexpr (kBare) return {q * q, T(2) * q};
     if (kPower && is_power_) {
       const T power = exp(gamma_ * log_unit(q));
       // At its bound, which keeps the quotient finite, the cross entropy leaves nothing of it.
@@ -239,7 +266,7 @@ class BinaryCrossEntropy {
   T neg_weight_;
   T neg_of_zero_, neg_slope_;  // of its part: neg_weight (1 - s / 2), neg_weight (1 - s)
   T gamma_;
-  T alpha_;
+  Sides<T> alphas_;
   T least_lack_;
   T focus_[3];  // the coefficients of q^gamma where gamma is 0, 1 or 2
   bool is_power_;

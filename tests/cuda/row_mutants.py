@@ -7,6 +7,7 @@ FEW_ROWS = in_cuda("rows/few_rows")
 LOG_SOFTMAX = in_cuda("rows/log_softmax")
 LOSS_ROWS = in_cuda("rows/softmax_loss_rows")
 PACKS = in_cuda("device/packs")
+PIXELS = in_cuda("rows/cross_entropy_of_pixels")
 REDUCE = in_cuda("device/reduce")
 ROWS = in_cuda("rows/cross_entropy_rows")
 ROW_LAUNCH = in_cuda("rows/row_launch")
@@ -22,12 +23,15 @@ TILES = in_cuda("rows/tiles")
 # The sources that have their kernels.
 CROSS_ENTROPY = "cross_entropy_forward cross_entropy_backward"
 WITH_GRAD = "cross_entropy_with_grad_by_class"
+OF_PIXELS = "cross_entropy_of_pixels"
 SOFT_LAUNCH = "soft_cross_entropy_forward soft_cross_entropy_backward"
 
 # What reaches the kernels of which it is the name.
 BY_BLOCK = "tests/losses/softmax/test_values.py -k 2x4097"
 CHUNKS = "tests/cuda/test_policy.py -k fit"
 MANY_ROWS = "tests/losses/softmax/test_values.py -k 9000x3"
+IMAGES = "tests/losses/softmax/test_images.py"
+MANY_PIXELS = f"{IMAGES} -k more_pixels -m ''"
 FAR_APART = "tests/losses/softmax/test_layouts.py -k further_apart"
 
 ROW_MUTANTS = (
@@ -49,6 +53,14 @@ ROW_MUTANTS = (
         RACE,
         schedule="reverse",
         sanitizer="thread",
+    ),
+    Mutant(
+        "a target that is overwritten before other blocks have read it",
+        "csrc/cuda/rows/cross_entropy_with_grad.cu",
+        "overwrites && p.forward.options.gamma > 0",
+        "overwrites && p.forward.options.gamma < 0",
+        "tests/losses/softmax/test_long_rows.py -k focal_in_place",
+        "cross_entropy_with_grad",
     ),
     Mutant(
         "no barrier before shared memory is reused",
@@ -266,6 +278,133 @@ ROW_MUTANTS = (
         CROSS_ENTROPY,
         OUT_OF_BOUNDS,
         sanitizer="address",
+    ),
+    Mutant(
+        "planes of other slices",
+        PIXELS,
+        "is_there(i, count) ? x.numbers(first + i) : filled<S, kRows>(A(-INFINITY))",
+        "x.numbers(first + i)",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "planes of no slice",
+        PIXELS,
+        "is_there(i, count) ? x.numbers(first + i) : filled<S, kRows>(A(-INFINITY))",
+        "x.numbers(first + i)",
+        f"{IMAGES} -k cross_entropy",
+        OF_PIXELS,
+        OUT_OF_BOUNDS,
+        sanitizer="address",
+    ),
+    Mutant(
+        "a gradient of planes that there are not",
+        PIXELS,
+        "if (Held::is_there(i, count())) grad_x.store",
+        "grad_x.store",
+        f"{IMAGES} -k cross_entropy",
+        OF_PIXELS,
+        OUT_OF_BOUNDS,
+        sanitizer="address",
+    ),
+    Mutant(
+        "the first of the best loses once more",
+        PIXELS,
+        "int i = first > 0 ? first : 1;",
+        "int i = first;",
+        f"{IMAGES} -k infinities",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "slices that are all alike",
+        PIXELS,
+        "size + (larger > 0), kPlanesStep",
+        "size, kPlanesStep",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "slices that begin as if all were alike",
+        PIXELS,
+        "slice_ * slices_.size + (slice_ < slices_.larger ? slice_ : slices_.larger)",
+        "slice_ * slices_.size",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "slices merged before all are there",
+        PIXELS,
+        "own[r] = {sums[r].max, sums[r].exp_sum};\n    __syncthreads();",
+        "own[r] = {sums[r].max, sums[r].exp_sum};",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "sums of slices written while the last ones are read",
+        PIXELS,
+        "    __syncthreads();  // before the next call writes them\n",
+        "",
+        MANY_PIXELS,
+        OF_PIXELS,
+        schedule="reverse",
+    ),
+    Mutant(
+        "gradients used before they are there",
+        PIXELS,
+        "own[r] = gradients[r];\n    }\n    __syncthreads();",
+        "own[r] = gradients[r];\n    }",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+        schedule="reverse",
+    ),
+    Mutant(
+        "pixels that are ignored have a gradient",
+        PIXELS,
+        "targets[r] == i || !gradients[r].reads_logits",
+        "targets[r] == i",
+        f"{IMAGES} -k infinities",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "targets of other slices",
+        PIXELS,
+        "targets[r] = gradients[r].target - first();",
+        "targets[r] = gradients[r].target;",
+        f"{IMAGES} -k test_options",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "pixels of another group",
+        PIXELS,
+        "const bool is_there = i + thread.first_row() < size;",
+        "const bool is_there = row < forward_of(p).rows;",
+        f"{IMAGES} -k groups",
+        OF_PIXELS,
+    ),
+    Mutant(
+        "options that pixels have no kernels for: focal",
+        in_cuda("rows/cross_entropy_launch"),
+        "p.options.gamma == 0 && ",
+        "",
+        f"{IMAGES} -k test_options",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "options that pixels have no kernels for: z-loss",
+        in_cuda("rows/cross_entropy_launch"),
+        " && p.options.z_loss == 0",
+        "",
+        f"{IMAGES} -k test_options",
+        CROSS_ENTROPY,
+    ),
+    Mutant(
+        "more slices than there are warps",
+        in_cuda("rows/cross_entropy_launch"),
+        "p.classes <= kMaxSlices * kMaxPlanes",
+        "p.classes <= 2 * kMaxSlices * kMaxPlanes",
+        f"{IMAGES} -k test_options",
+        CROSS_ENTROPY,
+        r"Fatal Python error: Floating point exception",
     ),
     Mutant(
         "a row with a factor of one is a team's last",

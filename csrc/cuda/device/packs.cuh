@@ -161,13 +161,6 @@ struct HintedLoad {
 };
 
 template <class T, int kCount>
-__device__ __forceinline__ void load_pack(const T* p, opmath_t<T> (&values)[kCount]) {
-  Numbers<T, kCount> numbers;
-  copy_in(p, is_aligned(p, numbers.kAlignment), numbers);
-  convert(numbers, values);
-}
-
-template <class T, int kCount>
 __device__ __forceinline__ void store_pack(T* p, const opmath_t<T> (&values)[kCount], bool aligned, bool streams) {
   Numbers<T, kCount> numbers;
   convert(values, numbers);

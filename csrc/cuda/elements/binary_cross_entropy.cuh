@@ -7,8 +7,13 @@
 
 namespace ce_ext::cuda {
 
+// What threads take of registers, of plain problems and of any.
+template <class S, class Loss, bool kGradient>
+constexpr int kPlainRegisters = std::is_same_v<S, double> || Loss::kPowers      ? 128
+                                : Loss::kFocal && (kGradient || !Loss::kIsBare) ? 80
+                                                                                : 64;
 template <class S, class Loss>
-constexpr int kElementBlocks = resident_blocks(kThreadsByElement, std::is_same_v<S, double> || Loss::kFocal ? 128 : 80);
+constexpr int kAnyRegisters = std::is_same_v<S, double> || Loss::kFocal ? 128 : 80;
 
 // A sum of many terms, in parts: one long sum in float32 would round terms that are alike all the same way.
 template <class A>
@@ -38,102 +43,97 @@ __device__ __forceinline__ A sum_of(const A (&terms)[kCount]) {
   return sum;
 }
 
-// The losses of the elements for kNone, or those of the groups. N is the type of the targets.
-template <class S, class N, class Loss>
-__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
-    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
-  using A = opmath_t<S>;
-  const int64_t begin = shares.begin(blockIdx.x);
-  const int size = int(shares.end(blockIdx.x) - begin);
-  const PlainElements<S, N> elements(p, loss.alpha());
-  const bool is_none = p.reduction == Reduction::kNone;
-  const bool shares_logarithm = !is_none && !elements.factors_vary() && loss.shares_logarithm(elements.pos_weight());
-  LongSum<A> sum;
-  elements.for_each(begin, size, [&](int64_t i, auto& x, const auto& targets) {
-    constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(x)>>;
-    BinaryTarget<A> with_options[kCount];
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) with_options[k] = elements.with_options(targets[k]);
-    if constexpr (Loss::kHasSum) {
-      if (shares_logarithm) return sum.add(product(elements.factor(), loss.sum(x, with_options)));
-    }
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) x[k] = loss.loss(x[k], with_options[k]);
-    elements.scale(i, x);
-    if (is_none) {
-      store_result<S>(p.loss, p.loss_is_opmath, i, /*stride=*/1, x);
-    } else {
-      sum.add(sum_of(x));
-    }
-  });
-  finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), threadIdx.x == 0 ? double(size) : 0.0}, scratch);
+// Calls f with the runs of the block's share.
+template <class Elements, class F>
+__device__ __forceinline__ void for_each_run(const Elements& elements, const Shares& shares, const F& f) {
+  const int64_t begin = shares.begin(blockIdx.x), end = shares.end(blockIdx.x);
+  if (elements.have_common_factor()) {
+    elements.template for_each<false>(begin, end, f);
+  } else {
+    elements.template for_each<true>(begin, end, f);
+  }
 }
 
-template <class S, class Loss, int kRun>
-__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
-    binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
-                                         BadTarget* bad_target) {
+// The losses of the elements for kNone, or those of the groups. What is common to all losses is multiplied by at last.
+template <class S, class Elements, class Loss>
+__device__ __forceinline__ void forward(const BinaryCrossEntropyForward& p, const Loss& loss, const Elements& elements,
+                                        const Shares& shares, const Scratch& scratch) {
   using A = opmath_t<S>;
   const bool is_none = p.reduction == Reduction::kNone;
   LongSum<A> sum;
+  A common_factor(1);
   int count = 0;
-  for_each_run<kRun>(p, shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const ElementOffsets& at, auto n) {
-    const ElementRun<S, n.value> run(p, at, loss.alpha(), bad_target);
-    A losses[n.value];
-    run.compute([&](A x, const BinaryTarget<A>& target) { return loss.loss(x, target); }, losses);
-    if (is_none) {
-      store_result<S>(p.loss, p.loss_is_opmath, at.results[0], run.stride(p.loss_strides), losses);
-    } else {
+  if (!is_none && elements.have_common_factor()) {
+    common_factor = elements.common_factor();
+    elements.template for_each<false>(shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const auto& run) {
+      sum.add(loss.sum(run.x, run.target));
+      count += run.count();
+    });
+  } else {
+    for_each_run(elements, shares, [&](const auto& run) {
+      constexpr int kCount = std::decay_t<decltype(run)>::kCount;
+      A losses[kCount];
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) losses[k] = loss.loss(run.x[k], run.target[k]);
+      run.scale(losses);
+      if (is_none) return run.store({0, p.loss, p.loss_is_opmath, p.loss_strides}, losses);
       sum.add(sum_of(losses));
       count += run.count();
-    }
-  });
-  finish_share<S>(p, shares, blockIdx.x, {double(sum.total()), double(count)}, scratch);
+    });
+  }
+  finish_share<S>(p, shares, blockIdx.x, {double(product(common_factor, sum.total())), double(count)}, scratch);
 }
 
 // The gradients one after the other: seldom it is both, and threads have registers for one.
-template <class S, class N, class Loss>
-__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
-    binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, Loss loss, Shares shares) {
-  const int64_t begin = shares.begin(blockIdx.x);
-  const int size = int(shares.end(blockIdx.x) - begin);
-  const PlainElements<S, N> elements(p, loss.alpha());
-  const auto write = [&](auto* grads, const auto& gradient) {
-    elements.for_each(begin, size, [&](int64_t i, auto& x, const auto& targets) {
-      constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(x)>>;
+template <class S, class Elements, class Loss>
+__device__ __forceinline__ void backward(const BinaryCrossEntropyBackward& p, const Loss& loss,
+                                         const Elements& elements, const Shares& shares) {
+  using A = opmath_t<S>;
+  const auto write = [&](const Result& result, const auto& gradient) {
+    if (!result.data) return;
+    for_each_run(elements, shares, [&](const auto& run) {
+      constexpr int kCount = std::decay_t<decltype(run)>::kCount;
+      A grads[kCount];
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) x[k] = gradient(x[k], elements.with_options(targets[k]));
-      elements.scale(i, x);
-      store_pack(grads + i, x);
+      for (int k = 0; k < kCount; ++k) grads[k] = gradient(run.x[k], run.target[k]);
+      run.scale(grads);
+      run.store(result, grads);
     });
   };
-  if (p.grad_input) {
-    write(static_cast<S*>(p.grad_input), [&](auto x, const auto& target) { return loss.in_input(x, target); });
-  }
-  if constexpr (!std::is_integral_v<N>) {
-    if (p.grad_target) {
-      write(static_cast<N*>(p.grad_target), [&](auto x, const auto& target) { return loss.in_target(x, target); });
-    }
+  write({0, p.grad_input, false, p.grad_input_strides},
+        [&](A x, const BinaryTarget<A>& target) { return loss.in_input(x, target); });
+  if constexpr (Elements::kHasGradTarget) {
+    write({1, p.grad_target, p.grad_target_is_opmath, p.grad_target_strides},
+          [&](A x, const BinaryTarget<A>& target) { return loss.in_target(x, target); });
   }
 }
 
+// Of plain problems. N is the type of the targets.
+template <class S, class N, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement,
+                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/false>))
+    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
+  forward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares, scratch);
+}
+template <class S, class N, class Loss>
+__global__ void __launch_bounds__(kThreadsByElement,
+                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/true>))
+    binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, Loss loss, Shares shares) {
+  backward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares);
+}
+
+// Of any problems, in runs of kRun elements.
 template <class S, class Loss, int kRun>
-__global__ void __launch_bounds__(kThreadsByElement, kElementBlocks<S, Loss>)
+__global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))
+    binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
+                                         BadTarget* bad_target) {
+  forward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyForward>(p, loss.alphas(), bad_target), shares, scratch);
+}
+template <class S, class Loss, int kRun>
+__global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))
     binary_cross_entropy_backward_in_runs(BinaryCrossEntropyBackward p, Loss loss, Shares shares,
                                           BadTarget* bad_target) {
-  using A = opmath_t<S>;
-  for_each_run<kRun>(p, shares.begin(blockIdx.x), shares.end(blockIdx.x), [&](const ElementOffsets& at, auto n) {
-    const ElementRun<S, n.value> run(p, at, loss.alpha(), bad_target);
-    A grads[n.value];
-    if (p.grad_input) {
-      run.compute([&](A x, const BinaryTarget<A>& target) { return loss.in_input(x, target); }, grads);
-      store_result<S>(p.grad_input, false, at.results[0], run.stride(p.grad_input_strides), grads);
-    }
-    if (p.grad_target) {
-      run.compute([&](A x, const BinaryTarget<A>& target) { return loss.in_target(x, target); }, grads);
-      store_result<S>(p.grad_target, p.grad_target_is_opmath, at.results[1], run.stride(p.grad_target_strides), grads);
-    }
-  });
+  backward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyBackward>(p, loss.alphas(), bad_target), shares);
 }
 
 }  // namespace ce_ext::cuda

@@ -3,18 +3,20 @@
 namespace ce_ext::cuda {
 namespace {
 
-template <class S, class Loss>
-void launch_forward(const BinaryCrossEntropyForward& p, const Loss& loss, const LaunchContext& context) {
+template <class S>
+void launch_forward(const BinaryCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares = shares_of<S>(p, p.groups);
   const Scratch scratch = scratch_for(p, shares, context);
-  if (p.elements > 0 && is_plain(p)) {  // of no elements, not even what is one number for all is there
-    dispatch_target<S>(p.target.type, [&](auto number) {
+  if (p.elements > 0 && is_plain<S>(p)) {  // of no elements, not even what is one number for all is there
+    dispatch_plain<S>(p, [&](auto number, const auto& loss) {
       using N = decltype(number);
+      using Loss = std::decay_t<decltype(loss)>;
       LAUNCH((binary_cross_entropy_forward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
              loss, shares, scratch);
     });
   } else {
-    dispatch_run<S>(p, [&](auto run) {
+    dispatch_any<S>(p, [&](auto run, const auto& loss) {
+      using Loss = std::decay_t<decltype(loss)>;
       LAUNCH((binary_cross_entropy_forward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
              context.stream, p, loss, shares, scratch, context.bad_target);
     });
@@ -26,10 +28,7 @@ void launch_forward(const BinaryCrossEntropyForward& p, const Loss& loss, const 
 void launch(const BinaryCrossEntropyForward& problem, const LaunchContext& context) {
   const bool has_losses = problem.reduction == Reduction::kNone ? problem.elements > 0 : problem.groups > 0;
   if (!has_losses) return;
-  dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) {
-    using S = decltype(s);
-    dispatch_loss<S>(problem, [&](const auto& loss) { launch_forward<S>(problem, loss, context); });
-  });
+  dispatch<__half, __nv_bfloat16>(problem.dtype, [&](auto s) { launch_forward<decltype(s)>(problem, context); });
 }
 
 }  // namespace ce_ext::cuda

@@ -1,29 +1,43 @@
 // What the launches of the passes of binary cross entropy have in common.
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "cuda/elements/binary_cross_entropy.cuh"
 #include "cuda/host/launch.h"
 
 namespace ce_ext::cuda {
 
-// As PlainElements has it.
-template <class Problem>
-bool is_plain(const Problem& p, const RowStrides& result1, const RowStrides& result2) {
-  const auto is_contiguous = [](const RowStrides& strides) { return strides.strides[0] == 1; };
-  const auto is_one_number = [](const Operand& operand) { return !operand.data || operand.strides.strides[0] == 0; };
-  const auto is_either = [&](const Operand& operand) {
-    return is_one_number(operand) || is_contiguous(operand.strides);
+// As PlainElements has it, losses or gradients being `results`.
+template <class S>
+bool is_plain(const BinaryCrossEntropyProblem& p, std::initializer_list<Operand> results) {
+  const auto is_one_number = [&](const Operand& operand) { return operand.is_one_number(p.dims); };
+  const auto place_in_pack = [](const Operand& operand) {
+    const auto bytes = dispatch<S>(operand.type, [](auto number) { return sizeof(number); });
+    return reinterpret_cast<uintptr_t>(operand.data) / bytes % kPackSize<S>;
   };
+  const auto is_like_input = [&](const Operand& operand) {
+    return operand.strides.strides[0] == 1 && place_in_pack(operand) == place_in_pack(p.input);
+  };
+  const auto is_either = [&](const Operand& operand) { return is_one_number(operand) || is_like_input(operand); };
   const bool has_integers = p.target.type > NumberType::kUInt8;
   const bool has_more = !is_one_number(p.pos_weight) || p.class_alpha.data || p.has_ignored || p.target_is_class;
-  return p.dims.ndim == 1 && !has_integers && !has_more && is_contiguous(p.input.strides) &&
-         is_contiguous(p.target.strides) && is_either(p.weight) && is_either(p.grad_output) &&
-         is_one_number(p.divisor) && is_contiguous(result1) && is_contiguous(result2);
+  return p.dims.ndim == 1 && !has_integers && !has_more && is_like_input(p.input) && is_like_input(p.target) &&
+         is_either(p.weight) && is_either(p.grad_output) && is_one_number(p.divisor) &&
+         std::all_of(results.begin(), results.end(), is_either);
 }
 
-inline bool is_plain(const BinaryCrossEntropyForward& p) { return is_plain(p, p.loss_strides, p.loss_strides); }
-inline bool is_plain(const BinaryCrossEntropyBackward& p) {
-  return is_plain(p, p.grad_input_strides, p.grad_target_strides);
+template <class S>
+bool is_plain(const BinaryCrossEntropyForward& p) {
+  if (p.reduction != Reduction::kNone) return is_plain<S>(p, {});
+  return is_plain<S>(p, {{p.loss, p.loss_is_opmath ? NumberType::kOpMath : NumberType::kInput, p.loss_strides}});
+}
+template <class S>
+bool is_plain(const BinaryCrossEntropyBackward& p) {
+  const NumberType type = p.grad_target_is_opmath ? NumberType::kOpMath : NumberType::kInput;
+  return is_plain<S>(
+      p, {{p.grad_input, NumberType::kInput, p.grad_input_strides}, {p.grad_target, type, p.grad_target_strides}});
 }
 
 // Elements that a thread takes at a time where the problem is not plain: one where longer runs would seldom be whole.
@@ -35,14 +49,7 @@ int run_length(const BinaryCrossEntropyProblem& p) {
 template <class S, class Problem>
 Shares shares_of(const Problem& p, int64_t groups) {
   constexpr int64_t kTileInPacks = kThreadsByElement * kPacksInFlight * kPackSize<S>;
-  return Shares(p.elements, groups, is_plain(p) ? kTileInPacks : kTileInRuns * run_length<S>(p));
-}
-
-// Calls f with a constant, the length of runs.
-template <class S, class F>
-void dispatch_run(const BinaryCrossEntropyProblem& p, const F& f) {
-  if (run_length<S>(p) > 1) return f(std::integral_constant<int, kPackSize<S>>());
-  f(std::integral_constant<int, 1>());
+  return Shares(p.elements, groups, is_plain<S>(p) ? kTileInPacks : kTileInRuns * run_length<S>(p));
 }
 
 // Calls f with a value of the type of the targets of a plain problem.
@@ -53,15 +60,38 @@ void dispatch_target(NumberType type, F f) {
   f(S());
 }
 
-// Calls f with the loss: without powers where gamma needs none.
-template <class S, class F>
+// Calls f with the loss, without powers where gamma needs none.
+template <class S, bool kBare, class F>
 void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
   using A = opmath_t<S>;
   dispatch_input(p, [&](auto input) {
     if constexpr (input.value == BinaryInput::kFocalLogit) {
-      if (!has_whole_power(p.options)) return f(BinaryCrossEntropy<A, input.value, true>::template make<A>(p.options));
+      if (!has_whole_power(p.options)) {
+        return f(BinaryCrossEntropy<A, input.value, true>::template make<A>(p.options));
+      }
     }
-    f(BinaryCrossEntropy<A, input.value, false>::template make<A>(p.options));
+    f(BinaryCrossEntropy<A, input.value, false, kBare>::template make<A>(p.options));
+  });
+}
+
+// Calls f with what a plain problem is launched with: a value of the type of the targets, and the loss.
+template <class S, class F>
+void dispatch_plain(const BinaryCrossEntropyProblem& p, F f) {
+  const BinaryCrossEntropyOptions& options = p.options;
+  const bool is_bare = !p.pos_weight.data && options.neg_weight == 1 && options.label_smoothing == 0 &&
+                       (options.input != BinaryInput::kFocalLogit || options.gamma == 2);
+  dispatch_target<S>(p.target.type, [&](auto number) {
+    const auto launch = [&](const auto& loss) { f(number, loss); };
+    is_bare ? dispatch_loss<S, true>(p, launch) : dispatch_loss<S, false>(p, launch);
+  });
+}
+
+// Calls f with what any other problem is launched with: the length of runs, a constant, and the loss.
+template <class S, class F>
+void dispatch_any(const BinaryCrossEntropyProblem& p, F f) {
+  dispatch_loss<S, false>(p, [&](const auto& loss) {
+    if (run_length<S>(p) > 1) return f(std::integral_constant<int, kPackSize<S>>(), loss);
+    f(std::integral_constant<int, 1>(), loss);
   });
 }
 

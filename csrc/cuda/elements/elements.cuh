@@ -122,55 +122,45 @@ __device__ __forceinline__ opmath_t<S> load_factor(const Operand& operand) {
   return value[0];
 }
 
-// Several numbers of a result that is S or opmath.
-template <class S, int kCount>
-__device__ __forceinline__ void store_result(void* result, bool is_opmath, int64_t offset, int64_t stride,
-                                             const opmath_t<S> (&values)[kCount]) {
-  with_floats<S>(result, is_opmath, [&](auto* memory) {
-    if (kCount == 1 || stride == 1) {
-      store_pack(memory + offset, values);
-    } else {
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) store(memory + offset + k * stride, values[k]);
-    }
-  });
-}
+// Where losses or gradients go.
+struct Result {
+  int number;  // of those of ElementOffsets
+  void* data;
+  bool is_opmath;  // or of the type of the inputs
+  const RowStrides& strides;
+};
 
-// A run of kCount elements.
-template <class S, int kCount>
+// A run of kRun elements.
+template <class S, int kRun>
 class ElementRun {
   using A = opmath_t<S>;
 
  public:
-  // `alpha` is that of all elements that have none of their own.
-  __device__ __forceinline__ ElementRun(const BinaryCrossEntropyProblem& p, const ElementOffsets& at, A alpha,
-                                        BadTarget* bad_target)
+  static constexpr int kCount = kRun;
+
+  // `alphas` are those of all elements that have none of their own.
+  __device__ __forceinline__ ElementRun(const BinaryCrossEntropyProblem& p, const ElementOffsets& at,
+                                        const Sides<A>& alphas, BadTarget* bad_target)
       : p_(p), at_(at) {
     // What is done with the inputs waits for memory: the targets are under way before.
     Numbers<S, kCount> inputs;
     copy_run(static_cast<const S*>(p.input.data) + at.input, stride(p.input.strides), inputs);
-    dispatch<S>(p.target.type, [&](auto number) { load_targets<decltype(number)>(bad_target); });
-    load_factors<S>(p.pos_weight, at.pos_weight, stride(p.pos_weight.strides), pos_weights_);
-    if (p.class_alpha.data) {
-      load_factors<S>(p.class_alpha, at.class_alpha, stride(p.class_alpha.strides), alphas_);
-    } else {
+    A targets[kCount], pos_weights[kCount], own_alphas[kCount];
+    dispatch<S>(p.target.type, [&](auto number) { load_targets<decltype(number)>(targets, bad_target); });
+    load_factors<S>(p.pos_weight, at.pos_weight, stride(p.pos_weight.strides), pos_weights);
+    load_factors<S>(p.class_alpha, at.class_alpha, stride(p.class_alpha.strides), own_alphas);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) alphas_[k] = alpha;
+    for (int k = 0; k < kCount; ++k) {
+      target[k] = {targets[k], pos_weights[k], p.class_alpha.data ? alphas_of(own_alphas[k]) : alphas};
     }
-    convert(inputs, x_);
+    convert(inputs, x);
   }
 
-  __device__ __forceinline__ int64_t stride(const RowStrides& strides) const {
-    return strides.strides[p_.dims.ndim - 1];
-  }
   __device__ __forceinline__ int count() const { return kCount - __popc(ignored_); }
 
-  // What f(input, target) makes of each element, a loss or a gradient, times its factors; 0 where it is ignored.
-  template <class F>
-  __device__ __forceinline__ void compute(const F& f, A (&values)[kCount]) const {
+  // Multiplies losses or gradients by their factors; those of ignored elements are 0.
+  __device__ __forceinline__ void scale(A (&values)[kCount]) const {
     A factors[kCount], others[kCount];
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) values[k] = f(x_[k], BinaryTarget<A>{targets_[k], pos_weights_[k], alphas_[k]});
     load_factors<S>(p_.grad_output, at_.grad_output, stride(p_.grad_output.strides), factors);
     if (p_.weight.data) {
       load_factors<S>(p_.weight, at_.weight, stride(p_.weight.strides), others);
@@ -186,22 +176,42 @@ class ElementRun {
     for (int k = 0; k < kCount; ++k) values[k] = ignored_ >> k & 1 ? A(0) : product(factors[k], values[k]);
   }
 
+  __device__ __forceinline__ void store(const Result& result, const A (&values)[kCount]) const {
+    with_floats<S>(result.data, result.is_opmath, [&](auto* memory) {
+      memory += at_.results[result.number];
+      const int64_t apart = stride(result.strides);
+      if (kCount == 1 || apart == 1) {
+        store_pack(memory, values);
+      } else {
+#pragma unroll
+        for (int k = 0; k < kCount; ++k) cuda::store(memory + k * apart, values[k]);
+      }
+    });
+  }
+
+  A x[kCount];
+  BinaryTarget<A> target[kCount];
+
  private:
+  __device__ __forceinline__ int64_t stride(const RowStrides& strides) const {
+    return strides.strides[p_.dims.ndim - 1];
+  }
+
   template <class N>
-  __device__ __forceinline__ void load_targets(BadTarget* bad_target) {
+  __device__ __forceinline__ void load_targets(A (&targets)[kCount], BadTarget* bad_target) {
     const N* numbers = static_cast<const N*>(p_.target.data) + at_.target;
     if constexpr (std::is_integral_v<N>) {
-      if (p_.target_is_class) return load_classes(numbers, bad_target);
+      if (p_.target_is_class) return load_classes(numbers, targets, bad_target);
     }
-    load_run(numbers, stride(p_.target.strides), targets_);
+    load_run(numbers, stride(p_.target.strides), targets);
     if (!p_.has_ignored) return;
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(targets_[k] == A(p_.ignore_index)) << k;
+    for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(targets[k] == A(p_.ignore_index)) << k;
   }
 
   // Of every element whether it is that of its row's class.
   template <class N>
-  __device__ __forceinline__ void load_classes(const N* numbers, BadTarget* bad_target) {
+  __device__ __forceinline__ void load_classes(const N* numbers, A (&targets)[kCount], BadTarget* bad_target) {
     int64_t classes[kCount];
     load_run(numbers, stride(p_.target.strides), classes);
 #pragma unroll
@@ -209,7 +219,7 @@ class ElementRun {
       const int64_t class_number = at_.class_number + k * stride(p_.class_numbers);
       const int64_t c = classes[k];
       const bool is_class = c >= 0 && c <= p_.classes, is_ignored = p_.has_ignored && c == p_.ignore_index;
-      targets_[k] = is_class ? A(c == class_number) : A(NAN);
+      targets[k] = is_class ? A(c == class_number) : A(NAN);
       ignored_ |= unsigned(is_ignored) << k;
       const bool is_first_of_row = class_number == 0;
       if (is_first_of_row && !is_class && !is_ignored) {
@@ -220,24 +230,45 @@ class ElementRun {
 
   const BinaryCrossEntropyProblem& p_;
   const ElementOffsets& at_;
-  A x_[kCount], targets_[kCount], pos_weights_[kCount], alphas_[kCount];
   unsigned ignored_ = 0;  // one bit each
 };
 
-// Calls f(at, n) for runs of n elements, n being kRun or, where the innermost dimension or the share ends before, 1,
-// until the threads of the block have had those of its share.
-template <int kRun, class Problem, class F>
-__device__ __forceinline__ void for_each_run(const Problem& p, int64_t begin, int64_t end, const F& f) {
-  constexpr std::integral_constant<int, kRun> kWhole{};
-  constexpr std::integral_constant<int, 1> kSingle{};
-  for (int64_t i = begin + threadIdx.x * kRun; i < end; i += kThreadsByElement * kRun) {
-    const ElementOffsets at = locate(p, i);
-    if (kRun == 1 || (at.neighbors >= kRun && end - i >= kRun)) {
-      f(at, kWhole);
-    } else {
-      for (int64_t single = i; single < end && single < i + kRun; ++single) f(locate(p, single), kSingle);
+// The elements of any problem, in runs of kRun.
+template <class S, int kRun, class Problem>
+class AnyElements {
+  using A = opmath_t<S>;
+
+ public:
+  static constexpr bool kHasGradTarget = true;
+
+  __device__ __forceinline__ AnyElements(const Problem& p, const Sides<A>& alphas, BadTarget* bad_target)
+      : p_(p), alphas_(alphas), bad_target_(bad_target) {}
+
+  // As PlainElements has these.
+  static constexpr __device__ bool have_common_factor() { return false; }
+  static constexpr __device__ A common_factor() { return A(1); }
+
+  // Calls f with runs, of one element where the innermost dimension or the share ends before kRun, until the threads of
+  // the block have had the elements from `begin` to `end`.
+  template <bool kVaried, class F>
+  __device__ __forceinline__ void for_each(int64_t begin, int64_t end, const F& f) const {
+    for (int64_t i = begin + threadIdx.x * kRun; i < end; i += kThreadsByElement * kRun) {
+      const ElementOffsets at = locate(p_, i);
+      if (kRun == 1 || (at.neighbors >= kRun && end - i >= kRun)) {
+        f(ElementRun<S, kRun>(p_, at, alphas_, bad_target_));
+      } else {
+        for (int64_t single = i; single < end && single < i + kRun; ++single) {
+          const ElementOffsets at_single = locate(p_, single);
+          f(ElementRun<S, 1>(p_, at_single, alphas_, bad_target_));
+        }
+      }
     }
   }
-}
+
+ private:
+  const Problem& p_;
+  const Sides<A> alphas_;
+  BadTarget* const bad_target_;
+};
 
 }  // namespace ce_ext::cuda

@@ -5,8 +5,8 @@
 
 namespace ce_ext::cuda {
 
-// Elements of a plain problem: its tensors are contiguous or have one number for all elements, those that for_each
-// does not know have one number, and none is ignored. N is the type of the targets.
+// Elements of a plain problem: its tensors are contiguous and start at the same place in a pack, or have one number for
+// all elements. Those that Run does not know have one number, and none is ignored. N is the type of the targets.
 template <class S, class N>
 class PlainElements {
   using A = opmath_t<S>;
@@ -14,96 +14,126 @@ class PlainElements {
 
   // As loaded: what is done with them has to wait for memory.
   template <int kCount>
-  struct Run {
+  struct Loaded {
     Numbers<S, kCount> inputs;
     Numbers<N, kCount> targets;
   };
 
+  // The elements from the i-th on: one, or a pack. Without kVaried no factor is known to differ from element to
+  // element.
+  template <int kRun, bool kVaried>
+  class Run {
+   public:
+    static constexpr int kCount = kRun;
+
+    __device__ __forceinline__ Run(const PlainElements& elements, int64_t i, const Loaded<kCount>& loaded)
+        : elements_(elements), i_(i) {
+      A targets[kCount];
+      convert(loaded.inputs, x);
+      convert_numbers(loaded.targets, targets);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) target[k] = {targets[k], elements.pos_weight_, elements.alphas_};
+    }
+
+    __device__ __forceinline__ int count() const { return kCount; }
+
+    // Multiplies losses or gradients by their factors.
+    __device__ __forceinline__ void scale(A (&values)[kCount]) const {
+      if (!elements_.has_factors_) return;
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) values[k] = product(elements_.factor_, values[k]);
+      if (kVaried && elements_.grad_outputs_vary_) scale(elements_.p_.grad_output, values);
+      if (kVaried && elements_.weights_vary_) scale(elements_.p_.weight, values);
+    }
+
+    __device__ __forceinline__ void store(const Result& result, const A (&values)[kCount]) const {
+      with_floats<S>(result.data, result.is_opmath, [&](auto* memory) {
+        Numbers<std::remove_pointer_t<decltype(memory)>, kCount> numbers;
+        convert(values, numbers);
+        copy_out(numbers, /*aligned=*/true, memory + i_);
+      });
+    }
+
+    A x[kCount];
+    BinaryTarget<A> target[kCount];
+
+   private:
+    __device__ __forceinline__ void scale(const Operand& operand, A (&values)[kCount]) const {
+      with_floats<S>(operand.data, operand.type == NumberType::kOpMath, [&](const auto* memory) {
+        Numbers<std::remove_cv_t<std::remove_pointer_t<decltype(memory)>>, kCount> numbers;
+        A factors[kCount];
+        copy_in(memory + i_, /*aligned=*/true, numbers);
+        convert(numbers, factors);
+#pragma unroll
+        for (int k = 0; k < kCount; ++k) values[k] = product(factors[k], values[k]);
+      });
+    }
+
+    const PlainElements& elements_;
+    const int64_t i_;
+  };
+
  public:
-  __device__ __forceinline__ PlainElements(const BinaryCrossEntropyProblem& p, A alpha)
+  static constexpr bool kHasGradTarget = !std::is_integral_v<N>;
+
+  __device__ __forceinline__ PlainElements(const BinaryCrossEntropyProblem& p, const Sides<A>& alphas)
       : p_(p),
         weights_vary_(varies(p.weight)),
         grad_outputs_vary_(varies(p.grad_output)),
         pos_weight_(load_factor<S>(p.pos_weight)),
-        alpha_(alpha) {
+        alphas_(alphas) {
     const A weight = weights_vary_ ? A(1) : load_factor<S>(p.weight);
     const A grad_output = grad_outputs_vary_ ? A(1) : load_factor<S>(p.grad_output);
     factor_ = product(grad_output, weight) / load_factor<S>(p.divisor);
-    has_factors_ = factor_ != A(1) || factors_vary();
+    has_factors_ = factor_ != A(1) || weights_vary_ || grad_outputs_vary_;
   }
 
-  // Calls f(i, inputs, targets) with those of the elements from i on, until the threads of the block have had the
-  // `size` from `begin` on.
-  template <class F>
-  __device__ __forceinline__ void for_each(int64_t begin, int size, const F& f) const {
+  // Whether a sum of losses can be multiplied by common_factor() in place of each loss by its own.
+  __device__ __forceinline__ bool have_common_factor() const { return !weights_vary_ && !grad_outputs_vary_; }
+  __device__ __forceinline__ A common_factor() const { return factor_; }
+
+  // Calls f with runs, until the threads of the block have had the elements from `begin` to `end`; kVaried unless they
+  // have a common factor. While a pack is worked on, the next ones of the thread are under way: two, or one where
+  // factors take registers.
+  template <bool kVaried, class F>
+  __device__ __forceinline__ void for_each(int64_t begin, int64_t end, const F& f) const {
+    constexpr int kInFlight = kVaried ? 1 : kPacksInFlight, kHeld = kInFlight + 1;
     constexpr int kStep = kThreadsByElement * kPack;
     const S* const inputs = static_cast<const S*>(p_.input.data) + begin;
     const N* const targets = static_cast<const N*>(p_.target.data) + begin;
-    const RowSplit<S> split(inputs, size);
-    const int head = int(split.head), packs_end = int(split.packs_end);
-    const bool targets_are_aligned = is_aligned(targets + head, Numbers<N, kPack>::kAlignment);
-    for (int first = head + threadIdx.x * kPack; first < packs_end; first += kPacksInFlight * kStep) {
-      Run<kPack> runs[kPacksInFlight];
-      const auto visit_runs = [&](const auto& visit) {
+    const RowSplit<S> split(inputs, end - begin);
+    const int head = int(split.head), packs_end = int(split.packs_end), size = int(split.size);
+
+    Loaded<kPack> held[kHeld];
+    const auto load = [&](int i, Loaded<kPack>& pack) {
+      if (i >= packs_end) return;
+      copy_in(inputs + i, /*aligned=*/true, pack.inputs);
+      copy_in(targets + i, /*aligned=*/true, pack.targets);
+    };
+    int i = head + threadIdx.x * kPack;
 #pragma unroll
-        for (int j = 0; j < kPacksInFlight; ++j) {
-          const int i = first + j * kStep;
-          if (i < packs_end) visit(i, runs[j]);
-        }
-      };
-      // All loads come before the first use.
-      visit_runs([&](int i, auto& run) { copy_in(inputs + i, /*aligned=*/true, run.inputs); });
-      visit_runs([&](int i, auto& run) { copy_in(targets + i, targets_are_aligned, run.targets); });
-      visit_runs([&](int i, const auto& run) { use(begin + i, run, f); });
+    for (int j = 0; j < kInFlight; ++j) load(i + j * kStep, held[j]);
+    for (; i < packs_end; i += kHeld * kStep) {
+#pragma unroll
+      for (int j = 0; j < kHeld; ++j) {
+        const int here = i + j * kStep;
+        load(here + kInFlight * kStep, held[(j + kInFlight) % kHeld]);
+        if (here < packs_end) f(Run<kPack, kVaried>(*this, begin + here, held[j]));
+      }
     }
     const int single = int(threadIdx.x) < head ? threadIdx.x : packs_end + threadIdx.x - head;
-    if (single < size) use(begin + single, Run<1>{{inputs[single]}, {targets[single]}}, f);
-  }
-
-  __device__ __forceinline__ BinaryTarget<A> with_options(A target) const { return {target, pos_weight_, alpha_}; }
-
-  // Of all elements; the factor is one of all unless some vary.
-  __device__ __forceinline__ A pos_weight() const { return pos_weight_; }
-  __device__ __forceinline__ A factor() const { return factor_; }
-  __device__ __forceinline__ bool factors_vary() const { return weights_vary_ || grad_outputs_vary_; }
-
-  // Multiplies losses or gradients of the elements from i on by their factors. Those that vary are loaded only now:
-  // seldom there are any, and they would take the registers of all.
-  template <int kCount>
-  __device__ __forceinline__ void scale(int64_t i, A (&values)[kCount]) const {
-    if (!has_factors_) return;
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) values[k] = product(factor_, values[k]);
-    if (grad_outputs_vary_) scale(p_.grad_output, i, values);
-    if (weights_vary_) scale(p_.weight, i, values);
+    if (single < size) f(Run<1, kVaried>(*this, begin + single, {{inputs[single]}, {targets[single]}}));
   }
 
  private:
-  template <int kCount, class F>
-  static __device__ __forceinline__ void use(int64_t i, const Run<kCount>& run, const F& f) {
-    A inputs[kCount], targets[kCount];
-    convert(run.inputs, inputs);
-    convert_numbers(run.targets, targets);
-    f(i, inputs, targets);
-  }
-
   static __device__ __forceinline__ bool varies(const Operand& operand) {
     return operand.data && operand.strides.strides[0] != 0;
   }
 
-  template <int kCount>
-  static __device__ __forceinline__ void scale(const Operand& operand, int64_t i, A (&values)[kCount]) {
-    with_floats<S>(operand.data, operand.type == NumberType::kOpMath, [&](const auto* numbers) {
-      A factors[kCount];
-      load_pack(numbers + i, factors);
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) values[k] = product(factors[k], values[k]);
-    });
-  }
-
   const BinaryCrossEntropyProblem& p_;
   const bool weights_vary_, grad_outputs_vary_;
-  const A pos_weight_, alpha_;
+  const A pos_weight_;
+  const Sides<A> alphas_;
   A factor_;  // of those that do not vary
   bool has_factors_;
 };

@@ -35,9 +35,10 @@ template <class S, class Form>
 void launch_backward(const CrossEntropyBackward& p, const LaunchContext& context) {
   constexpr int kPack = sizeof(S) == 8 ? 1 : kRowsPerThread;
   const auto loss = make_loss<opmath_t<S>>(p, p.loss_scale, context);
+  const bool of_pixels = are_pixels<S, Form>(p);
   switch (way_of<S>(
       {{p.input, p.input_rows, p.input_class_stride}, {p.grad_input, p.grad_input_rows, p.grad_input_class_stride}},
-      p.row_dims, p.classes, p.rows, kPack, kMaxTileClasses<S>)) {
+      p.row_dims, p.classes, p.rows, of_pixels ? kPixelsOfThread<S> : kPack, kMaxTileClasses<S>)) {
     case RowWay::kInTiles:
       launch_in_tiles<S, Form>(p, loss, context.stream);
       break;
@@ -45,6 +46,7 @@ void launch_backward(const CrossEntropyBackward& p, const LaunchContext& context
       launch_by_class<S, Form>(p, loss, context.stream);
       break;
     case RowWay::kByRowPack:
+      if (of_pixels) return launch_of_pixels(p, context);
       launch_by_row<S, Form, kPack>(p, loss, context.stream);
       break;
     case RowWay::kByRow:

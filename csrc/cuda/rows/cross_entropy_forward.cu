@@ -46,8 +46,9 @@ void launch_in_tiles(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>
 template <class S, class Form>
 void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, 1, context);
+  const bool of_pixels = are_pixels<S, Form>(p);
   switch (way_of<S>({{p.input, p.input_rows, p.input_class_stride}}, p.row_dims, p.classes, p.rows / p.groups,
-                    kRowPack<S, Form>, kMaxTileClasses<S>)) {
+                    of_pixels ? kPixelsOfThread<S> : kRowPack<S, Form>, kMaxTileClasses<S>)) {
     case RowWay::kInTiles:
       launch_in_tiles<S, Form>(p, loss, context);
       break;
@@ -55,6 +56,7 @@ void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) 
       launch_by_class<S, Form>(p, loss, context);
       break;
     case RowWay::kByRowPack:
+      if (of_pixels) return launch_of_pixels(p, context);
       launch_by_row<S, Form, kRowPack<S, Form>>(p, loss, context);
       break;
     case RowWay::kByRow:

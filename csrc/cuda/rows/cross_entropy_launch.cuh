@@ -45,6 +45,17 @@ void launch_by_class(const CrossEntropyWithGrad& p, const LaunchContext& context
 bool fits_cluster(const CrossEntropyWithGrad& problem);
 void launch_by_cluster(const CrossEntropyWithGrad& problem, const LaunchContext& context);
 
+// Of rows that lie side by side, in the plain form without an option of the loss, up to so many classes. Its kernels
+// are compiled apart, too.
+template <class S, class Form>
+bool are_pixels(const CrossEntropyProblem& p) {
+  return kIsPlain<Form> && sizeof(S) <= sizeof(float) && p.options.gamma == 0 && p.options.z_loss == 0 &&
+         p.classes <= kMaxSlices * kMaxPlanes;
+}
+void launch_of_pixels(const CrossEntropyForward& p, const LaunchContext& context);
+void launch_of_pixels(const CrossEntropyBackward& p, const LaunchContext& context);
+void launch_of_pixels(const CrossEntropyWithGrad& p, const LaunchContext& context);
+
 template <class S, class Form>
 TileShape tile_shape(const CrossEntropyProblem& p) {
   const int64_t row_bytes = p.classes * sizeof(S);

@@ -59,10 +59,11 @@ template <class S, class Form>
 void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const CrossEntropyForward& forward = p.forward;
   const CrossEntropyBackward& backward = p.backward;
+  const bool of_pixels = are_pixels<S, Form>(forward);
   const RowWay way = way_of<S>({{forward.input, backward.input_rows, forward.input_class_stride},
                                 {backward.grad_input, backward.grad_input_rows, backward.grad_input_class_stride}},
-                               backward.row_dims, forward.classes, forward.rows / forward.groups, kRowPack<S, Form>,
-                               kMaxTileClasses<S>);
+                               backward.row_dims, forward.classes, forward.rows / forward.groups,
+                               of_pixels ? kPixelsOfThread<S> : kRowPack<S, Form>, kMaxTileClasses<S>);
   if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
   if (forward.reduction == Reduction::kMean) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
@@ -75,6 +76,7 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
     case RowWay::kByClass:
       return fits_cluster(p) ? launch_by_cluster(p, context) : launch_by_class(p, context);
     case RowWay::kByRowPack:
+      if (of_pixels) return launch_of_pixels(p, context);
       return launch_by_row<S, Form, kRowPack<S, Form>>(p, context);
     case RowWay::kByRow:
       return launch_by_row<S, Form, 1>(p, context);

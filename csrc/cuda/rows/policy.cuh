@@ -87,6 +87,15 @@ template <class S>
 constexpr int kForwardPlanes = sizeof(S) == 2 ? 8 : 4;
 constexpr int kGradPlanes = 4;
 
+// Pixels of a thread, a word of each class; how many classes it has at most, with a kernel for every multiple of
+// kPlanesStep; threads of a block, whose warps have a slice of the classes each where there are more.
+template <class S>
+constexpr int kPixelsOfThread = 4 / sizeof(S);
+constexpr int kPlanesStep = 8;
+constexpr int kMaxPlanes = 3 * kPlanesStep;
+constexpr int kPixelThreads = 256;
+constexpr int kMaxSlices = 8;
+
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;
 

@@ -17,7 +17,7 @@ namespace ce_ext::cuda {
 enum class RowWay {
   kInTiles,    // short rows, one after another
   kByClass,    // classes side by side
-  kByRowPack,  // rows side by side, in whole packs
+  kByRowPack,  // rows side by side, in packs
   kByRow,      // everything else
 };
 
@@ -28,13 +28,13 @@ struct RowTensor {
   int64_t class_stride;
 };
 
-// `group_rows` are worked on together. There are kernels for `pack` rows side by side, if that is more than one, and
-// for tiles of rows of so many classes.
+// `group_rows` are worked on together. There are kernels for packs of so many rows side by side, and for tiles of rows
+// of so many classes.
 template <class S>
 RowWay way_of(std::initializer_list<RowTensor> tensors, const RowDims& dims, int64_t classes, int64_t group_rows,
               int pack, int64_t max_tile_classes) {
   const int innermost = dims.ndim - 1;
-  bool side_by_side = pack > 1 && dims.sizes[innermost] % pack == 0 && group_rows % pack == 0;
+  bool side_by_side = dims.sizes[innermost] % pack == 0 && group_rows % pack == 0;
   bool by_class = true;
   bool one_after_another = classes <= max_tile_classes && dims.ndim == 1;
   for (const RowTensor& tensor : tensors) {

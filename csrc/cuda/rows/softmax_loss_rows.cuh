@@ -41,9 +41,10 @@ __device__ __forceinline__ RowTotals store_row_loss(const Problem& p, int64_t ro
   return {};
 }
 
-// What the gradient of the loss of a row is multiplied by.
+// What the gradient of the loss of a row is multiplied by, but for its sample weight: the same for all rows of a group
+// that has one grad_output.
 template <class S, class Problem>
-__device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
+__device__ __forceinline__ opmath_t<S> group_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
   using A = opmath_t<S>;
   A scale = loss_scale;
   if (p.grad_output) {
@@ -51,7 +52,12 @@ __device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> l
     scale = p.loss_is_opmath ? static_cast<const A*>(p.grad_output)[i] : load(static_cast<const S*>(p.grad_output) + i);
   }
   if (p.denominator) scale /= static_cast<const A*>(p.denominator)[p.denominator_rows.offset(p.row_dims, row)];
-  return product(sample_weight<A>(p, row), scale);
+  return scale;
+}
+
+template <class S, class Problem>
+__device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
+  return product(sample_weight<opmath_t<S>>(p, row), group_scale<S>(p, loss_scale, row));
 }
 
 }  // namespace ce_ext::cuda

@@ -39,6 +39,34 @@ def test_confident_logits_keep_their_relative_accuracy(is_positive: bool, device
     assert (actual[1][finite] != 0).all()
 
 
+@pytest.mark.parametrize("margin", [0.0, 1.0, 5.0, 20.0, 40.0, 80.0])
+@pytest.mark.parametrize("is_positive", [False, True])
+def test_sums_of_confident_logits_keep_their_relative_accuracy(is_positive: bool, margin: float, device: str) -> None:
+    """Though on CUDA the elements of a pack share a logarithm."""
+    distance = margin + torch.rand(9_001, device=device)
+    input = distance if is_positive else -distance
+    target = torch.full_like(input, float(is_positive))
+    for reduction, factor in (("sum", 1), ("mean", 9_001)):
+        result = BCE_WITH_LOGITS.function(input, target, reduction=reduction)
+        exact = BCE_WITH_LOGITS.oracle(*to_double(input, target), reduction="sum")
+        torch.testing.assert_close(result.double() * factor, exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("place", [0, 3, 4096, 9_000])
+def test_sums_with_a_logit_or_target_that_is_no_number(loss: Loss, place: int, device: str) -> None:
+    """Of infinite logits, right ones add nothing, and wrong ones all."""
+    input, target = loss.make_inputs((9_001,), torch.float32, device)
+    input[place], target[place] = 0, 1
+    rest = loss.function(input, target, reduction="sum") - loss.function(input[place], target[place], reduction="sum")
+    for logit, label, added in ((INF, 1.0, 0), (-INF, 0.0, 0), (INF, 0.0, INF), (-INF, 1.0, INF), (INF, 0.5, INF)):
+        input[place], target[place] = logit, label
+        torch.testing.assert_close(loss.function(input, target, reduction="sum"), rest + added)
+    for logit, label in ((float("nan"), 1.0), (float("nan"), 0.0), (1.0, float("nan")), (0.0, float("nan"))):
+        input[place], target[place] = logit, label
+        assert loss.function(input, target, reduction="sum").isnan()
+
+
 @pytest.mark.covering(2)
 @ALL_GAMMAS
 @pytest.mark.parametrize("target", [0.0, 1.0, 0.25])

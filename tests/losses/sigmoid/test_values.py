@@ -86,6 +86,19 @@ def test_loss_and_gradients(
         _assert_exact(loss, options | {"reduction": reduction}, input, target)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_long_shares(is_weighted: bool, device: str) -> None:
+    """More elements than all blocks take at a time: a thread has one pack after another."""
+    input, target = BCE_WITH_LOGITS.make_inputs((2**23 + 4321,), torch.float64, device)
+    weight = input.abs() if is_weighted else None
+    actual, exact = (
+        loss_and_gradients(partial(function, target=target.byte(), weight=weight, reduction="sum"), input)
+        for function in (BCE_WITH_LOGITS.function, BCE_WITH_LOGITS.oracle)
+    )
+    torch.testing.assert_close(actual, exact)
+
+
 # Sizes of a weight for an input of shape (6, 5, 4, 3).
 WEIGHT_SHAPES = ((), (1,), (3,), (4, 1), (5, 1, 3), (6, 1, 1, 1), (1, 5, 4, 1), (6, 5, 4, 3))
 

@@ -1,0 +1,328 @@
+// The kernels of cross entropy for rows that lie side by side, as pixels of images do, where no option changes more
+// than what a row is multiplied by. A plane is what the pixels have of a class. A thread has a word of each: one pixel,
+// or two of halves, and all of its planes are on their way at the same time. Where they are too many for it, warps of
+// the block that have the same pixels share them: each has a slice of the classes.
+#pragma once
+
+#include <climits>
+
+#include "cuda/rows/cross_entropy_rows.cuh"
+#include "cuda/rows/thread_rows.cuh"
+
+namespace ce_ext::cuda {
+
+template <class Data>
+using PixelRows = StridedRows<Data, kPixelsOfThread<std::remove_const_t<Data>>>;
+
+// How a block shares the classes of its pixels.
+struct ClassSlices {
+  int count;
+  int size;    // of the smaller ones
+  int larger;  // so many, the first, have a class more
+  int lanes;   // threads with the same slice, each of other pixels
+
+  explicit ClassSlices(int64_t classes)
+      : count(int(divide_up(classes, kMaxPlanes))),
+        size(int(classes) / count),
+        larger(int(classes) % count),
+        lanes(kMaxSlices / count * kWarpSize) {}
+
+  int threads() const { return count * lanes; }
+  int planes() const { return int(divide_up(size + (larger > 0), kPlanesStep)) * kPlanesStep; }
+  template <class S>
+  __host__ __device__ int pixels() const {
+    return lanes * kPixelsOfThread<S>;
+  }
+};
+
+// What a thread holds of its pixels. Of kPlanes planes, all but the last kPlanesStep are sure to be there.
+template <class S, int kPlanes>
+struct HeldPlanes {
+  static constexpr int kRows = kPixelsOfThread<S>;
+  using A = opmath_t<S>;
+  using Plane = Numbers<S, kRows>;
+
+  Plane planes[kPlanes];
+
+  static __device__ __forceinline__ bool is_there(int i, int count) { return i < kPlanes - kPlanesStep || i < count; }
+
+  __device__ __forceinline__ void load(const PixelRows<const S>& x, int64_t first, int count) {
+#pragma unroll
+    for (int i = 0; i < kPlanes; ++i) {
+      planes[i] = is_there(i, count) ? x.numbers(first + i) : filled<S, kRows>(A(-INFINITY));
+    }
+  }
+
+  // What they add up to, row by row. A plane plays against the best before it, so that one of the best alone never
+  // loses; what the best come to is known beforehand, so that the planes stay as they are.
+  __device__ __forceinline__ void sum(SoftmaxSums<A, Gaps::kNone> (&sums)[kRows]) const {
+    auto champion = planes[0].stored[0];
+#pragma unroll
+    for (int i = 1; i < kPlanes; ++i) champion = maximum(champion, planes[i].stored[0]);
+    A max[kRows];
+    convert(Plane{champion}, max);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) sums[r].max = max[r];
+    champion = planes[0].stored[0];
+#pragma unroll
+    for (int first = 0; first < kPlanes; first += kPlanesStep) {
+      SoftmaxSums<A, Gaps::kNone> part[kRows];  // a long sum of terms that are all alike would round each the same way
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) part[r].max = max[r];
+#pragma unroll
+      for (int i = first > 0 ? first : 1; i < first + kPlanesStep; ++i) {
+        const Plane loser{match(champion, planes[i].stored[0])};
+        A values[kRows];
+        convert(loser, values);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) part[r].add_loser(values[r]);
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sums[r].add_sums(part[r]);
+    }
+  }
+};
+
+// A gradient as threads tell each other. Where the logits are not read, that of the target is that of every class.
+template <class A>
+struct PixelGradient {
+  RowStats<A> stats;
+  A factor;
+  A at_target;
+  int target;
+  bool reads_logits;
+
+  PixelGradient() = default;
+  __device__ __forceinline__ PixelGradient(const RowGradient<A, PlainForm>& row, A x_target)
+      : stats(row.gradient.stats),
+        factor(row.gradient.hard + row.gradient.soft),
+        at_target(row.reads_logits() ? row.at_target(x_target) : factor),
+        target(int(row.target)),
+        reads_logits(row.reads_logits()) {}
+
+  __device__ __forceinline__ A at(A x) const {
+    return CrossEntropyGradient<A, false>{stats, factor, A(0), A(0), A(0), {}}.at(x);
+  }
+};
+
+// What a thread of a block has to do.
+template <class S, int kPlanes>
+class PixelThread {
+ public:
+  static constexpr int kRows = kPixelsOfThread<S>;
+  using A = opmath_t<S>;
+  using Sums = SoftmaxSums<A, Gaps::kNone>;
+  using Held = HeldPlanes<S, kPlanes>;
+
+  __device__ __forceinline__ explicit PixelThread(const ClassSlices& slices)
+      : slices_(slices), slice_(int(threadIdx.x) / slices.lanes), lane_(int(threadIdx.x) % slices.lanes) {}
+
+  // The first of its rows, among those of the block.
+  __device__ __forceinline__ int first_row() const { return lane_ * kRows; }
+  // Of the threads that have the same rows, the first knows their targets.
+  __device__ __forceinline__ bool leads() const { return slice_ == 0; }
+
+  // Its classes.
+  __device__ __forceinline__ int first() const {
+    return slice_ * slices_.size + (slice_ < slices_.larger ? slice_ : slices_.larger);
+  }
+  __device__ __forceinline__ int count() const { return slices_.size + (slice_ < slices_.larger); }
+
+  // What leaders have becomes that of all slices. All threads of the block call it.
+  __device__ __forceinline__ void merge_slices(Sums (&sums)[kRows]) const {
+    struct Part {
+      A max, exp_sum;
+    };
+    SHARED_ARRAY(Part, parts, kPixelThreads * kRows);
+    if (slices_.count == 1) return;
+    Part* own = parts + int(threadIdx.x) * kRows;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) own[r] = {sums[r].max, sums[r].exp_sum};
+    __syncthreads();
+    if (leads()) {
+      for (int slice = 1; slice < slices_.count; ++slice) {
+        own += slices_.lanes * kRows;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sums[r].merge(Sums{own[r].max, own[r].exp_sum});
+      }
+    }
+    __syncthreads();  // before the next call writes them
+  }
+
+  // What leaders have, for all. All threads of the block call it, once after every call of merge_slices.
+  __device__ __forceinline__ void share(PixelGradient<A> (&gradients)[kRows]) const {
+    SHARED_ARRAY(PixelGradient<A>, shared, kPixelThreads / 2 * kRows);
+    if (slices_.count == 1) return;
+    PixelGradient<A>* own = shared + lane_ * kRows;
+    if (leads()) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) own[r] = gradients[r];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) gradients[r] = own[r];
+  }
+
+  // Writes the gradient, maybe over the logits.
+  __device__ __forceinline__ void write(const Held& held, const PixelGradient<A> (&gradients)[kRows],
+                                        const PixelRows<S>& grad_x) const {
+    int targets[kRows];  // among the planes
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) targets[r] = gradients[r].target - first();
+#pragma unroll
+    for (int i = 0; i < kPlanes; ++i) {
+      A values[kRows];
+      convert(held.planes[i], values);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const A value = gradients[r].at(values[r]);
+        values[r] = targets[r] == i || !gradients[r].reads_logits ? gradients[r].at_target : value;
+      }
+      if (Held::is_there(i, count())) grad_x.store(first() + i, values);
+    }
+  }
+
+ private:
+  const ClassSlices& slices_;
+  int slice_;
+  int lane_;
+};
+
+// The compiler shall know, too, that there are no options.
+template <class A>
+__device__ __forceinline__ DeviceLoss<A> without_options(DeviceLoss<A> loss) {
+  loss.on_host.is_smoothed = loss.on_host.is_focal = loss.on_host.has_z_loss = false;
+  loss.weight_sum = nullptr;
+  return loss;
+}
+
+template <int kPlanes>
+constexpr int kPixelRegisters = kPlanes > 16 ? 80 : 64;
+template <int kPlanes>
+constexpr int kPixelWithGradRegisters = kPlanes > 8 ? 128 : 80;
+
+template <class S, int kPlanes>
+__global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
+    cross_entropy_forward_of_pixels(CrossEntropyForward p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices,
+                                    Shares shares, Scratch scratch) {
+  using A = opmath_t<S>;
+  using Thread = PixelThread<S, kPlanes>;
+  constexpr int kRows = Thread::kRows;
+  const DeviceLoss<A> loss = without_options(any_loss);
+  const Thread thread(slices);
+  RowTotals totals;
+  const int64_t begin = shares.begin(blockIdx.x);
+  const int size = shares.size(blockIdx.x);
+  for (int i = 0; i < size; i += slices.pixels<S>()) {
+    const int64_t row = begin + i + thread.first_row();
+    const bool is_there = i + thread.first_row() < size;
+    const bool leads = is_there && thread.leads();
+    RowSums<A, PlainForm> sums[kRows];
+    typename Thread::Sums softmax[kRows];
+    RowTarget<A> targets[kRows];
+    if (is_there) {
+      const PixelRows<const S> x{logits_row<S>(p, row), p.input_class_stride};
+      typename Thread::Held held;
+      held.load(x, thread.first(), thread.count());
+      if (leads) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          targets[r] = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
+        }
+      }
+      held.sum(softmax);
+    }
+    thread.merge_slices(softmax);
+    if (!leads) continue;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      sums[r].softmax = softmax[r];
+      const FinishedRow<A> finished = finish_row<S>(p, loss, row + r, targets[r], sums[r]);
+      totals.merge(store_row<S>(p, loss, row + r, targets[r], finished, sums[r]));
+    }
+  }
+  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+}
+
+template <class S, int kPlanes>
+__global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
+    cross_entropy_backward_of_pixels(CrossEntropyBackward p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices) {
+  using A = opmath_t<S>;
+  using Thread = PixelThread<S, kPlanes>;
+  constexpr int kRows = Thread::kRows;
+  const DeviceLoss<A> loss = without_options(any_loss);
+  const Thread thread(slices);
+  const int64_t row = int64_t(blockIdx.x) * slices.pixels<S>() + thread.first_row();
+  const bool is_there = row < p.rows;
+  typename Thread::Held held;
+  PixelGradient<A> gradients[kRows];
+  if (is_there) {
+    const PixelRows<const S> x{logits_row<S>(p, row), p.input_class_stride};
+    held.load(x, thread.first(), thread.count());
+    if (thread.leads()) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const auto target = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
+        report_if_bad(p, loss.bad_target, row + r, target);
+        gradients[r] = {row_gradient<S, PlainForm>(p, loss, row + r, target, saved_row<S>(p, row + r)), target.x};
+      }
+    }
+  }
+  thread.share(gradients);
+  if (is_there) thread.write(held, gradients, {grad_row<S>(p, row), p.grad_input_class_stride});
+}
+
+template <class S, int kPlanes>
+__global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelWithGradRegisters<kPlanes>))
+    cross_entropy_with_grad_of_pixels(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices,
+                                      Shares shares, Scratch scratch) {
+  using A = opmath_t<S>;
+  using Thread = PixelThread<S, kPlanes>;
+  constexpr int kRows = Thread::kRows;
+  const DeviceLoss<A> loss = without_options(any_loss);
+  const Thread thread(slices);
+  RowTotals totals;
+  const int64_t begin = shares.begin(blockIdx.x);
+  const int size = shares.size(blockIdx.x);
+  const A scale = size > 0 ? group_scale<S>(p.backward, loss.loss_scale, begin) : A(0);
+  for (int i = 0; i < size; i += slices.pixels<S>()) {
+    const int64_t row = begin + i + thread.first_row();
+    const bool is_there = i + thread.first_row() < size;
+    const bool leads = is_there && thread.leads();
+    typename Thread::Held held;
+    typename Thread::Sums softmax[kRows];
+    RowTarget<A> targets[kRows];
+    if (is_there) {
+      const PixelRows<const S> x{logits_row<S>(p.forward, row), p.forward.input_class_stride};
+      held.load(x, thread.first(), thread.count());
+      if (leads) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          targets[r] = load_target<A>(p.forward, row + r, [&](int64_t c) { return x.at(r, c); });
+        }
+      }
+      held.sum(softmax);
+    }
+    thread.merge_slices(softmax);
+    PixelGradient<A> gradients[kRows];
+    if (leads) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        RowSums<A, PlainForm> sums;
+        sums.softmax = softmax[r];
+        const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row + r, targets[r], sums);
+        totals.merge(store_row<S>(p.forward, loss, row + r, targets[r], finished, sums));
+        gradients[r] = {row_gradient<S, PlainForm>(p.backward, loss, targets[r], finished.saved,
+                                                   product(sample_weight<A>(p.forward, row + r), scale)),
+                        targets[r].x};
+      }
+    }
+    thread.share(gradients);
+    if (is_there) {
+      thread.write(held, gradients, {grad_row<S>(p.backward, row), p.backward.grad_input_class_stride});
+    }
+  }
+  finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
+}
+
+}  // namespace ce_ext::cuda
