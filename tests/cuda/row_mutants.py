@@ -334,8 +334,8 @@ ROW_MUTANTS = (
     Mutant(
         "slices merged before all are there",
         PIXELS,
-        "own[r] = {sums[r].max, sums[r].exp_sum};\n    __syncthreads();",
-        "own[r] = {sums[r].max, sums[r].exp_sum};",
+        "own[r] = {sums[r].softmax.max, sums[r].softmax.exp_sum};\n    __syncthreads();",
+        "own[r] = {sums[r].softmax.max, sums[r].softmax.exp_sum};",
         f"{IMAGES} -k test_options",
         OF_PIXELS,
     ),

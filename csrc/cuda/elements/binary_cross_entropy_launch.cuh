@@ -9,12 +9,20 @@
 
 namespace ce_ext::cuda {
 
+// Calls f with a value of the type of numbers of a plain problem.
+template <class S, class F>
+auto dispatch_number(NumberType type, F f) {
+  if (type == NumberType::kUInt8) return f(uint8_t());
+  if (type == NumberType::kOpMath) return f(opmath_t<S>());
+  return f(S());
+}
+
 // As PlainElements has it, losses or gradients being `results`.
 template <class S>
 bool is_plain(const BinaryCrossEntropyProblem& p, std::initializer_list<Operand> results) {
   const auto is_one_number = [&](const Operand& operand) { return operand.is_one_number(p.dims); };
   const auto place_in_pack = [](const Operand& operand) {
-    const auto bytes = dispatch<S>(operand.type, [](auto number) { return sizeof(number); });
+    const auto bytes = dispatch_number<S>(operand.type, [](auto number) { return sizeof(number); });
     return reinterpret_cast<uintptr_t>(operand.data) / bytes % kPackSize<S>;
   };
   const auto is_like_input = [&](const Operand& operand) {
@@ -52,14 +60,6 @@ Shares shares_of(const Problem& p, int64_t groups) {
   return Shares(p.elements, groups, is_plain<S>(p) ? kTileInPacks : kTileInRuns * run_length<S>(p));
 }
 
-// Calls f with a value of the type of the targets of a plain problem.
-template <class S, class F>
-void dispatch_target(NumberType type, F f) {
-  if (type == NumberType::kUInt8) return f(uint8_t());
-  if (type == NumberType::kOpMath) return f(opmath_t<S>());
-  f(S());
-}
-
 // Calls f with the loss, without powers where gamma needs none.
 template <class S, bool kBare, class F>
 void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
@@ -80,7 +80,7 @@ void dispatch_plain(const BinaryCrossEntropyProblem& p, F f) {
   const BinaryCrossEntropyOptions& options = p.options;
   const bool is_bare = !p.pos_weight.data && options.neg_weight == 1 && options.label_smoothing == 0 &&
                        (options.input != BinaryInput::kFocalLogit || options.gamma == 2);
-  dispatch_target<S>(p.target.type, [&](auto number) {
+  dispatch_number<S>(p.target.type, [&](auto number) {
     const auto launch = [&](const auto& loss) { f(number, loss); };
     is_bare ? dispatch_loss<S, true>(p, launch) : dispatch_loss<S, false>(p, launch);
   });

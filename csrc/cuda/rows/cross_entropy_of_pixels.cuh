@@ -55,14 +55,14 @@ struct HeldPlanes {
 
   // What they add up to, row by row. A plane plays against the best before it, so that one of the best alone never
   // loses; what the best come to is known beforehand, so that the planes stay as they are.
-  __device__ __forceinline__ void sum(SoftmaxSums<A, Gaps::kNone> (&sums)[kRows]) const {
+  __device__ __forceinline__ void sum(RowSums<A, PlainForm> (&sums)[kRows]) const {
     auto champion = planes[0].stored[0];
 #pragma unroll
     for (int i = 1; i < kPlanes; ++i) champion = maximum(champion, planes[i].stored[0]);
     A max[kRows];
     convert(Plane{champion}, max);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) sums[r].max = max[r];
+    for (int r = 0; r < kRows; ++r) sums[r].softmax.max = max[r];
     champion = planes[0].stored[0];
 #pragma unroll
     for (int first = 0; first < kPlanes; first += kPlanesStep) {
@@ -78,7 +78,7 @@ struct HeldPlanes {
         for (int r = 0; r < kRows; ++r) part[r].add_loser(values[r]);
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r].add_sums(part[r]);
+      for (int r = 0; r < kRows; ++r) sums[r].softmax.add_sums(part[r]);
     }
   }
 };
@@ -111,7 +111,7 @@ class PixelThread {
  public:
   static constexpr int kRows = kPixelsOfThread<S>;
   using A = opmath_t<S>;
-  using Sums = SoftmaxSums<A, Gaps::kNone>;
+  using Sums = RowSums<A, PlainForm>;
   using Held = HeldPlanes<S, kPlanes>;
 
   __device__ __forceinline__ explicit PixelThread(const ClassSlices& slices)
@@ -128,6 +128,20 @@ class PixelThread {
   }
   __device__ __forceinline__ int count() const { return slices_.size + (slice_ < slices_.larger); }
 
+  // Holds its planes of the rows from `row` on, and adds them up. Leaders look up the targets.
+  __device__ __forceinline__ void read(const CrossEntropyForward& p, int64_t row, Held& held, Sums (&sums)[kRows],
+                                       RowTarget<A> (&targets)[kRows]) const {
+    const PixelRows<const S> x{logits_row<S>(p, row), p.input_class_stride};
+    held.load(x, first(), count());
+    if (leads()) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        targets[r] = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
+      }
+    }
+    held.sum(sums);
+  }
+
   // What leaders have becomes that of all slices. All threads of the block call it.
   __device__ __forceinline__ void merge_slices(Sums (&sums)[kRows]) const {
     struct Part {
@@ -137,13 +151,13 @@ class PixelThread {
     if (slices_.count == 1) return;
     Part* own = parts + int(threadIdx.x) * kRows;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) own[r] = {sums[r].max, sums[r].exp_sum};
+    for (int r = 0; r < kRows; ++r) own[r] = {sums[r].softmax.max, sums[r].softmax.exp_sum};
     __syncthreads();
     if (leads()) {
       for (int slice = 1; slice < slices_.count; ++slice) {
         own += slices_.lanes * kRows;
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) sums[r].merge(Sums{own[r].max, own[r].exp_sum});
+        for (int r = 0; r < kRows; ++r) sums[r].softmax.merge({own[r].max, own[r].exp_sum});
       }
     }
     __syncthreads();  // before the next call writes them
@@ -217,26 +231,14 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
     const int64_t row = begin + i + thread.first_row();
     const bool is_there = i + thread.first_row() < size;
     const bool leads = is_there && thread.leads();
-    RowSums<A, PlainForm> sums[kRows];
-    typename Thread::Sums softmax[kRows];
+    typename Thread::Held held;
+    typename Thread::Sums sums[kRows];
     RowTarget<A> targets[kRows];
-    if (is_there) {
-      const PixelRows<const S> x{logits_row<S>(p, row), p.input_class_stride};
-      typename Thread::Held held;
-      held.load(x, thread.first(), thread.count());
-      if (leads) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          targets[r] = load_target<A>(p, row + r, [&](int64_t c) { return x.at(r, c); });
-        }
-      }
-      held.sum(softmax);
-    }
-    thread.merge_slices(softmax);
+    if (is_there) thread.read(p, row, held, sums, targets);
+    thread.merge_slices(sums);
     if (!leads) continue;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      sums[r].softmax = softmax[r];
       const FinishedRow<A> finished = finish_row<S>(p, loss, row + r, targets[r], sums[r]);
       totals.merge(store_row<S>(p, loss, row + r, targets[r], finished, sums[r]));
     }
@@ -290,28 +292,16 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
     const bool is_there = i + thread.first_row() < size;
     const bool leads = is_there && thread.leads();
     typename Thread::Held held;
-    typename Thread::Sums softmax[kRows];
+    typename Thread::Sums sums[kRows];
     RowTarget<A> targets[kRows];
-    if (is_there) {
-      const PixelRows<const S> x{logits_row<S>(p.forward, row), p.forward.input_class_stride};
-      held.load(x, thread.first(), thread.count());
-      if (leads) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          targets[r] = load_target<A>(p.forward, row + r, [&](int64_t c) { return x.at(r, c); });
-        }
-      }
-      held.sum(softmax);
-    }
-    thread.merge_slices(softmax);
+    if (is_there) thread.read(p.forward, row, held, sums, targets);
+    thread.merge_slices(sums);
     PixelGradient<A> gradients[kRows];
     if (leads) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        RowSums<A, PlainForm> sums;
-        sums.softmax = softmax[r];
-        const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row + r, targets[r], sums);
-        totals.merge(store_row<S>(p.forward, loss, row + r, targets[r], finished, sums));
+        const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row + r, targets[r], sums[r]);
+        totals.merge(store_row<S>(p.forward, loss, row + r, targets[r], finished, sums[r]));
         gradients[r] = {row_gradient<S, PlainForm>(p.backward, loss, targets[r], finished.saved,
                                                    product(sample_weight<A>(p.forward, row + r), scale)),
                         targets[r].x};
