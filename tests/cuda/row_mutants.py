@@ -152,7 +152,7 @@ ROW_MUTANTS = (
         WITH_GRAD,
     ),
     Mutant(
-        "elements behind the packs left out",
+        "classes behind the packs left out",
         ROW_CHUNKS,
         "Team::rank() < tail_",
         "Team::rank() < tail_ - 1",

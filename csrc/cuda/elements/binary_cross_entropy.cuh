@@ -7,11 +7,15 @@
 
 namespace ce_ext::cuda {
 
-// What threads take of registers, of plain problems and of any.
-template <class S, class Loss, bool kGradient>
-constexpr int kPlainRegisters = std::is_same_v<S, double> || Loss::kPowers      ? 128
-                                : Loss::kFocal && (kGradient || !Loss::kIsBare) ? 80
-                                                                                : 64;
+// What threads take of registers, of plain problems and of any. Targets of another type than halves take more.
+template <class S, class N, class Loss, bool kGradient>
+constexpr int plain_registers() {
+  constexpr bool kConverts = sizeof(S) == 2 && !std::is_same_v<S, N>;
+  if (std::is_same_v<S, double> || Loss::kPowers) return 128;
+  if (Loss::kFocal && kGradient && !Loss::kIsBare) return kConverts ? 128 : 80;
+  if (Loss::kFocal && (kGradient || !Loss::kIsBare || kConverts)) return 80;
+  return kConverts && std::is_integral_v<N> ? 80 : 64;
+}
 template <class S, class Loss>
 constexpr int kAnyRegisters = std::is_same_v<S, double> || Loss::kFocal ? 128 : 80;
 
@@ -111,13 +115,14 @@ __device__ __forceinline__ void backward(const BinaryCrossEntropyBackward& p, co
 // Of plain problems. N is the type of the targets.
 template <class S, class N, class Loss>
 __global__ void __launch_bounds__(kThreadsByElement,
-                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/false>))
+                                  resident_blocks(kThreadsByElement,
+                                                  plain_registers<S, N, Loss, /*kGradient=*/false>()))
     binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
   forward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares, scratch);
 }
 template <class S, class N, class Loss>
 __global__ void __launch_bounds__(kThreadsByElement,
-                                  resident_blocks(kThreadsByElement, kPlainRegisters<S, Loss, /*kGradient=*/true>))
+                                  resident_blocks(kThreadsByElement, plain_registers<S, N, Loss, /*kGradient=*/true>()))
     binary_cross_entropy_backward_in_packs(BinaryCrossEntropyBackward p, Loss loss, Shares shares) {
   backward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares);
 }

@@ -82,7 +82,10 @@ void dispatch_plain(const BinaryCrossEntropyProblem& p, F f) {
                        (options.input != BinaryInput::kFocalLogit || options.gamma == 2);
   dispatch_number<S>(p.target.type, [&](auto number) {
     const auto launch = [&](const auto& loss) { f(number, loss); };
-    is_bare ? dispatch_loss<S, true>(p, launch) : dispatch_loss<S, false>(p, launch);
+    if constexpr (sizeof(S) < sizeof(double)) {
+      if (is_bare) return dispatch_loss<S, true>(p, launch);
+    }
+    dispatch_loss<S, false>(p, launch);
   });
 }
 

@@ -215,48 +215,56 @@ constexpr int kPixelRegisters = kPlanes > 16 ? 80 : 64;
 template <int kPlanes>
 constexpr int kPixelWithGradRegisters = kPlanes > 8 ? 128 : 80;
 
-template <class S, int kPlanes>
-__global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
-    cross_entropy_forward_of_pixels(CrossEntropyForward p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices,
-                                    Shares shares, Scratch scratch) {
+// The loss of the pixels of the block's share. All threads call use(row, is_there, held, targets, finished) for the
+// rows from `row` on, if they are there; of what is finished, leaders know.
+template <class S, int kPlanes, class Use>
+__device__ __forceinline__ void pixels_forward(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss,
+                                               const PixelThread<S, kPlanes>& thread, const ClassSlices& slices,
+                                               const Shares& shares, const Scratch& scratch, const Use& use) {
   using A = opmath_t<S>;
-  using Thread = PixelThread<S, kPlanes>;
-  constexpr int kRows = Thread::kRows;
-  const DeviceLoss<A> loss = without_options(any_loss);
-  const Thread thread(slices);
+  constexpr int kRows = kPixelsOfThread<S>;
   RowTotals totals;
   const int64_t begin = shares.begin(blockIdx.x);
   const int size = shares.size(blockIdx.x);
   for (int i = 0; i < size; i += slices.pixels<S>()) {
     const int64_t row = begin + i + thread.first_row();
     const bool is_there = i + thread.first_row() < size;
-    const bool leads = is_there && thread.leads();
-    typename Thread::Held held;
-    typename Thread::Sums sums[kRows];
+    HeldPlanes<S, kPlanes> held;
+    RowSums<A, PlainForm> sums[kRows];
     RowTarget<A> targets[kRows];
+    FinishedRow<A> finished[kRows];
     if (is_there) thread.read(p, row, held, sums, targets);
     thread.merge_slices(sums);
-    if (!leads) continue;
+    if (is_there && thread.leads()) {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const FinishedRow<A> finished = finish_row<S>(p, loss, row + r, targets[r], sums[r]);
-      totals.merge(store_row<S>(p, loss, row + r, targets[r], finished, sums[r]));
+      for (int r = 0; r < kRows; ++r) {
+        finished[r] = finish_row<S>(p, loss, row + r, targets[r], sums[r]);
+        totals.merge(store_row<S>(p, loss, row + r, targets[r], finished[r], sums[r]));
+      }
     }
+    use(row, is_there, held, targets, finished);
   }
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
 template <class S, int kPlanes>
 __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
+    cross_entropy_forward_of_pixels(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, ClassSlices slices,
+                                    Shares shares, Scratch scratch) {
+  const PixelThread<S, kPlanes> thread(slices);
+  pixels_forward<S>(p, without_options(loss), thread, slices, shares, scratch, [](const auto&...) {});
+}
+
+template <class S, int kPlanes>
+__global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
     cross_entropy_backward_of_pixels(CrossEntropyBackward p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices) {
   using A = opmath_t<S>;
-  using Thread = PixelThread<S, kPlanes>;
-  constexpr int kRows = Thread::kRows;
+  constexpr int kRows = kPixelsOfThread<S>;
   const DeviceLoss<A> loss = without_options(any_loss);
-  const Thread thread(slices);
+  const PixelThread<S, kPlanes> thread(slices);
   const int64_t row = int64_t(blockIdx.x) * slices.pixels<S>() + thread.first_row();
   const bool is_there = row < p.rows;
-  typename Thread::Held held;
+  HeldPlanes<S, kPlanes> held;
   PixelGradient<A> gradients[kRows];
   if (is_there) {
     const PixelRows<const S> x{logits_row<S>(p, row), p.input_class_stride};
@@ -279,40 +287,29 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
     cross_entropy_with_grad_of_pixels(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices,
                                       Shares shares, Scratch scratch) {
   using A = opmath_t<S>;
-  using Thread = PixelThread<S, kPlanes>;
-  constexpr int kRows = Thread::kRows;
+  constexpr int kRows = kPixelsOfThread<S>;
   const DeviceLoss<A> loss = without_options(any_loss);
-  const Thread thread(slices);
-  RowTotals totals;
-  const int64_t begin = shares.begin(blockIdx.x);
-  const int size = shares.size(blockIdx.x);
-  const A scale = size > 0 ? group_scale<S>(p.backward, loss.loss_scale, begin) : A(0);
-  for (int i = 0; i < size; i += slices.pixels<S>()) {
-    const int64_t row = begin + i + thread.first_row();
-    const bool is_there = i + thread.first_row() < size;
-    const bool leads = is_there && thread.leads();
-    typename Thread::Held held;
-    typename Thread::Sums sums[kRows];
-    RowTarget<A> targets[kRows];
-    if (is_there) thread.read(p.forward, row, held, sums, targets);
-    thread.merge_slices(sums);
-    PixelGradient<A> gradients[kRows];
-    if (leads) {
+  const PixelThread<S, kPlanes> thread(slices);
+  const bool has_rows = shares.size(blockIdx.x) > 0;
+  const A scale = has_rows ? group_scale<S>(p.backward, loss.loss_scale, shares.begin(blockIdx.x)) : A(0);
+  pixels_forward<S>(
+      p.forward, loss, thread, slices, shares, scratch,
+      [&](int64_t row, bool is_there, const HeldPlanes<S, kPlanes>& held, const RowTarget<A>(&targets)[kRows],
+          const FinishedRow<A>(&finished)[kRows]) {
+        PixelGradient<A> gradients[kRows];
+        if (is_there && thread.leads()) {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row + r, targets[r], sums[r]);
-        totals.merge(store_row<S>(p.forward, loss, row + r, targets[r], finished, sums[r]));
-        gradients[r] = {row_gradient<S, PlainForm>(p.backward, loss, targets[r], finished.saved,
-                                                   product(sample_weight<A>(p.forward, row + r), scale)),
-                        targets[r].x};
-      }
-    }
-    thread.share(gradients);
-    if (is_there) {
-      thread.write(held, gradients, {grad_row<S>(p.backward, row), p.backward.grad_input_class_stride});
-    }
-  }
-  finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
+          for (int r = 0; r < kRows; ++r) {
+            const A scale_of_row = product(sample_weight<A>(p.forward, row + r), scale);
+            gradients[r] = {row_gradient<S, PlainForm>(p.backward, loss, targets[r], finished[r].saved, scale_of_row),
+                            targets[r].x};
+          }
+        }
+        thread.share(gradients);
+        if (is_there) {
+          thread.write(held, gradients, {grad_row<S>(p.backward, row), p.backward.grad_input_class_stride});
+        }
+      });
 }
 
 }  // namespace ce_ext::cuda
