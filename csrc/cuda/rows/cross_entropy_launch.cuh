@@ -50,7 +50,7 @@ void launch_by_cluster(const CrossEntropyWithGrad& problem, const LaunchContext&
 template <class S, class Form>
 bool are_pixels(const CrossEntropyProblem& p) {
   return kIsPlain<Form> && sizeof(S) <= sizeof(float) && p.options.gamma == 0 && p.options.z_loss == 0 &&
-         p.classes <= kMaxSlices * kMaxPlanes;
+         p.classes > 0 && p.classes <= kMaxSlices * kMaxPlanes;
 }
 void launch_of_pixels(const CrossEntropyForward& p, const LaunchContext& context);
 void launch_of_pixels(const CrossEntropyBackward& p, const LaunchContext& context);

@@ -4,8 +4,6 @@
 // the block that have the same pixels share them: each has a slice of the classes.
 #pragma once
 
-#include <climits>
-
 #include "cuda/rows/cross_entropy_rows.cuh"
 #include "cuda/rows/thread_rows.cuh"
 

@@ -50,7 +50,7 @@ def test_empty_batch(
 @ALL_VARIANTS
 @WEIGHTED
 @ALL_REDUCTIONS
-@pytest.mark.parametrize("shape", [(4, 5), (4, 100), (2, 5, 3, 3), (4, 0)])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 100), (2, 5, 3, 3), (4, 0), (2, 0, 4, 4)])
 def test_all_rows_ignored(
     loss: Loss, extras: dict[str, Any], shape: tuple[int, ...], reduction: str, weighted: bool, device: str
 ) -> None:
