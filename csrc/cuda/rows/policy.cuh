@@ -94,7 +94,7 @@ constexpr int kPixelsOfThread = 4 / sizeof(S);
 constexpr int kPlanesStep = 8;
 constexpr int kMaxPlanes = 3 * kPlanesStep;
 constexpr int kPixelThreads = 256;
-constexpr int kMaxSlices = 8;
+constexpr int kMaxSlices = kPixelThreads / 32;
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;
