@@ -8,9 +8,7 @@ from ce_ext import _load
 
 _load.load_libraries()
 
-from ce_ext import cuda, fakes, functional, nn  # noqa: E402  (they need the ops, which are loaded by now)
+from ce_ext import cuda, functional, nn  # noqa: E402  (they need the ops, which are loaded by now)
 from ce_ext._C import version as __version__  # noqa: E402
 
 __all__ = ["__version__", "cuda", "functional", "nn"]
-
-del fakes

@@ -75,6 +75,11 @@ def register(
     return forward_result
 
 
+def all_results(op: Any, *arguments: Any) -> Any:
+    """Those of a forward op of `torch.ops`, in a form that `torch.jit.trace` can record, too."""
+    return (op.traceable if torch.jit.is_tracing() else op.default)(*arguments)
+
+
 def _find_op(qualified_name: str) -> Any:
     namespace, name = qualified_name.split("::")
     return getattr(getattr(torch.ops, namespace), name).default

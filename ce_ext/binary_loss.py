@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, reductions
+from ce_ext import autograd, dtypes, reductions
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -37,22 +37,17 @@ def binary_loss(
         raise RuntimeError("alpha is not differentiable and must not require grad")
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
     how = reductions.number_of(reduction)
-    divisor = None
+    divisor, denominator = reductions.split_denominator(denominator)
+    input, promoted = dtypes.promoted(input, target)
+    out_dtype = out_dtype or promoted
+    kernel_dtype = dtypes.of_kernel(input, out_dtype)
     if denominator is not None:
-        how, divisor = reductions.SUM, reductions.divisor(denominator, on_empty)
-
-    dtype = input.dtype
-    if target.dtype != dtype and target.is_floating_point():
-        dtype = torch.promote_types(dtype, target.dtype)
-        if dtype != opmath_dtype(input):
-            input = input.to(dtype)
-    dtype = out_dtype or dtype
-    kernel_dtype = None if divisor is None and dtype == input.dtype else opmath_dtype(input)
+        how, kernel_dtype, out_dtype = reductions.SUM, opmath_dtype(input), out_dtype or dtypes.of_loss(input)
     class_alpha, alpha = (alpha, -1.0) if isinstance(alpha, Tensor) else (None, alpha)
     options = BinaryCrossEntropyOptions(
-        how, input_is_probability, gamma, alpha, label_smoothing, ignore_index, on_empty == "zero", kernel_dtype
+        how, input_is_probability, gamma, alpha, label_smoothing, ignore_index, on_empty == "zero", divisor, kernel_dtype
     )
     loss = autograd.binary_cross_entropy(input, target, weight, pos_weight, class_alpha, options)
-    if divisor is not None:
-        loss = loss / divisor
-    return loss if kernel_dtype is None else loss.to(dtype)
+    if denominator is not None:
+        loss = reductions.divide(loss, denominator, on_empty)
+    return loss if out_dtype is None else loss.to(out_dtype)

@@ -106,6 +106,7 @@ class CrossEntropyOptions(NamedTuple):
     softcap: float = 0.0
     input_is_log_prob: bool = False
     zero_if_empty: bool = False
+    divisor: float | None = None  # what the mean divides by, in place of what it counts
     out_dtype: torch.dtype | None = None  # of the loss: None for that of the input, or what it is computed in
     batch_dims: int = 0  # 0 for a call that no vmap has been through
     # Of forward alone:
@@ -125,6 +126,7 @@ class SoftCrossEntropyOptions(NamedTuple):
     logit_scale: float = 1.0
     softcap: float = 0.0
     zero_if_empty: bool = False
+    divisor: float | None = None  # what the mean divides by, in place of what it counts
     out_dtype: torch.dtype | None = None
     needs_input: bool = False  # whether backward gives its gradient; autograd asks for those that there may be
     needs_target: bool = False
@@ -147,6 +149,7 @@ class BinaryCrossEntropyOptions(NamedTuple):
     label_smoothing: float = 0.0
     ignore_index: int | None = None
     zero_if_empty: bool = False
+    divisor: float | None = None  # what the mean divides by, in place of what it counts
     out_dtype: torch.dtype | None = None
     needs_input: bool = False  # whether backward gives its gradient; autograd asks for those that there may be
     needs_target: bool = False

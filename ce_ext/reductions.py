@@ -1,10 +1,12 @@
 """How the losses of rows or elements become the result: the names users give, the numbers the ops take, and what the
 mean divides by."""
 
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 NONE, MEAN, SUM = 0, 1, 2
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
@@ -23,7 +25,7 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
     if denominator is not None:
         if reduction != "mean":
             raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-        if not isinstance(denominator, (Tensor, float, int)):
+        if not isinstance(denominator, (Tensor, Real, torch.SymInt, torch.SymFloat)):
             raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
         if isinstance(denominator, Tensor) and denominator.dim() > 0:
             raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
@@ -31,10 +33,18 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
         raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
 
 
-def divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
+def split_denominator(denominator: Tensor | float | None) -> tuple[float | None, Tensor | float | None]:
+    """What the op divides by, and what is left to be divided by after it: tensors, and numbers that a compiler may not
+    know yet."""
+    if isinstance(denominator, Real) and not is_dynamo_compiling():
+        return float(denominator), None
+    return None, denominator
+
+
+def divide(loss: Tensor, denominator: Tensor | float, on_empty: str) -> Tensor:
     """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
-    if on_empty == "nan":
-        return denominator
-    if isinstance(denominator, Tensor):
-        return denominator.where(denominator != 0, torch.inf)
-    return denominator or torch.inf
+    if on_empty == "zero":
+        if not isinstance(denominator, Tensor):
+            denominator = torch.scalar_tensor(denominator, dtype=torch.float64, device=loss.device)
+        denominator = denominator.where(denominator != 0, torch.inf)
+    return loss / denominator

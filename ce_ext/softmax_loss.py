@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, reductions, with_grad
+from ce_ext import autograd, dtypes, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -76,41 +76,45 @@ def softmax_loss(
     if sample_weight is not None and sample_weight.requires_grad:
         raise RuntimeError("sample_weight is not differentiable and must not require grad")
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
-    divisor = None if denominator is None else reductions.divisor(denominator, on_empty)
-    if divisor is not None:
-        how = reductions.SUM
-    is_kept = out_dtype is None or out_dtype == input.dtype
-    kernel_dtype = None if divisor is None and is_kept else opmath_dtype(input)
+    divisor, denominator = reductions.split_denominator(denominator)
+    if probabilities:
+        input, promoted = dtypes.promoted(input, target, weight)
+        target, weight = (_in_dtype_of(input, factor) for factor in (target, weight))
+        out_dtype = out_dtype or promoted
+    kernel_dtype = dtypes.of_kernel(input, out_dtype)
+    if denominator is not None:
+        how, kernel_dtype, out_dtype = reductions.SUM, opmath_dtype(input), out_dtype or dtypes.of_loss(input)
     tensors = (input, target, weight, sample_weight)
     zero_if_empty = on_empty == "zero"
 
+    ops = torch.ops.ce_ext
     report: Any = []
     if probabilities:
         _check_for_probabilities(ignore_index, inplace)
         soft_options = SoftCrossEntropyOptions(
-            how, label_smoothing, z_loss, logit_scale, softcap, zero_if_empty, kernel_dtype,
+            how, label_smoothing, z_loss, logit_scale, softcap, zero_if_empty, divisor, kernel_dtype,
             keep_stats=False, report=return_stats,
         )  # fmt: skip
         if return_stats:
-            loss, _, _, *report = torch.ops.ce_ext.soft_cross_entropy_forward(*tensors, *soft_options)
+            loss, _, _, *report = autograd.all_results(ops.soft_cross_entropy_forward, *tensors, *soft_options)
         else:
             loss = autograd.soft_cross_entropy(*tensors, soft_options)
     else:
         options = CrossEntropyOptions(
             how, ignore_index, label_smoothing, gamma, z_loss, logit_scale, softcap, input_is_log_prob,
-            zero_if_empty, kernel_dtype, keep_stats=False, report=return_stats,
+            zero_if_empty, divisor, kernel_dtype, keep_stats=False, report=return_stats,
         )  # fmt: skip
         if grad_in_forward or inplace:
-            loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale, divisor)
-            divisor = None
+            loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale, denominator, on_empty)
+            denominator = None
         elif return_stats:
-            loss, _, _, *report = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
+            loss, _, _, *report = autograd.all_results(ops.cross_entropy_forward, *tensors, *options)
         else:
             loss = autograd.cross_entropy(*tensors, options)
-    if divisor is not None:
-        loss = loss / divisor
-    if kernel_dtype is not None:
-        loss = loss.to(out_dtype or input.dtype)
+    if denominator is not None:
+        loss = reductions.divide(loss, denominator, on_empty)
+    if out_dtype is not None:
+        loss = loss.to(out_dtype)
     return (loss, _stats(*report)) if return_stats else loss
 
 
@@ -126,6 +130,12 @@ def _check(input: Any, target: Any, weight: Tensor | None, reduction: str, input
     if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
         raise ValueError("input must have a dimension of classes, but got shape []")
     return how
+
+
+def _in_dtype_of(input: Tensor, factor: Tensor | None) -> Tensor | None:
+    """In a dtype that the op takes beside that of the input."""
+    is_taken = factor is None or factor.dtype in (input.dtype, opmath_dtype(input)) or not factor.is_floating_point()
+    return factor if is_taken else factor.to(opmath_dtype(input))
 
 
 def _check_for_probabilities(ignore_index: int, inplace: bool) -> None:

@@ -14,20 +14,20 @@
 
 // What the three ops of cross entropy have in common. reduction: 0 none, 1 mean, 2 sum. The first `batch_dims`
 // dimensions of input and target are a batch of samples, each reduced to a loss of its own; a sample is (C) or (N, C,
-// d1, ...).
+// d1, ...). `divisor` is what the mean divides by in place of what it counts.
 #define CROSS_ENTROPY_TENSORS "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, "
-#define CROSS_ENTROPY_SETTINGS                                                                             \
-  "int reduction, int ignore_index, float label_smoothing, float gamma, float z_loss, float logit_scale, " \
-  "float softcap, bool input_is_log_prob, bool zero_if_empty, ScalarType? out_dtype, int batch_dims"
+#define CROSS_ENTROPY_SETTINGS                                                                                \
+  "int reduction, SymInt ignore_index, float label_smoothing, float gamma, float z_loss, float logit_scale, " \
+  "float softcap, bool input_is_log_prob, bool zero_if_empty, float? divisor, ScalarType? out_dtype, int batch_dims"
 #define SOFT_CROSS_ENTROPY_SETTINGS                                                                            \
   "int reduction, float label_smoothing, float z_loss, float logit_scale, float softcap, bool zero_if_empty, " \
-  "ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
+  "float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
 #define BINARY_CROSS_ENTROPY_TENSORS \
   "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? class_alpha, "
-#define BINARY_CROSS_ENTROPY_SETTINGS                                                                              \
-  "int reduction, bool input_is_probability, float gamma, float alpha, float label_smoothing, int? ignore_index, " \
-  "bool zero_if_empty, ScalarType? out_dtype, bool needs_input, bool needs_target, bool needs_weight, bool "       \
-  "needs_pos_weight, int batch_dims"
+#define BINARY_CROSS_ENTROPY_SETTINGS                                                                                 \
+  "int reduction, bool input_is_probability, float gamma, float alpha, float label_smoothing, SymInt? ignore_index, " \
+  "bool zero_if_empty, float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, bool "             \
+  "needs_weight, bool needs_pos_weight, int batch_dims"
 
 TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept; the divisor, if it is a mean;
@@ -40,11 +40,11 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("cross_entropy_backward(Tensor grad_output, " CROSS_ENTROPY_TENSORS
         "Tensor? stats, Tensor? denominator, " CROSS_ENTROPY_SETTINGS ") -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
-  // The loss over `divisor`, at once with its gradient times `loss_scale`; `grad_input`, where that goes, may be
-  // `input`. What is not asked for is undefined, though the schema does not say so: torch functionalizes no op that
-  // writes to its arguments and may return None.
+  // The loss, at once with its gradient times `loss_scale`; `grad_input`, where that goes, may be `input`. What is not
+  // asked for is undefined, though the schema does not say so: torch functionalizes no op that writes to its arguments
+  // and may return None.
   m.def("cross_entropy_with_grad(Tensor(a!) grad_input, " CROSS_ENTROPY_TENSORS CROSS_ENTROPY_SETTINGS
-        ", bool report, float loss_scale, float divisor) -> (Tensor loss, Tensor report, Tensor argmax)",
+        ", bool report, float loss_scale) -> (Tensor loss, Tensor report, Tensor argmax)",
         {at::Tag::pt2_compliant_tag});
   // Multiplies such a gradient by grad_output / loss_scale. grad_output has one number for each sample of the batch, or
   // for each row; where it is loss_scale, nothing is done, and on CUDA without waiting to know.

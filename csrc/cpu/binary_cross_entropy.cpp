@@ -53,7 +53,8 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<A>& factors) {
         part = part + value.keep_first(m);
         if constexpr (!kPlain) count = count + loaded.unless_ignored(e, V(A(1))).keep_first(m);
         if constexpr (kInput == BinaryInput::kProbability) {
-          bad = bad + loaded.unless_ignored(e, where(is_probability(e.x), V(A(0)), V(A(1))));
+          const auto is_good = are_probabilities(e.x, e.target.value);
+          bad = bad + loaded.unless_ignored(e, where(is_good, V(A(0)), V(A(1))));
         }
       };
       for (int64_t begin = 0; begin < tile.n; begin += kElementsPerSum) {

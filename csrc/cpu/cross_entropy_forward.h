@@ -81,7 +81,7 @@ class CrossEntropyForwardRows {
       const V weight = V::load(targets.weight + r);
       const V sample_weight = V::load(targets.sample_weight + r);
       const SavedRow<V> row = loss_.save(row_sums.finish(), row_sums.gap_sum);
-      const V loss = product(sample_weight, loss_.loss(row, z_target, weight));
+      const V loss = targets.where_there_is_one(r, product(sample_weight, loss_.loss(row, z_target, weight)));
       if (saved) store_rows(saved + r, n, row.stats.max, row.stats.log_sum, row.spread);
       if constexpr (Form::kReport) {
         if (p_.report) {

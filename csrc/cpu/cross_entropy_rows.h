@@ -63,6 +63,11 @@ class ChunkTargets {
 
   ChunkTargets(const ChunkTargets&) = delete;
 
+  // The losses of the rows from the r-th on, 0 for those without a target, whatever their logits are.
+  Lanes<A> where_there_is_one(int64_t r, Lanes<A> losses) const {
+    return where(Lanes<A>::load(ones_ + r) == Lanes<A>(A(0)), Lanes<A>(), losses);
+  }
+
  private:
   template <class F>
   void set(A* out, int64_t rows, F f) {

@@ -37,6 +37,7 @@ struct LaneMask {
   }
 
   friend LaneMask operator!(LaneMask mask) { return {static_cast<Bits>(~mask.bits)}; }
+  friend LaneMask operator&(LaneMask a, LaneMask b) { return {static_cast<Bits>(a.bits & b.bits)}; }
   friend bool any(LaneMask mask) { return mask.bits != 0; }
 
  private:
@@ -66,6 +67,7 @@ struct LaneMask {
   Vec add(Vec sum, Vec x) const { return sum + (bits & x); }
 
   friend LaneMask operator!(LaneMask mask) { return {mask.bits ^ (Vec(T(0)) == Vec(T(0)))}; }
+  friend LaneMask operator&(LaneMask a, LaneMask b) { return {a.bits & b.bits}; }
   friend bool any(LaneMask mask) { return mask.bits.zero_mask() != (1 << Vec::size()) - 1; }
 };
 

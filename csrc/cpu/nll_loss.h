@@ -43,7 +43,8 @@ int64_t nll_forward(const CrossEntropyForward& p) {
         V loss_sum, weight_sum;
         for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
           const V weight = V::load(targets.weight + r), sample_weight = V::load(targets.sample_weight + r);
-          const V loss = product(sample_weight, nll_loss(V::load(x_target + r), weight));
+          const V row_losses = product(sample_weight, nll_loss(V::load(x_target + r), weight));
+          const V loss = targets.where_there_is_one(r, row_losses);
           loss.store(losses + r);
           loss_sum = loss_sum + loss;
           weight_sum = weight_sum + sample_weight * weight;

@@ -46,7 +46,7 @@ void reduce_groups(const Problem& p, const Chunks& chunks, const std::vector<Row
   for (int64_t g = 0; g < p.groups && p.reduction != Reduction::kNone; ++g) {
     RowTotals total;
     for (int64_t i = g; i < chunks.count; i += p.groups) total.merge(totals[i]);
-    const double divisor = total.divisor(p.zero_if_empty);
+    const double divisor = p.mean_divisor.of(total.weight);
     const bool mean = p.reduction == Reduction::kMean;
     const double loss = mean ? total.loss / divisor : total.loss;
     with_loss<A>(p, [&](auto* out) { out[g] = static_cast<std::remove_pointer_t<decltype(out)>>(loss); });

@@ -11,9 +11,7 @@ namespace {
 // Nothing here is ever freed: graphs may outlive the module, and kernels may still run at exit.
 const Drivers* loaded[c10::COMPILE_TIME_MAX_DEVICE_TYPES];
 
-void register_ops(c10::DeviceType device_type) {
-  const c10::DispatchKey key = at::TensorOptions(device_type).computeDispatchKey();
-  auto& m = *new torch::Library(torch::Library::IMPL, "ce_ext", key, __FILE__, __LINE__);
+void register_ops(torch::Library& m) {
   register_cross_entropy(m);
   register_scale_gradient(m);
   register_soft_cross_entropy(m);
@@ -23,12 +21,18 @@ void register_ops(c10::DeviceType device_type) {
 
 }  // namespace
 
+// For tensors without data, of compilers, too: the ops check them, and make results of the right shapes.
+TORCH_LIBRARY_IMPL(ce_ext, Meta, m) { register_ops(m); }
+
 void load_backend(const std::string& device_type, const std::string& path) {
   auto& library = *new at::DynamicLibrary(path.c_str(), /*alt_name=*/nullptr, /*leak_handle=*/true);
   const auto drivers = reinterpret_cast<decltype(&ce_ext_drivers)>(library.sym("ce_ext_drivers"));
   const c10::DeviceType type = c10::Device(device_type).type();
   const Drivers*& slot = loaded[static_cast<int>(type)];
-  if (!slot) register_ops(type);
+  if (!slot) {
+    const c10::DispatchKey key = at::TensorOptions(type).computeDispatchKey();
+    register_ops(*new torch::Library(torch::Library::IMPL, "ce_ext", key, __FILE__, __LINE__));
+  }
   slot = drivers();
 }
 

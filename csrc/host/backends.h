@@ -1,4 +1,4 @@
-// The libraries of kernels that have been loaded, one for each kind of device.
+// The libraries of kernels that have been loaded, one for each kind of device, and the ops for tensors without data.
 #pragma once
 
 #include <ATen/core/Tensor.h>

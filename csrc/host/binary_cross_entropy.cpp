@@ -32,8 +32,8 @@ struct BinaryCrossEntropyTensors {
 struct BinaryCrossEntropySettings {
   int64_t reduction;
   BinaryCrossEntropyOptions options;
-  std::optional<int64_t> ignore_index;
-  bool zero_if_empty;
+  std::optional<c10::SymInt> ignore_index;
+  MeanDivisor mean_divisor;
   std::optional<at::ScalarType> out_dtype;
   int64_t batch_dims;
 };
@@ -42,6 +42,8 @@ struct BinaryCrossEntropyNeeds {
 };
 
 using MaybeTensor = std::optional<at::Tensor>;
+
+bool is_given(const MaybeTensor& tensor) { return tensor && tensor->defined(); }
 
 std::optional<NumberType> number_type(at::ScalarType dtype, at::ScalarType input, at::ScalarType opmath) {
   if (dtype == input) return NumberType::kInput;
@@ -64,18 +66,27 @@ std::optional<NumberType> number_type(at::ScalarType dtype, at::ScalarType input
 }
 
 // The first `batch_dims` dimensions of a factor are the batch's; those behind them are aligned at the end, and where
-// they are 1 the factor is the same along that dimension. These are its sizes with all the dimensions of `input`.
-at::DimVector aligned_sizes(const char* name, const at::Tensor& factor, const at::Tensor& input, int64_t batch_dims) {
-  const int64_t missing = input.dim() - factor.dim();
-  bool fits = missing >= 0 && factor.dim() >= batch_dims;
-  at::DimVector sizes(input.dim(), 1);
+// they are 1 the factor is the same along that dimension. This is the dimension of the input for its dimension d.
+int64_t input_dim_of(int64_t d, const at::Tensor& factor, const at::Tensor& input, int64_t batch_dims) {
+  return d < batch_dims ? d : d + input.dim() - factor.dim();
+}
+
+void check_broadcastable(const char* name, const at::Tensor& factor, const at::Tensor& input, int64_t batch_dims) {
+  bool fits = factor.dim() <= input.dim() && factor.dim() >= batch_dims;
   for (int64_t d = 0; fits && d < factor.dim(); ++d) {
-    const int64_t input_dim = d < batch_dims ? d : d + missing;
-    sizes[input_dim] = factor.size(d);
-    fits = sizes[input_dim] == input.size(input_dim) || (sizes[input_dim] == 1 && d >= batch_dims);
+    const c10::SymInt size = factor.sym_size(d);
+    const c10::SymInt of_input = input.sym_size(input_dim_of(d, factor, input, batch_dims));
+    const bool is_shared = d >= batch_dims && size.sym_eq(1).guard_or_false(__FILE__, __LINE__);
+    fits = is_shared || size.sym_eq(of_input).expect_true(__FILE__, __LINE__);
   }
-  TORCH_CHECK(fits, name, " must be broadcastable to input of shape ", input.sizes(), ", but got shape ",
-              factor.sizes());
+  TORCH_CHECK(fits, name, " must be broadcastable to input of shape ", input.sym_sizes(), ", but got shape ",
+              factor.sym_sizes());
+}
+
+// The sizes of such a factor with all the dimensions of the input.
+at::DimVector aligned_sizes(const at::Tensor& factor, const at::Tensor& input, int64_t batch_dims) {
+  at::DimVector sizes(input.dim(), 1);
+  for (int64_t d = 0; d < factor.dim(); ++d) sizes[input_dim_of(d, factor, input, batch_dims)] = factor.size(d);
   return sizes;
 }
 
@@ -94,36 +105,47 @@ at::DimVector order_in_memory(const at::Tensor& input, int64_t batch_dims) {
   return order;
 }
 
+// After every check, and if they have data in the form that a problem can point into.
 struct Arguments {
   const at::Tensor& input;
+  const BinaryCrossEntropyTensors& tensors;
   const BinaryCrossEntropySettings& settings;
   at::ScalarType opmath;
   Reduction reduction;
   at::ScalarType loss_dtype;
-  bool target_is_class = false;
-  int64_t classes = 0;
+  bool target_is_class;
 
-  // Of the shape of the input, by strides of 0 where that shares their numbers; undefined for none.
+  // Where there are data: of the shape of the input, by strides of 0 where that shares their numbers; undefined for
+  // none.
   at::Tensor target, weight, pos_weight, class_alpha;
   at::Tensor class_numbers;  // without memory: its strides make the number of an element's class its offset
+  std::optional<int64_t> ignore_index;
 
-  Arguments(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings_)
-      : input(tensors.input),
+  Arguments(const BinaryCrossEntropyTensors& tensors_, const BinaryCrossEntropySettings& settings_)
+      : input(tensors_.input),
+        tensors(tensors_),
         settings(settings_),
         opmath(opmath_dtype(input)),
         reduction(check_reduction(settings.reduction)) {
+    check_input_dtype(input);
     TORCH_CHECK(settings.batch_dims >= 0 && settings.batch_dims <= input.dim(), "batch_dims must be in [0, ",
-                input.dim(), "] for input of shape ", input.sizes(), ", but got ", settings.batch_dims);
+                input.dim(), "] for input of shape ", input.sym_sizes(), ", but got ", settings.batch_dims);
     check_options(settings.options);
     loss_dtype = check_out_dtype(settings.out_dtype, input.scalar_type(), opmath);
-    set_target(tensors.target);
+    if (settings.ignore_index && has_data(input)) ignore_index = settings.ignore_index->guard_int(__FILE__, __LINE__);
+    set_target();
     weight = factor("weight", tensors.weight);
     pos_weight = factor("pos_weight", tensors.pos_weight);
     class_alpha = factor("alpha", tensors.class_alpha);
   }
 
-  at::IntArrayRef batch() const { return input.sizes().slice(0, settings.batch_dims); }
-  at::IntArrayRef loss_shape() const { return reduction == Reduction::kNone ? input.sizes() : batch(); }
+  c10::SymIntArrayRef batch() const { return input.sym_sizes().slice(0, settings.batch_dims); }
+  c10::SymIntArrayRef loss_shape() const { return reduction == Reduction::kNone ? input.sym_sizes() : batch(); }
+
+  // The dtype in which the gradient in the target is computed.
+  at::ScalarType grad_target_dtype() const {
+    return tensors.target.scalar_type() == input.scalar_type() ? input.scalar_type() : opmath;
+  }
 
   // Lays out the elements in this order of dimensions, with the operands and up to two results, and describes all.
   struct Result {
@@ -163,23 +185,31 @@ struct Arguments {
     point(problem.grad_output, grad_output);
     point(problem.divisor, divisor);
     problem.target_is_class = target_is_class;
-    problem.classes = classes;
-    problem.has_ignored = settings.ignore_index.has_value();
-    problem.ignore_index = settings.ignore_index.value_or(0);
+    problem.classes = target_is_class ? input.size(class_dim()) : 0;
+    problem.has_ignored = ignore_index.has_value();
+    problem.ignore_index = ignore_index.value_or(0);
     problem.options = settings.options;
   }
 
   // After a driver has found what no kernel can take: the first of it.
   [[noreturn]] void throw_bad_element() const {
     if (target_is_class) {
+      const int64_t classes = input.size(class_dim());
       const at::Tensor indices = target.select(class_dim(), 0);
       at::Tensor bad = at::logical_or(indices.lt(0), indices.gt(classes));
-      if (settings.ignore_index) bad = at::logical_and(bad, indices.ne(*settings.ignore_index));
-      TORCH_CHECK_INDEX(false, first_where(bad, "target", indices), " is out of bounds: input has ", classes,
+      if (ignore_index) bad = at::logical_and(bad, indices.ne(*ignore_index));
+      TORCH_CHECK_INDEX(false, first_where(bad, "target", tensors.target), " is out of bounds: input has ", classes,
                         " classes, and ", classes, " is the background");
     }
-    const at::Tensor bad = at::logical_and(input.ge(0), input.le(1)).logical_not();
-    TORCH_CHECK(false, "input must hold probabilities, from 0 to 1, but ", first_where(bad, "input", input));
+    const auto is_none = [&](const at::Tensor& tensor) {
+      const at::Tensor bad = at::logical_and(tensor.ge(0), tensor.le(1)).logical_not();
+      return ignore_index ? at::logical_and(bad, target.ne(*ignore_index)) : bad;
+    };
+    const at::Tensor bad_inputs = is_none(input);
+    const bool is_input = bad_inputs.any().item<bool>();
+    const char* name = is_input ? "input" : "target";
+    TORCH_CHECK(false, name, " must hold probabilities, from 0 to 1, but ",
+                is_input ? first_where(bad_inputs, name, input) : first_where(is_none(target), name, tensors.target));
   }
 
  private:
@@ -192,73 +222,76 @@ struct Arguments {
   }
 
   // In a dtype that drivers take: integers are for targets.
-  at::Tensor numbers(const char* name, const at::Tensor& tensor, bool or_integers) const {
-    check_same_device(input, name, tensor);
-    TORCH_CHECK(!tensor.is_complex(), name, " must hold real numbers, but got ", tensor.scalar_type());
+  at::Tensor numbers(const at::Tensor& tensor, bool or_integers) const {
     const bool is_number = or_integers || tensor.is_floating_point();
     const bool is_taken = is_number && number_type(tensor.scalar_type(), input.scalar_type(), opmath).has_value();
     return is_taken ? tensor : tensor.to(opmath);
   }
 
+  void check_numbers(const char* name, const at::Tensor& tensor) const {
+    check_same_device(input, name, tensor);
+    TORCH_CHECK(!tensor.is_complex(), name, " must hold real numbers, but got ", tensor.scalar_type());
+  }
+
   at::Tensor factor(const char* name, const MaybeTensor& tensor) const {
-    if (!tensor || !tensor->defined()) return {};
-    const at::Tensor taken = numbers(name, *tensor, /*or_integers=*/false);
-    const at::DimVector sizes = aligned_sizes(name, taken, input, settings.batch_dims);
+    if (!is_given(tensor)) return {};
+    check_numbers(name, *tensor);
+    check_broadcastable(name, *tensor, input, settings.batch_dims);
+    if (!has_data(input)) return {};
+    const at::Tensor taken = numbers(*tensor, /*or_integers=*/false);
     if (taken.sizes() == input.sizes()) return taken;
     at::DimVector strides(input.dim(), 0);
     for (int64_t d = 0; d < taken.dim(); ++d) {
-      const int64_t input_dim = d < settings.batch_dims ? d : d + input.dim() - taken.dim();
-      if (taken.size(d) != 1) strides[input_dim] = taken.stride(d);
+      if (taken.size(d) != 1) strides[input_dim_of(d, taken, input, settings.batch_dims)] = taken.stride(d);
     }
     return taken.as_strided(input.sizes(), strides);
   }
 
-  void set_target(const at::Tensor& tensor) {
-    if (tensor.sizes() == input.sizes()) {
-      target = numbers("target", tensor, /*or_integers=*/true);
+  // It has the shape of the input, or no dimension of classes.
+  void set_target() {
+    const at::Tensor& given = tensors.target;
+    const c10::SymIntArrayRef shape = input.sym_sizes(), got = given.sym_sizes();
+    target_is_class = !are_same(got, shape);
+    if (!target_is_class) {
+      check_numbers("target", given);
+      if (has_data(input)) target = numbers(given, /*or_integers=*/true);
       return;
     }
-    at::DimVector rows(input.sizes());
+    c10::SymDimVector rows(shape);
     const bool has_classes = input.dim() > settings.batch_dims;
     if (has_classes) rows.erase(rows.begin() + class_dim());
-    TORCH_CHECK_VALUE(
-        has_classes && tensor.sizes() == at::IntArrayRef(rows) && at::isIntegralType(tensor.scalar_type(), false),
-        "target must have the shape of input, ", input.sizes(), ", or hold class indices of shape ",
-        at::IntArrayRef(rows), ", but got ", tensor.scalar_type(), " of shape ", tensor.sizes());
-    check_same_device(input, "target", tensor);
-    target_is_class = true;
-    classes = input.size(class_dim());
-    TORCH_CHECK_VALUE(classes != 1, "target must have the shape of input, ", input.sizes(), ", but got shape ",
-                      tensor.sizes(), ": as indices of one class its zeros would be that class, its ones background");
+    TORCH_CHECK_VALUE(has_classes && are_same(got, rows) && at::isIntegralType(given.scalar_type(), false),
+                      "target must have the shape of input, ", shape, ", or hold class indices of shape ",
+                      c10::SymIntArrayRef(rows), ", but got ", given.scalar_type(), " of shape ", got);
+    check_same_device(input, "target", given);
+    TORCH_CHECK_VALUE(shape[class_dim()].sym_ne(1).expect_true(__FILE__, __LINE__),
+                      "target must have the shape of input, ", shape, ", but got shape ", got,
+                      ": as indices of one class its zeros would be that class, its ones background");
+    if (!has_data(input)) return;
     // Contiguous, so that where a class is in memory says of which row it is.
-    target = tensor.contiguous().unsqueeze(class_dim()).expand(input.sizes());
+    const bool is_taken = number_type(given.scalar_type(), input.scalar_type(), opmath).has_value();
+    const at::Tensor indices = is_taken ? given.contiguous() : class_indices(given, ignore_index);
+    target = indices.unsqueeze(class_dim()).expand(input.sizes());
     at::DimVector strides(input.dim(), 0);
     strides[class_dim()] = 1;
     class_numbers = at::empty_strided(input.sizes(), strides, input.options().device(at::kMeta));
   }
 
   static std::string first_where(const at::Tensor& condition, const char* name, const at::Tensor& values) {
-    const at::Tensor place = condition.nonzero()[0];
-    std::ostringstream text;
-    at::Tensor value = values;
-    text << name;
-    for (int64_t d = 0; d < place.numel(); ++d) {
-      const int64_t i = place[d].item<int64_t>();
-      value = value.select(0, i);
-      text << (d ? ", " : "[") << i;
-    }
-    text << (place.numel() ? "] = " : " = ") << value.item();
-    return text.str();
+    const at::Tensor first = condition.nonzero()[0];
+    at::DimVector place;
+    for (int64_t d = 0; d < first.numel(); ++d) place.push_back(first[d].item<int64_t>());
+    return describe_number(name, values, place);
   }
 };
 
 // The gradient in a factor that all losses are multiplied by, or miss_pos is: a sum of losses for each of its numbers.
 at::Tensor gradient_in_factor(const BinaryCrossEntropyTensors& tensors, const BinaryCrossEntropySettings& settings,
-                              const char* name, const at::Tensor& factor, const at::Tensor& grad_output,
-                              const at::Tensor& divisor) {
+                              const at::Tensor& factor, const at::Tensor& grad_output, const at::Tensor& divisor) {
+  if (!has_data(factor)) return at::empty_symint(factor.sym_sizes(), factor.options());
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
-  const at::DimVector sizes = aligned_sizes(name, factor, input, settings.batch_dims);
+  const at::DimVector sizes = aligned_sizes(factor, input, settings.batch_dims);
   const auto is_summed = [&](int64_t d) { return sizes[d] != input.size(d); };
   at::DimVector order(input.dim());
   std::iota(order.begin(), order.end(), 0);
@@ -286,45 +319,53 @@ std::tuple<at::Tensor, std::optional<at::Tensor>> binary_cross_entropy_forward(
   const at::Tensor& input = arguments.input;
   const bool is_none = arguments.reduction == Reduction::kNone;
   const auto options = input.options().dtype(arguments.loss_dtype);
-  const at::Tensor loss = is_none ? at::empty_like(input, options) : at::empty(arguments.loss_shape(), options);
-  std::optional<at::Tensor> denominator;
+  const at::Tensor loss = is_none ? at::empty_like(input, options) : at::empty_symint(arguments.loss_shape(), options);
+  at::Tensor denominator;
+  if (arguments.reduction == Reduction::kMean) {
+    denominator = at::empty_symint(arguments.batch(), options.dtype(arguments.opmath));
+  }
+  if (!has_data(input)) return {loss, if_defined(denominator)};
 
   BinaryCrossEntropyForward problem{};
   RowStrides none;
   arguments.describe(problem, order_in_memory(input, settings.batch_dims), {}, {},
                      {is_none ? loss : at::Tensor(), problem.loss_strides}, {{}, none});
   problem.reduction = arguments.reduction;
-  problem.zero_if_empty = settings.zero_if_empty;
+  problem.mean_divisor = settings.mean_divisor;
   problem.groups = is_none ? 1 : loss.numel();
   problem.loss = loss.mutable_data_ptr();
   problem.loss_is_opmath = arguments.loss_dtype == arguments.opmath;
-  if (arguments.reduction == Reduction::kMean) {
-    denominator = at::empty(arguments.batch(), options.dtype(arguments.opmath));
-    problem.denominator = denominator->mutable_data_ptr();
-  }
+  problem.denominator = denominator.defined() ? denominator.mutable_data_ptr() : nullptr;
   if (run(input, problem) != kNoBadRow) arguments.throw_bad_element();
-  return {loss, denominator};
+  return {loss, if_defined(denominator)};
 }
 
 // The gradients in input, target, weight and pos_weight; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_backward(
-    const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors,
-    const std::optional<at::Tensor>& denominator, const BinaryCrossEntropySettings& settings,
-    const BinaryCrossEntropyNeeds& needs) {
+    const at::Tensor& grad_output, const BinaryCrossEntropyTensors& tensors, const at::Tensor& denominator,
+    const BinaryCrossEntropySettings& settings, const BinaryCrossEntropyNeeds& needs) {
   const Arguments arguments(tensors, settings);
   const at::Tensor& input = arguments.input;
   check_from_forward("grad_output", grad_output, arguments.loss_shape(), arguments.loss_dtype, input);
   at::Tensor divisor;
   if (arguments.reduction == Reduction::kMean) {
-    divisor = denominator.value_or(divisor);
+    divisor = denominator;
     check_from_forward("denominator", divisor, arguments.batch(), arguments.opmath, input);
   }
 
   at::Tensor grad_input, grad_target, grad_weight, grad_pos_weight;
-  if (needs.input || needs.target) {
+  TORCH_CHECK(!needs.target || !arguments.target_is_class, "target holds class indices, which have no gradient");
+  TORCH_CHECK(!needs.weight || is_given(tensors.weight), "weight must be a Tensor to have a gradient, but got None");
+  TORCH_CHECK(!needs.pos_weight || is_given(tensors.pos_weight),
+              "pos_weight must be a Tensor to have a gradient, but got None");
+  if (needs.input) grad_input = at::empty_like(input);
+  if (needs.target) {
+    const auto options = tensors.target.options();
+    grad_target =
+        at::empty_like(tensors.target, has_data(input) ? options.dtype(arguments.grad_target_dtype()) : options);
+  }
+  if ((needs.input || needs.target) && has_data(input)) {
     BinaryCrossEntropyBackward problem{};
-    if (needs.input) grad_input = at::empty_like(input);
-    if (needs.target) grad_target = at::empty_like(arguments.target);
     arguments.describe(problem, order_in_memory(input, settings.batch_dims), grad_output, divisor,
                        {grad_input, problem.grad_input_strides}, {grad_target, problem.grad_target_strides});
     problem.grad_input = needs.input ? grad_input.mutable_data_ptr() : nullptr;
@@ -336,14 +377,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_
   static const MaybeTensor kNone;
   if (needs.weight) {
     const BinaryCrossEntropyTensors unweighted{input, tensors.target, kNone, tensors.pos_weight, tensors.class_alpha};
-    grad_weight = gradient_in_factor(unweighted, settings, "weight", *tensors.weight, grad_output, divisor);
+    grad_weight = gradient_in_factor(unweighted, settings, *tensors.weight, grad_output, divisor);
   }
   if (needs.pos_weight) {
     const BinaryCrossEntropyTensors of_pos{input, tensors.target, tensors.weight, kNone, tensors.class_alpha};
     BinaryCrossEntropySettings of_pos_settings = settings;
     of_pos_settings.options.neg_weight = 0;
-    grad_pos_weight =
-        gradient_in_factor(of_pos, of_pos_settings, "pos_weight", *tensors.pos_weight, grad_output, divisor);
+    grad_pos_weight = gradient_in_factor(of_pos, of_pos_settings, *tensors.pos_weight, grad_output, divisor);
   }
   return {grad_input, grad_target, grad_weight, grad_pos_weight};
 }
@@ -361,29 +401,33 @@ void register_binary_cross_entropy(torch::Library& m) {
   using at::Tensor;
   using MaybeTensor = std::optional<Tensor>;
   using MaybeDtype = std::optional<at::ScalarType>;
+  using MaybeNumber = std::optional<double>;
 
-  m.impl(
-      "binary_cross_entropy_forward",
-      [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& pos_weight,
-         const MaybeTensor& class_alpha, int64_t reduction, bool input_is_probability, double gamma, double alpha,
-         double label_smoothing, std::optional<int64_t> ignore_index, bool zero_if_empty, MaybeDtype out_dtype, bool,
-         bool, bool, bool, int64_t batch_dims) {
-        const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, class_alpha.has_value());
-        return binary_cross_entropy_forward({input, target, weight, pos_weight, class_alpha},
-                                            {reduction, options, ignore_index, zero_if_empty, out_dtype, batch_dims});
-      });
-  m.impl(
-      "binary_cross_entropy_backward",
-      [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
-         const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const MaybeTensor& denominator,
-         int64_t reduction, bool input_is_probability, double gamma, double alpha, double label_smoothing,
-         std::optional<int64_t> ignore_index, bool zero_if_empty, MaybeDtype out_dtype, bool needs_input,
-         bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
-        const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, class_alpha.has_value());
-        return binary_cross_entropy_backward(grad_output, {input, target, weight, pos_weight, class_alpha}, denominator,
-                                             {reduction, options, ignore_index, zero_if_empty, out_dtype, batch_dims},
-                                             {needs_input, needs_target, needs_weight, needs_pos_weight});
-      });
+  m.impl("binary_cross_entropy_forward",
+         [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& pos_weight,
+            const MaybeTensor& class_alpha, int64_t reduction, bool input_is_probability, double gamma, double alpha,
+            double label_smoothing, std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor,
+            MaybeDtype out_dtype, bool, bool, bool, bool, int64_t batch_dims) {
+           const auto options =
+               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           return binary_cross_entropy_forward({input, target, weight, pos_weight, class_alpha},
+                                               {reduction, options, ignore_index, mean_divisor, out_dtype, batch_dims});
+         });
+  m.impl("binary_cross_entropy_backward",
+         [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+            const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const MaybeTensor& denominator,
+            int64_t reduction, bool input_is_probability, double gamma, double alpha, double label_smoothing,
+            std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype,
+            bool needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
+           const auto options =
+               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           return binary_cross_entropy_backward(grad_output, {input, target, weight, pos_weight, class_alpha},
+                                                denominator.value_or(Tensor()),
+                                                {reduction, options, ignore_index, mean_divisor, out_dtype, batch_dims},
+                                                {needs_input, needs_target, needs_weight, needs_pos_weight});
+         });
 }
 
 }  // namespace ce_ext

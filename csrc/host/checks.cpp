@@ -1,11 +1,28 @@
 #include "host/checks.h"
 
+#include <ATen/DimVector.h>
+#include <ATen/ops/where.h>
+#include <c10/core/SymBool.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 namespace ce_ext {
+
+bool has_data(const at::Tensor& tensor) { return !tensor.is_meta(); }
+
+std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+bool are_same(c10::SymIntArrayRef a, c10::SymIntArrayRef b) {
+  const auto is_same = [](const c10::SymInt& m, const c10::SymInt& n) {
+    return m.sym_eq(n).expect_true(__FILE__, __LINE__);
+  };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), is_same);
+}
 
 DType check_input_dtype(const at::Tensor& input) {
   switch (input.scalar_type()) {
@@ -29,7 +46,7 @@ at::ScalarType opmath_dtype(const at::Tensor& input) {
 
 int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batch_dims) {
   TORCH_CHECK(batch_dims >= 0 && logits.dim() > batch_dims, name, " must have a dimension of classes",
-              batch_dims ? " besides those of the batch" : "", ", but got shape ", logits.sizes());
+              batch_dims ? " besides those of the batch" : "", ", but got shape ", logits.sym_sizes());
   return logits.dim() == batch_dims + 1 ? batch_dims : batch_dims + 1;
 }
 
@@ -38,47 +55,72 @@ void check_same_device(const at::Tensor& input, const char* name, const at::Tens
               input.device(), " and ", name, " on ", tensor.device());
 }
 
-void check_class_indices(const at::Tensor& input, const at::Tensor& target, at::IntArrayRef row_shape) {
+// What the shape of a target looks like where it is not `row_shape`.
+const char* hint_at_shape(c10::SymIntArrayRef input, c10::SymIntArrayRef target) {
+  const size_t dims = input.size();
+  if (dims > 2 && target.size() + 1 == dims && are_same(input.slice(0, dims - 1), target)) {
+    return ". Classes are dimension 1, not the last: use input.transpose(1, -1), which copies nothing, or "
+           "input.flatten(0, -2) and target.flatten()";
+  }
+  if (dims > 1 && target.size() == dims && target[0].sym_eq(input[0]).expect_true(__FILE__, __LINE__) &&
+      target[1].sym_eq(1).expect_true(__FILE__, __LINE__) && are_same(input.slice(2), target.slice(2))) {
+    return ". A target has no dimension of classes: use target.squeeze(1)";
+  }
+  return "";
+}
+
+void check_class_indices(const at::Tensor& input, const at::Tensor& target, c10::SymIntArrayRef row_shape) {
   check_same_device(input, "target", target);
   TORCH_CHECK(at::isIntegralType(target.scalar_type(), /*includeBool=*/false),
               "target must hold class indices of an integer dtype, but got ", target.scalar_type());
 
-  const auto got = target.sizes();
-  const bool same_batch = row_shape.empty() ? got.empty() : !got.empty() && got[0] == row_shape[0];
-  TORCH_CHECK_VALUE(same_batch || input.sizes() == got, "target must have shape ", row_shape, " for input of shape ",
-                    input.sizes(), ", but got shape ", got);
-  TORCH_CHECK(got == row_shape, "target must have shape ", row_shape, " for input of shape ", input.sizes(),
-              ", but got shape ", got);
+  const c10::SymIntArrayRef shape = input.sym_sizes(), got = target.sym_sizes();
+  if (are_same(got, row_shape)) return;
+  const char* hint = hint_at_shape(shape, got);
+  const bool same_batch =
+      row_shape.empty() ? got.empty() : !got.empty() && are_same(got.slice(0, 1), row_shape.slice(0, 1));
+  TORCH_CHECK_VALUE(same_batch || are_same(shape, got), "target must have shape ", row_shape, " for input of shape ",
+                    shape, ", but got shape ", got, hint);
+  TORCH_CHECK(false, "target must have shape ", row_shape, " for input of shape ", shape, ", but got shape ", got,
+              hint);
+}
+
+at::Tensor class_indices(const at::Tensor& target, std::optional<int64_t> ignore_index) {
+  if (target.scalar_type() == at::kLong) return target.contiguous();
+  at::Tensor indices = target.to(at::kLong).contiguous();
+  if (target.scalar_type() != at::kUInt64) return indices;
+  const int64_t largest = std::numeric_limits<int64_t>::max();
+  return at::where(indices.lt(0), ignore_index == largest ? largest - 1 : largest, indices);
 }
 
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {
   check_same_device(input, "target", target);
-  TORCH_CHECK_VALUE(input.dim() == 1 || (target.dim() > 0 && input.size(0) == target.size(0)),
-                    "target of class probabilities must have the shape of input, ", input.sizes(), ", but got shape ",
-                    target.sizes());
-  TORCH_CHECK(target.sizes() == input.sizes(), "target of class probabilities must have the shape of input, ",
-              input.sizes(), ", but got shape ", target.sizes());
+  const c10::SymIntArrayRef shape = input.sym_sizes(), got = target.sym_sizes();
+  TORCH_CHECK_VALUE(shape.size() == 1 || (!got.empty() && are_same(shape.slice(0, 1), got.slice(0, 1))),
+                    "target of class probabilities must have the shape of input, ", shape, ", but got shape ", got);
+  TORCH_CHECK(are_same(got, shape), "target of class probabilities must have the shape of input, ", shape,
+              ", but got shape ", got);
   TORCH_CHECK(target.scalar_type() == input.scalar_type() || target.scalar_type() == opmath,
               "target of class probabilities must have the dtype of input, ", input.scalar_type(),
               opmath == input.scalar_type() ? "" : ", or Float", ", but got ", target.scalar_type());
 }
 
-void check_factors(const char* name, const at::Tensor& factors, at::IntArrayRef shape, const char* one_of,
+void check_factors(const char* name, const at::Tensor& factors, c10::SymIntArrayRef shape, const char* one_of,
                    const at::Tensor& input, at::ScalarType opmath) {
-  TORCH_CHECK(factors.sizes() == shape, name, " must have shape ", shape, ", one ", one_of, ", but got shape ",
-              factors.sizes());
+  TORCH_CHECK(are_same(factors.sym_sizes(), shape), name, " must have shape ", shape, ", one ", one_of,
+              ", but got shape ", factors.sym_sizes());
   TORCH_CHECK(factors.scalar_type() == input.scalar_type() || factors.scalar_type() == opmath, name,
               " must have the dtype of input, ", input.scalar_type(), opmath == input.scalar_type() ? "" : ", or Float",
               ", but got ", factors.scalar_type());
   check_same_device(input, name, factors);
 }
 
-void check_from_forward(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
+void check_from_forward(const char* name, const at::Tensor& tensor, c10::SymIntArrayRef shape, at::ScalarType dtype,
                         const at::Tensor& input) {
   TORCH_CHECK(tensor.defined(), name, " must be a Tensor, but got None");
-  TORCH_CHECK(tensor.sizes() == shape && tensor.scalar_type() == dtype && tensor.device() == input.device(), name,
-              " must be a ", dtype, " tensor of shape ", shape, " on ", input.device(), ", but got a ",
-              tensor.scalar_type(), " tensor of shape ", tensor.sizes(), " on ", tensor.device());
+  TORCH_CHECK(tensor.scalar_type() == dtype && tensor.device() == input.device() && are_same(tensor.sym_sizes(), shape),
+              name, " must be a ", dtype, " tensor of shape ", shape, " on ", input.device(), ", but got a ",
+              tensor.scalar_type(), " tensor of shape ", tensor.sym_sizes(), " on ", tensor.device());
 }
 
 template <class Options>
@@ -117,17 +159,31 @@ Reduction check_reduction(int64_t reduction) {
   return static_cast<Reduction>(reduction);
 }
 
+std::string describe_number(const char* name, const at::Tensor& tensor, at::IntArrayRef place) {
+  std::ostringstream text;
+  text << name;
+  at::Tensor number = tensor;
+  for (size_t d = 0; d < place.size(); ++d) {
+    number = number.select(0, place[d]);
+    text << (d ? ", " : "[") << place[d];
+  }
+  text << (place.empty() ? " = " : "] = ");
+  if (number.scalar_type() == at::kUInt64) {
+    text << number.item().toUInt64();
+  } else {
+    text << number.item();
+  }
+  return text.str();
+}
+
 void throw_bad_target(const at::Tensor& target, int64_t row, int64_t classes, int64_t ignore_index) {
-  const int64_t value = target.const_data_ptr<int64_t>()[row];
-  std::vector<int64_t> position(target.dim());
+  at::DimVector place(target.dim());
   for (int64_t d = target.dim() - 1; d >= 0; --d) {
-    position[d] = row % target.size(d);
+    place[d] = row % target.size(d);
     row /= target.size(d);
   }
-  std::ostringstream place;
-  for (size_t d = 0; d < position.size(); ++d) place << (d ? ", " : "[") << position[d];
-  TORCH_CHECK_INDEX(false, "target", place.str(), position.empty() ? "" : "]", " = ", value,
-                    " is out of bounds: input has ", classes, " classes, and ignore_index is ", ignore_index);
+  TORCH_CHECK_INDEX(false, describe_number("target", target, place), " is out of bounds: input has ", classes,
+                    " classes, and ignore_index is ", ignore_index);
   __builtin_unreachable();
 }
 

@@ -36,6 +36,7 @@ at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::option
   if (input.dim() == 0) return log_softmax_forward(input.unsqueeze(0), dim, dtype).squeeze(0);
 
   at::Tensor output = at::empty_like(input, input.options().dtype(output_dtype));
+  if (!has_data(output)) return output;
   describe(problem, input, dim);
   problem.row_dims = lay_out_rows({{input, dim, problem.input_rows}, {output, dim, problem.output_rows}});
   problem.input = input.const_data_ptr();
@@ -48,7 +49,7 @@ at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::option
 
 at::Tensor log_softmax_backward(const at::Tensor& grad_output, const at::Tensor& output, int64_t dim,
                                 at::ScalarType input_dtype) {
-  check_from_forward("grad_output", grad_output, output.sizes(), output.scalar_type(), output);
+  check_from_forward("grad_output", grad_output, output.sym_sizes(), output.scalar_type(), output);
   dim = c10::maybe_wrap_dim(dim, output.dim());
   if (output.dim() == 0) {
     return log_softmax_backward(grad_output.unsqueeze(0), output.unsqueeze(0), dim, input_dtype).squeeze(0);
@@ -58,6 +59,7 @@ at::Tensor log_softmax_backward(const at::Tensor& grad_output, const at::Tensor&
   at::Tensor grad_input = at::empty_like(output, output.options().dtype(input_dtype));
   problem.dtype = check_input_dtype(grad_input);
   problem.widens = check_widens("the dtype of output", input_dtype, output.scalar_type());
+  if (!has_data(grad_input)) return grad_input;
   describe(problem, output, dim);
   problem.row_dims = lay_out_rows({{output, dim, problem.output_rows},
                                    {grad_output, dim, problem.grad_output_rows},

@@ -1,5 +1,4 @@
 // The op that multiplies a gradient of the forward pass by the one from upstream.
-#include <ATen/DimVector.h>
 #include <torch/library.h>
 
 #include "host/backends.h"
@@ -20,12 +19,12 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
               opmath == grad_input.scalar_type() ? "" : ", or Float", ", but got ", grad_output.scalar_type());
   check_same_device(grad_input, "grad_output", grad_output);
   const int64_t class_dim = check_class_dim("grad_input", grad_input, batch_dims);
-  const at::IntArrayRef batch = grad_input.sizes().slice(0, batch_dims);
-  at::DimVector row_shape(grad_input.sizes());
+  const c10::SymIntArrayRef batch = grad_input.sym_sizes().slice(0, batch_dims), got = grad_output.sym_sizes();
+  c10::SymDimVector row_shape(grad_input.sym_sizes());
   row_shape.erase(row_shape.begin() + class_dim);
-  TORCH_CHECK(grad_output.sizes() == batch || grad_output.sizes() == at::IntArrayRef(row_shape),
-              "grad_output must have shape ", batch, " or ", at::IntArrayRef(row_shape), ", but got shape ",
-              grad_output.sizes());
+  TORCH_CHECK(are_same(got, batch) || are_same(got, row_shape), "grad_output must have shape ", batch, " or ",
+              c10::SymIntArrayRef(row_shape), ", but got shape ", got);
+  if (!has_data(grad_input)) return;
 
   problem.grad_output_is_opmath = grad_output.scalar_type() == opmath;
   problem.grad_output = grad_output.const_data_ptr();

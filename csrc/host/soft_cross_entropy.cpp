@@ -42,29 +42,32 @@ struct Gradient {
 
 ForwardResults::All soft_cross_entropy_forward(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings,
                                                bool keep_stats, bool report) {
-  SoftCrossEntropyForward problem{};
   const Arguments arguments(tensors, settings);
-  arguments.describe(problem);
-  problem.row_dims = lay_out_rows({{arguments.input, arguments.class_dim, problem.input_rows},
-                                   {arguments.target, arguments.class_dim, problem.target_rows}});
-  ForwardResults results(arguments, keep_stats, report, problem);
-  run(arguments.input, problem);
+  ForwardResults results(arguments, keep_stats, report);
+  if (has_data(arguments.input)) {
+    SoftCrossEntropyForward problem{};
+    arguments.describe(problem);
+    problem.row_dims = lay_out_rows({{arguments.input, arguments.class_dim, problem.input_rows},
+                                     {arguments.target, arguments.class_dim, problem.target_rows}});
+    results.describe(arguments, problem);
+    run(arguments.input, problem);
+  }
   return std::move(results).all();
 }
 
 // The gradients in input and target; undefined where they are not needed.
 std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor& grad_output,
                                                                const SoftmaxLossTensors& tensors,
-                                                               const at::Tensor& stats,
-                                                               const std::optional<at::Tensor>& denominator,
+                                                               const at::Tensor& stats, const at::Tensor& denominator,
                                                                const SoftmaxLossSettings& settings, bool needs_input,
                                                                bool needs_target) {
-  SoftCrossEntropyBackward problem{};
   const Arguments arguments(tensors, settings);
   check_from_forward(arguments, grad_output, stats, denominator);
-
-  const at::Tensor row_stats = stats.contiguous();
   const Gradient grad_input(arguments.input, needs_input), grad_target(arguments.target, needs_target);
+  if (!has_data(arguments.input)) return {grad_input.result, grad_target.result};
+
+  SoftCrossEntropyBackward problem{};
+  const at::Tensor row_stats = stats.contiguous();
   const bool mean = arguments.reduction == Reduction::kMean;
   const int64_t class_dim = arguments.class_dim;
   arguments.describe(problem);
@@ -73,10 +76,10 @@ std::tuple<at::Tensor, at::Tensor> soft_cross_entropy_backward(const at::Tensor&
                                    {grad_input.layout(), class_dim, problem.grad_input_rows},
                                    {grad_target.layout(), class_dim, problem.grad_target_rows},
                                    {grad_output, kNoClassDim, problem.grad_output_rows},
-                                   {mean ? *denominator : grad_output, kNoClassDim, problem.denominator_rows}});
+                                   {mean ? denominator : grad_output, kNoClassDim, problem.denominator_rows}});
   problem.saved = row_stats.const_data_ptr();
   problem.grad_output = grad_output.const_data_ptr();
-  problem.denominator = mean ? denominator->const_data_ptr() : nullptr;
+  problem.denominator = mean ? denominator.const_data_ptr() : nullptr;
   problem.grad_input = grad_input.data();
   problem.grad_input_class_stride = grad_input.layout().stride(class_dim);
   problem.grad_target = grad_target.data();
@@ -91,25 +94,28 @@ void register_soft_cross_entropy(torch::Library& m) {
   using at::Tensor;
   using MaybeTensor = std::optional<Tensor>;
   using MaybeDtype = std::optional<at::ScalarType>;
+  using MaybeNumber = std::optional<double>;
 
-  m.impl("soft_cross_entropy_forward",
-         [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& sample_weight,
-            int64_t reduction, double label_smoothing, double z_loss, double logit_scale, double softcap,
-            bool zero_if_empty, MaybeDtype out_dtype, bool, bool, int64_t batch_dims, bool keep_stats, bool report) {
-           const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
-           return soft_cross_entropy_forward({input, target, weight, sample_weight},
-                                             {reduction, options, zero_if_empty, out_dtype, batch_dims}, keep_stats,
-                                             report);
-         });
+  m.impl("soft_cross_entropy_forward", [](const Tensor& input, const Tensor& target, const MaybeTensor& weight,
+                                          const MaybeTensor& sample_weight, int64_t reduction, double label_smoothing,
+                                          double z_loss, double logit_scale, double softcap, bool zero_if_empty,
+                                          MaybeNumber divisor, MaybeDtype out_dtype, bool, bool, int64_t batch_dims,
+                                          bool keep_stats, bool report) {
+    const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
+    const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+    return soft_cross_entropy_forward({input, target, weight, sample_weight},
+                                      {reduction, options, mean_divisor, out_dtype, batch_dims}, keep_stats, report);
+  });
   m.impl("soft_cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& sample_weight, const Tensor& stats, const MaybeTensor& denominator, int64_t reduction,
             double label_smoothing, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
-            MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
+            MaybeNumber divisor, MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
            const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
-           return soft_cross_entropy_backward(grad_output, {input, target, weight, sample_weight}, stats, denominator,
-                                              {reduction, options, zero_if_empty, out_dtype, batch_dims}, needs_input,
-                                              needs_target);
+           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           return soft_cross_entropy_backward(
+               grad_output, {input, target, weight, sample_weight}, stats, denominator.value_or(Tensor()),
+               {reduction, options, mean_divisor, out_dtype, batch_dims}, needs_input, needs_target);
          });
 }
 

@@ -1,13 +1,14 @@
 // What the ops of all losses of softmax check and allocate alike.
 #pragma once
 
-#include <ATen/DimVector.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/SymIntArrayRef.h>
 
 #include <optional>
 #include <tuple>
 #include <utility>
 
+#include "host/checks.h"
 #include "host/softmax_loss_problem.h"
 
 namespace ce_ext {
@@ -22,12 +23,13 @@ struct SoftmaxLossTensors {
 struct SoftmaxLossSettings {
   int64_t reduction;
   CrossEntropyOptions options;
-  bool zero_if_empty;
+  MeanDivisor mean_divisor;
   std::optional<at::ScalarType> out_dtype;
   int64_t batch_dims;
 };
 
-// These arguments, but for the target, after every check, in the form that a problem can point into.
+// These arguments, but for the target, after every check, and if they have data in the form that a problem can point
+// into.
 struct SoftmaxLossArguments {
   const at::Tensor& input;
   const SoftmaxLossSettings& settings;
@@ -36,47 +38,49 @@ struct SoftmaxLossArguments {
   at::ScalarType opmath;
   at::ScalarType loss_dtype;
   int64_t class_dim;
-  int64_t classes;
-  at::DimVector row_shape;   // that of what there is one of for each row
-  at::Tensor weight;         // opmath, contiguous; undefined for none
-  at::Tensor sample_weight;  // likewise
+  c10::SymDimVector row_shape;  // that of what there is one of for each row
+  at::Tensor weight;            // opmath, contiguous; undefined for none
+  at::Tensor sample_weight;     // likewise
 
   SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings, int64_t saved_numbers);
 
   bool is_one_row() const { return input.dim() == settings.batch_dims + 1; }
+  int64_t classes() const { return input.size(class_dim); }
 
   void describe(SoftmaxLossProblem& problem) const;
 
   // The shapes of the results.
-  at::IntArrayRef batch() const { return input.sizes().slice(0, settings.batch_dims); }
-  at::IntArrayRef loss() const { return reduction == Reduction::kNone ? at::IntArrayRef(row_shape) : batch(); }
-  at::DimVector stats() const { return rows_of(saved_numbers); }
-  at::DimVector rows_of(int64_t columns) const;
+  c10::SymIntArrayRef batch() const { return input.sym_sizes().slice(0, settings.batch_dims); }
+  c10::SymIntArrayRef loss() const { return reduction == Reduction::kNone ? c10::SymIntArrayRef(row_shape) : batch(); }
+  c10::SymDimVector stats() const { return rows_of(saved_numbers); }
+  c10::SymDimVector rows_of(int64_t columns) const;
 };
 
-// What the forward pass gives, allocated, where it is asked for, and the problem that points into it.
+// What the forward pass gives, allocated; undefined where it is not asked for.
 struct ForwardResults {
   at::Tensor loss;
-  std::optional<at::Tensor> stats;
-  std::optional<at::Tensor> denominator;
-  std::optional<at::Tensor> report;
-  std::optional<at::Tensor> argmax;
+  at::Tensor stats;
+  at::Tensor denominator;
+  at::Tensor report;
+  at::Tensor argmax;
 
-  ForwardResults(const SoftmaxLossArguments& arguments, bool keep_stats, bool with_report, LossForward& problem);
+  ForwardResults(const SoftmaxLossArguments& arguments, bool keep_stats, bool with_report);
+
+  void describe(const SoftmaxLossArguments& arguments, LossForward& problem) const;
 
   // loss, stats, denominator, report, argmax
   using All = std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>, std::optional<at::Tensor>,
                          std::optional<at::Tensor>>;
   All all() && {
-    return {std::move(loss), std::move(stats), std::move(denominator), std::move(report), std::move(argmax)};
+    return {std::move(loss), if_defined(stats), if_defined(denominator), if_defined(report), if_defined(argmax)};
   }
 };
 
 // What backward gets of its forward must have the shapes and dtypes that the forward gave it.
 void check_from_forward(const SoftmaxLossArguments& arguments, const at::Tensor& grad_output, const at::Tensor& stats,
-                        const std::optional<at::Tensor>& denominator);
+                        const at::Tensor& denominator);
 
-// `tensor` in `dtype`, contiguous.
+// `tensor` in `dtype`, contiguous, if it has data.
 at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype);
 
 }  // namespace ce_ext

@@ -171,14 +171,14 @@ class Log1pSum {
   T s_ = T(0);
 };
 
-// One policy for infinities, the same in every loss: what has no weight adds nothing, 0 * inf = 0 ...
+// One policy for infinities, the same in every loss: what has no weight adds nothing, 0 * inf = 0, but hides no NaN ...
 template <class T>
 HOST_DEVICE T product(T weight, T x) {
-  return where(weight == T(0), T(0), weight * x);
+  return where((weight == T(0)) & (x == x), T(0), weight * x);
 }
 template <class T>
 HOST_DEVICE T add_product(T sum, T weight, T x) {
-  return where(weight == T(0), sum, fma(weight, x, sum));
+  return where((weight == T(0)) & (x == x), sum, fma(weight, x, sum));
 }
 
 // ... and an infinity does not differ from itself: inf - inf = 0.

@@ -9,6 +9,18 @@ namespace ce_ext {
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
+// What the mean divides by: what it counts, or a number that is given.
+struct MeanDivisor {
+  bool zero_if_empty = false;  // nothing is divided by infinity, which makes it 0, and its gradient, too
+  bool is_given = false;
+  double given = 0;
+
+  HOST_DEVICE double of(double counted) const {
+    const double divisor = is_given ? given : counted;
+    return divisor == 0 && zero_if_empty ? INFINITY : divisor;
+  }
+};
+
 // What rows add up to, in float64.
 struct RowTotals {
   double loss = 0;
@@ -18,10 +30,6 @@ struct RowTotals {
     loss += other.loss;
     weight += other.weight;
   }
-
-  // What the mean divides by. Nothing is divided by 0 without `zero_if_empty`; with it the mean over nothing is 0, and
-  // so is its gradient.
-  HOST_DEVICE double divisor(bool zero_if_empty) const { return weight == 0 && zero_if_empty ? INFINITY : weight; }
 };
 
 }  // namespace ce_ext

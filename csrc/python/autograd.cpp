@@ -20,6 +20,7 @@
 
 #include "python/calls.h"
 #include "python/differentiable_op.h"
+#include "python/traceable.h"
 
 namespace ce_ext {
 namespace {
@@ -335,6 +336,7 @@ void register_autograd(const std::string& name, const py::function& tangent, con
                        const py::function& backward_tangent) {
   const auto forever = [](const py::function& function) { return py::function(function).release().ptr(); };
   const OpPair ops(name);
+  define_traceable(ops.forward.op);
   register_kernel(new Derivatives{ops.forward, ops.backward.op, nullptr, forever(tangent)});
   register_kernel(new Derivatives{ops.backward, std::nullopt, forever(backward_gradient), forever(backward_tangent)});
 }

@@ -4,10 +4,15 @@
 #include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/csrc/utils/python_symnode.h>
 
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "python/traceable.h"
 
 namespace ce_ext {
 
@@ -20,7 +25,8 @@ at::IValue from_python(const Parameter& parameter, PyObject* object) {
       if (THPVariable_Check(object)) return THPVariable_Unpack(object);
       break;
     case Kind::kInt:
-      if (PyIndex_Check(object)) {
+      if (torch::is_symint(object)) return py::cast<c10::SymInt>(object);
+      if (PyIndex_Check(object) && !PyBool_Check(object)) {  // False was size_average, once
         int overflow = 0;
         const auto value = static_cast<int64_t>(PyLong_AsLongLongAndOverflow(object, &overflow));
         TORCH_CHECK_VALUE(overflow == 0, parameter.name, " must fit into 64 bits, but got ",
@@ -53,7 +59,7 @@ py::object to_python(const Parameter& parameter, const at::IValue& value) {
     case Kind::kTensor:
       return py::reinterpret_steal<py::object>(THPVariable_Wrap(value.toTensor()));
     case Kind::kInt:
-      return py::int_(value.toInt());
+      return value.isSymInt() ? py::cast(value.toSymInt()) : py::int_(value.toInt());
     case Kind::kFloat:
       return py::float_(value.toDouble());
     case Kind::kBool:
@@ -68,6 +74,7 @@ namespace {
 
 struct Callee {
   c10::OperatorHandle op;
+  c10::OperatorHandle traceable;
   std::vector<Parameter> parameters;
 };
 
@@ -90,7 +97,7 @@ PyObject* call_from_python(PyObject* self, PyObject* const* objects, Py_ssize_t 
   }
   {
     const py::gil_scoped_release_simple no_gil;  // which looks nothing up
-    callee.op.callBoxed(stack);
+    (torch::jit::tracer::isTracing() ? callee.traceable : callee.op).callBoxed(stack);
   }
   return THPVariable_Wrap(std::move(stack[0]).toTensor());
   END_HANDLE_TH_ERRORS
@@ -108,7 +115,7 @@ void bind_quick_call(py::module_& m) {
       "quick_call",
       [](const std::string& name) {
         const c10::OperatorHandle op = find_op(name);
-        const py::capsule callee(new Callee{op, parameters_of(op)});
+        const py::capsule callee(new Callee{op, traceable(op), parameters_of(op)});
         return py::reinterpret_steal<py::object>(PyCFunction_New(&kCallFromPython, callee.ptr()));
       },
       py::arg("name"));

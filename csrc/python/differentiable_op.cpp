@@ -13,6 +13,7 @@ Kind kind_of(const c10::Type& type) {
     case c10::TypeKind::TensorType:
       return Kind::kTensor;
     case c10::TypeKind::IntType:
+    case c10::TypeKind::SymIntType:
       return Kind::kInt;
     case c10::TypeKind::FloatType:
       return Kind::kFloat;

@@ -250,7 +250,7 @@ def test_opcheck(dtype: torch.dtype, reduction: int, device: str) -> None:
     weight = torch.rand(5, device=device).to(dtype)
     for batch_dims, needs in ((0, (True, True)), (0, (False, True)), (1, (True, False))):
         tensors = (input, target, None if batch_dims else weight, None)
-        options = (reduction, 0.1, 0.1, 1.0, 0.0, False, None, *needs, batch_dims)
+        options = (reduction, 0.1, 0.1, 1.0, 0.0, False, None, None, *needs, batch_dims)
         for keep_stats, report in ((True, True), (False, False)):
             torch.library.opcheck(forward, (*tensors, *options, keep_stats, report))
         result, stats, denominator, *_ = forward(*tensors, *options, True, False)
@@ -319,10 +319,6 @@ def test_errors(shape: tuple[int, ...], options: dict[str, Any], error: type[Exc
 
 def test_errors_of_dtypes_and_devices() -> None:
     input = torch.randn(4, 5)
-    with pytest.raises(RuntimeError, match=r"target .* dtype of input, Float, but got Double"):
-        cross_entropy(input, torch.rand(4, 5).double())
-    with pytest.raises(RuntimeError, match=r"target .* dtype of input, BFloat16, or Float, but got Half"):
-        cross_entropy(input.bfloat16(), torch.rand(4, 5).half())
     with pytest.raises(RuntimeError, match=r"target .* got ComplexFloat"):
         cross_entropy(input, torch.rand(4, 5).cfloat())
     with pytest.raises(RuntimeError, match="target on meta"):

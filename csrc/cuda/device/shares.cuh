@@ -96,7 +96,7 @@ __device__ inline RowTotals add_up_shares(const Shares& shares, int64_t group, c
 template <class S, class Problem>
 __device__ __forceinline__ void store_group_loss(const Problem& p, int64_t group, const RowTotals& totals) {
   const bool mean = p.reduction == Reduction::kMean;
-  store_loss<S>(p, group, opmath_t<S>(mean ? totals.loss / totals.divisor(p.zero_if_empty) : totals.loss));
+  store_loss<S>(p, group, opmath_t<S>(mean ? totals.loss / p.mean_divisor.of(totals.weight) : totals.loss));
 }
 
 // Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
@@ -115,7 +115,7 @@ __device__ void finish_share(const Problem& p, const Shares& shares, int64_t sha
   if (threadIdx.x != 0) return;
   store_group_loss<S>(p, group, totals);
   if (p.reduction == Reduction::kMean) {
-    static_cast<opmath_t<S>*>(p.denominator)[group] = opmath_t<S>(totals.divisor(p.zero_if_empty));
+    static_cast<opmath_t<S>*>(p.denominator)[group] = opmath_t<S>(p.mean_divisor.of(totals.weight));
   }
 }
 

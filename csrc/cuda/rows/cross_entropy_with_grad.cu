@@ -65,7 +65,7 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
                                backward.row_dims, forward.classes, forward.rows / forward.groups,
                                of_pixels ? kPixelsOfThread<S> : kRowPack<S, Form>, kMaxTileClasses<S>);
   if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
-  if (forward.reduction == Reduction::kMean) {
+  if (backward.denominator) {
     const Shares shares(forward.rows, forward.groups, kThreadsByRow);
     const Scratch scratch = scratch_for(forward, shares, context);
     LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);

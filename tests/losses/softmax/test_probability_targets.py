@@ -58,7 +58,7 @@ def _assert_exact(input: Tensor, target: Tensor, **options: Any) -> None:
     """Loss and gradients are those of the oracle, to a few roundings of their largest terms."""
     reduction = options.get("reduction", "mean")
     shape = _rows(input.shape) if reduction == "none" else ()
-    dtype = options.get("out_dtype", input.dtype)
+    dtype = options.get("out_dtype", torch.promote_types(input.dtype, target.dtype))
     grad_output = torch.randn(shape, device=input.device).to(dtype)
     results = _results(input, target, grad_output, **options)
     exact_options = {name: value for name, value in options.items() if name != "out_dtype"}
@@ -169,7 +169,7 @@ def test_gradients_that_nobody_needs_are_not_made(shape: tuple[int, ...], device
     input, target = _inputs(shape, torch.float32, device)
     tensors, one = (input, target, None, None), torch.ones((), device=device)
     for needs in ((True, True), (True, False), (False, True), (False, False)):
-        options = (1, 0.1, 0.0, 1.0, 0.0, False, None, *needs, 0)
+        options = (1, 0.1, 0.0, 1.0, 0.0, False, None, None, *needs, 0)
         _, stats, denominator, *_ = forward_op(*tensors, *options, True, False)
         grads = backward_op(one, *tensors, stats, denominator, *options)
         assert tuple(grad is not None for grad in grads) == needs
