@@ -13,13 +13,20 @@ def promoted(input: Tensor, *others: Tensor | None) -> tuple[Tensor, torch.dtype
 
     Half inputs are computed in float32 without being copied; others that a wider tensor promotes are cast.
     """
-    dtype = input.dtype
+    dtype = given = input.dtype
     for other in others:
-        if other is not None and other.dtype != dtype and other.is_floating_point():
+        if other is not None and other.dtype != given and other.is_floating_point():
             dtype = torch.promote_types(dtype, other.dtype)
-    if dtype == input.dtype:
+    if dtype == given:
         return input, None
     return (input if dtype == opmath_dtype(input) else input.to(dtype)), dtype
+
+
+def taken(input: Tensor, factor: Tensor | None) -> Tensor | None:
+    """A floating tensor in a dtype that ops take: that of the input, or the one that it is computed in."""
+    if factor is None or factor.dtype == input.dtype or not factor.is_floating_point():
+        return factor
+    return factor.to(opmath_dtype(input))
 
 
 def of_loss(input: Tensor) -> torch.dtype:

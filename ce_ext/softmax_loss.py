@@ -79,7 +79,7 @@ def softmax_loss(
     divisor, denominator = reductions.split_denominator(denominator)
     if probabilities:
         input, promoted = dtypes.promoted(input, target, weight)
-        target, weight = (_in_dtype_of(input, factor) for factor in (target, weight))
+        target, weight = dtypes.taken(input, target), dtypes.taken(input, weight)
         out_dtype = out_dtype or promoted
     kernel_dtype = dtypes.of_kernel(input, out_dtype)
     if denominator is not None:
@@ -130,12 +130,6 @@ def _check(input: Any, target: Any, weight: Tensor | None, reduction: str, input
     if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
         raise ValueError("input must have a dimension of classes, but got shape []")
     return how
-
-
-def _in_dtype_of(input: Tensor, factor: Tensor | None) -> Tensor | None:
-    """In a dtype that the op takes beside that of the input."""
-    is_taken = factor is None or factor.dtype in (input.dtype, opmath_dtype(input)) or not factor.is_floating_point()
-    return factor if is_taken else factor.to(opmath_dtype(input))
 
 
 def _check_for_probabilities(ignore_index: int, inplace: bool) -> None:

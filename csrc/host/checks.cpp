@@ -19,7 +19,8 @@ std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
 
 bool are_same(c10::SymIntArrayRef a, c10::SymIntArrayRef b) {
   const auto is_same = [](const c10::SymInt& m, const c10::SymInt& n) {
-    return m.sym_eq(n).expect_true(__FILE__, __LINE__);
+    const auto as_int = m.maybe_as_int(), other = n.maybe_as_int();
+    return as_int && other ? *as_int == *other : m.sym_eq(n).expect_true(__FILE__, __LINE__);
   };
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), is_same);
 }
@@ -35,9 +36,11 @@ DType check_input_dtype(const at::Tensor& input) {
     case at::kBFloat16:
       return DType::kBFloat16;
     default:
-      TORCH_CHECK_NOT_IMPLEMENTED(false, "input must be float64, float32, float16 or bfloat16, but got ",
-                                  input.scalar_type());
+      break;
   }
+  static constexpr const char* kMessage = "input must be float64, float32, float16 or bfloat16, but got ";
+  TORCH_CHECK(has_data(input), kMessage, input.scalar_type());  // the other one compilers keep to themselves
+  TORCH_CHECK_NOT_IMPLEMENTED(false, kMessage, input.scalar_type());
 }
 
 at::ScalarType opmath_dtype(const at::Tensor& input) {

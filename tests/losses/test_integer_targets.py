@@ -1,0 +1,160 @@
+"""Targets of every integer dtype: they mean what their numbers say, in every pass, and are read within their memory."""
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ce_ext
+from tests.support.cases import Loss
+from tests.support.comparison import assert_rounded
+from tests.support.marks import ALL_BINARY_LOSSES, ALL_CLASS_LOSSES, CURVED_LOSSES
+
+kernel = pytest.mark.kernel
+
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+INTEGERS = (*SIGNED, *UNSIGNED)
+ALL_INTEGERS = pytest.mark.parametrize("dtype", INTEGERS)
+
+sigmoid_focal_loss = ce_ext.functional.sigmoid_focal_loss
+
+
+def _derivatives(function: Callable[..., Tensor], input: Tensor, target: Tensor, **options: Any) -> list[Tensor]:
+    """The loss, its gradient, a Hessian-vector product by reverse and by forward mode, and a tangent."""
+    x = input.detach().requires_grad_()
+    loss = function(x, target, **options)
+    (grad,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    direction = torch.linspace(-1, 1, x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
+    (second,) = torch.autograd.grad(grad, x, direction, allow_unused=True, materialize_grads=True)
+    gradient = torch.func.grad(lambda y: function(y, target, **options).sum())
+    _, tangent = torch.func.jvp(lambda y: function(y, target, **options), (input,), (direction,))
+    _, mixed = torch.func.jvp(gradient, (input,), (direction,))
+    return [loss.detach(), grad.detach(), second, mixed, tangent]
+
+
+@kernel
+@ALL_CLASS_LOSSES
+@ALL_INTEGERS
+def test_class_indices(loss: Loss, dtype: torch.dtype, device: str) -> None:
+    input, target = loss.make_inputs((6, 5), torch.float64, device)
+    expected = _derivatives(loss.function, input, target, ignore_index=3, **loss.extras)
+    actual = _derivatives(loss.function, input, target.to(dtype), ignore_index=3, **loss.extras)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@kernel
+@ALL_INTEGERS
+def test_classes_of_the_sigmoid_focal_loss(dtype: torch.dtype, device: str) -> None:
+    input, target = torch.randn(7, 3, dtype=torch.float64, device=device), torch.tensor([0, 1, 2, 3, 1, 0, 2])
+    target = target.to(device)
+    labels = torch.nn.functional.one_hot(target, 4)[:, :3].double()
+    valid = (target != 1).unsqueeze(1)
+
+    def exact(x: Tensor, _: Tensor) -> Tensor:
+        return sigmoid_focal_loss(x, labels, gamma=1.5).where(valid, 0)
+
+    actual = _derivatives(sigmoid_focal_loss, input, target.to(dtype), gamma=1.5, ignore_index=1)
+    torch.testing.assert_close(actual, _derivatives(exact, input, target))
+
+
+@kernel
+@ALL_BINARY_LOSSES
+@ALL_INTEGERS
+def test_labels_of_elements(loss: Loss, dtype: torch.dtype, device: str) -> None:
+    input, _ = loss.make_inputs((6, 5), torch.float64, device)
+    target = torch.randint(0, 2, (6, 5), device=device)
+    expected = _derivatives(loss.function, input, target.double(), **loss.extras)
+    torch.testing.assert_close(_derivatives(loss.function, input, target.to(dtype), **loss.extras), expected)
+
+
+def _largest(dtype: torch.dtype) -> int:
+    return torch.iinfo(dtype).max
+
+
+@ALL_CLASS_LOSSES
+@ALL_INTEGERS
+def test_bad_class_indices(loss: Loss, dtype: torch.dtype) -> None:
+    """In forward and in backward; the numbers are shown as they are."""
+    input, _ = loss.make_inputs((4, 5), torch.float32)
+    bad = [5, _largest(dtype)] + ([-1] if dtype in SIGNED else [])
+    for value in bad:
+        target = torch.tensor([0, value, 1, 2], dtype=dtype)
+        with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds: input has 5 classes"):
+            loss.function(input, target)
+        loss.function(input, target.where(target != value, 0) if dtype in SIGNED else _replaced(target, 1))
+
+
+def _replaced(target: Tensor, place: int) -> Tensor:
+    target = target.clone()
+    target[place] = 0
+    return target
+
+
+@pytest.mark.parametrize("value", [2**64 - 100, 2**64 - 1, 2**63, 2**63 - 1])
+@pytest.mark.parametrize("ignore_index", [-100, -1, 2**63 - 1, 2**63 - 2])
+def test_numbers_beyond_int64_are_no_negative_ones(value: int, ignore_index: int) -> None:
+    input = torch.randn(3, 5)
+    target = torch.tensor([0, value, 1], dtype=torch.uint64)
+    calls: list[Callable[[], Tensor]] = [
+        lambda: ce_ext.functional.cross_entropy(input, target, ignore_index=ignore_index),
+        lambda: ce_ext.functional.nll_loss(input, target, ignore_index=ignore_index),
+        lambda: sigmoid_focal_loss(input, target, ignore_index=ignore_index),
+    ]
+    for call in calls:
+        if value == ignore_index:
+            call()
+        else:
+            with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds"):
+                call()
+
+
+@pytest.mark.parametrize("ignore_index", [None, -100])
+def test_labels_beyond_int64_are_numbers(ignore_index: int | None) -> None:
+    input, target = torch.randn(3, dtype=torch.float64), torch.tensor([0, 2**64 - 100, 1], dtype=torch.uint64)
+    loss = ce_ext.functional.binary_cross_entropy_with_logits(
+        input, target, reduction="none", ignore_index=ignore_index
+    )
+    numbers = torch.tensor([0.0, 2.0**64 - 100, 1.0], dtype=torch.float64)
+    exact = torch.nn.functional.binary_cross_entropy_with_logits(input, numbers, reduction="none")
+    assert_rounded(loss, exact)
+
+
+class _BeforeTheEnd:
+    """Memory that ends where it may not be read on."""
+
+    def __init__(self) -> None:
+        self._pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+        guard = torch.frombuffer(self._pages, dtype=torch.uint8)[mmap.PAGESIZE :]
+        assert _mprotect(guard.data_ptr(), mmap.PAGESIZE, 0) == 0
+
+    def put(self, tensor: Tensor) -> Tensor:
+        count = tensor.numel() * tensor.element_size()
+        place = mmap.PAGESIZE - count
+        copy = torch.frombuffer(self._pages, dtype=torch.uint8, count=count, offset=place).view(tensor.dtype)
+        return copy.view(tensor.shape).copy_(tensor)
+
+
+def _mprotect(address: int, size: int, protection: int) -> int:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), protection)
+
+
+@CURVED_LOSSES
+@ALL_INTEGERS
+def test_memory_is_not_read_beyond_the_target(loss: Loss, dtype: torch.dtype) -> None:
+    """A read too far ends the process."""
+    input, target = loss.make_inputs((4, 3), torch.float32)
+    if loss.is_binary:
+        target = torch.randint(0, 2, (4, 3))
+    memory = _BeforeTheEnd()
+    at_the_end = memory.put(target.to(dtype))
+    torch.testing.assert_close(loss.function(input, at_the_end), loss.function(input, target))
+    if loss.name == "sigmoid_focal_loss":
+        classes = torch.tensor([0, 1, 2, 3])
+        expected = sigmoid_focal_loss(input, classes)
+        torch.testing.assert_close(sigmoid_focal_loss(input, _BeforeTheEnd().put(classes.to(dtype))), expected)
