@@ -1,6 +1,7 @@
 """Finds and loads the compiled libraries, and says what to do when they do not fit."""
 
 import importlib
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -44,14 +45,25 @@ def _check_torch_version() -> None:
     try:
         built_with = importlib.import_module("ce_ext._built_with").TORCH
     except ModuleNotFoundError:
-        raise ImportError(
-            "ce_ext has not been built in this folder. Build and install it: pip install --no-build-isolation -e ."
-        ) from None
+        raise ImportError(_why_not_built()) from None
     if _major_minor(built_with) != _major_minor(torch.__version__):
         raise ImportError(
             f"ce_ext was built with torch {built_with}, but torch {torch.__version__} is installed, and their C++ "
             f"interfaces differ. Rebuild ce_ext from its source folder: {_REBUILD}"
         )
+
+
+def _why_not_built() -> str:
+    here = Path(__file__).resolve().parent
+    build = "pip install --no-build-isolation -e ."
+    for entry in sys.path:
+        folder = Path(entry).resolve() / "ce_ext"
+        if folder != here and (folder / "_built_with.py").exists():
+            return (
+                f"ce_ext is installed in {folder}, but Python imports the sources in {here}, which have not been "
+                f"built, because that folder comes first. Run from another folder, or build them there: {build}"
+            )
+    return f"ce_ext has not been built in this folder, {here}. Build and install it: {build}"
 
 
 def _major_minor(version: str) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ce_ext import checks
+
 NONE, MEAN, SUM = 0, 1, 2
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
@@ -23,7 +25,7 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
     if denominator is not None:
         if reduction != "mean":
             raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-        if not isinstance(denominator, (Tensor, float, int)):
+        if isinstance(denominator, bool):
             raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
         if isinstance(denominator, Tensor) and denominator.dim() > 0:
             raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
@@ -33,6 +35,8 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
 
 def divisor(denominator: Tensor | float, on_empty: str) -> Tensor | float:
     """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
+    if not isinstance(denominator, Tensor):
+        denominator = checks.real("denominator", denominator)
     if on_empty == "nan":
         return denominator
     if isinstance(denominator, Tensor):
