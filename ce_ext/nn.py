@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ce_ext import checks, functional, reductions
+from ce_ext import checks, functional, reductions, scripted
 from ce_ext.binary_loss import binary_loss
 from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 from ce_ext.softmax_loss import softmax_loss
@@ -96,6 +96,9 @@ class CrossEntropyLoss(_Loss, torch.nn.CrossEntropyLoss):
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SoftmaxLossOptions]) -> Any:
         return self._call(functional.cross_entropy, input, target, options)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClasses(self)
+
 
 class SoftmaxFocalLoss(_Loss):
     """`ce_ext.functional.softmax_focal_loss` as a module. Args, shapes and options are as in `CrossEntropyLoss`."""
@@ -121,6 +124,9 @@ class SoftmaxFocalLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SoftmaxLossOptions]) -> Any:
         return self._call(functional.softmax_focal_loss, input, target, options)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClassIndices(self)
+
 
 class NLLLoss(_Loss, torch.nn.NLLLoss):
     """`ce_ext.functional.nll_loss` as a module, as `torch.nn.NLLLoss`. Args, shapes and options are as in
@@ -145,6 +151,9 @@ class NLLLoss(_Loss, torch.nn.NLLLoss):
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[NLLLossOptions]) -> Tensor:
         return self._call(functional.nll_loss, input, target, options)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClassIndices(self, input_is_log_prob=True)
+
 
 class LogSoftmax(torch.nn.LogSoftmax):
     """`ce_ext.functional.log_softmax` along one dimension as a module, as `torch.nn.LogSoftmax`."""
@@ -154,6 +163,9 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
     def forward(self, input: Tensor) -> Tensor:
         return functional.log_softmax(input, self.dim, _stacklevel=6)  # past the two frames of a module's call
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfLogSoftmax(self.dim)
 
 
 class BCELoss(_Loss, torch.nn.BCELoss):
@@ -181,6 +193,9 @@ class BCELoss(_Loss, torch.nn.BCELoss):
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
         return self._call(functional.binary_cross_entropy, input, target, options)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self, input_is_probability=True)
+
 
 class BCEWithLogitsLoss(_Loss, torch.nn.BCEWithLogitsLoss):
     """`ce_ext.functional.binary_cross_entropy_with_logits` as a module, as `torch.nn.BCEWithLogitsLoss`. Args, shapes
@@ -205,6 +220,9 @@ class BCEWithLogitsLoss(_Loss, torch.nn.BCEWithLogitsLoss):
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
         return self._call(functional.binary_cross_entropy_with_logits, input, target, options)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self)
+
 
 class SigmoidFocalLoss(_Loss):
     """`ce_ext.functional.sigmoid_focal_loss` as a module. Args, shapes and options are as in `BCELoss`."""
@@ -225,3 +243,6 @@ class SigmoidFocalLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SigmoidFocalLossOptions]) -> Tensor:
         return self._call(functional.sigmoid_focal_loss, input, target, options)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self, target_may_be_class=True)

@@ -187,3 +187,69 @@ def test_compiled(loss: Loss) -> None:
     torch.testing.assert_close(compiled(*tensors), expected)
     module.denominator = None
     torch.testing.assert_close(compiled(*tensors), module(*tensors))
+
+
+SCRIPTABLE: dict[str, list[dict[str, Any]]] = {
+    "cross_entropy": [{}, {"weight": True, "ignore_index": 2, "label_smoothing": 0.1}, {"z_loss": 0.1, "softcap": 2.0}],
+    "nll_loss": [{}, {"weight": True, "ignore_index": 2, "reduction": "none"}, {"on_empty": "zero"}],
+    "softmax_focal_loss": [{}, {"gamma": 1.5, "weight": True, "reduction": "sum"}],
+    "binary_cross_entropy": [{}, {"weight": True, "reduction": "sum"}, {"ignore_index": 1, "reduction": "none"}],
+    "binary_cross_entropy_with_logits": [{}, {"weight": True, "pos_weight": True}, {"label_smoothing": 0.1}],
+    "sigmoid_focal_loss": [{}, {"alpha": 0.7, "gamma": 1.5, "reduction": "mean"}, {"alpha": True}],
+}
+
+
+@pytest.mark.torch_modes
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@ALL_LOSSES
+def test_script(loss: Loss) -> None:
+    """By itself and in a model, saved and loaded, with its gradient."""
+    input, *targets = loss.make_inputs((4, 5), torch.float32)
+    input.requires_grad_()
+    targets += [torch.rand(4, 5)] if loss.name == "cross_entropy" else []
+    targets += [torch.tensor([0, 5, 2, 4])] if loss.name == "sigmoid_focal_loss" else []
+    for options in SCRIPTABLE[loss.name]:
+        options = {name: torch.linspace(0.2, 0.9, 5) if value is True else value for name, value in options.items()}
+        criterion = loss.module(**options)
+        model = _Model(criterion)
+        of_model = torch.jit.script(copy.deepcopy(model))  # which would replace its criterion
+        of_criterion, buffer = torch.jit.script(criterion), io.BytesIO()
+        torch.jit.save(of_model, buffer)
+        buffer.seek(0)
+        for eager, scripted in ((criterion, of_criterion), (model, of_model), (model, torch.jit.load(buffer))):
+            for target in targets:
+                if loss.name == "cross_entropy" and target.is_floating_point() and "ignore_index" in options:
+                    continue  # of class probabilities, which have no class to ignore
+                (grad,) = torch.autograd.grad(eager(input, target).sum(), input)
+                loss_ = scripted(input, target)
+                torch.testing.assert_close(loss_, eager(input, target))
+                torch.testing.assert_close(torch.autograd.grad(loss_.sum(), input)[0], grad)
+
+
+@pytest.mark.torch_modes
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_script_of_log_softmax() -> None:
+    for dim in (0, -1):
+        input = torch.randn(3, 5, 2)
+        assert torch.equal(torch.jit.script(LOG_SOFTMAX(dim))(input), LOG_SOFTMAX(dim)(input))
+    for shape in ((5,), (3, 5), (3, 5, 2), (3, 5, 2, 1)):
+        input = torch.randn(shape)
+        with pytest.warns(UserWarning, match="Implicit dimension"):
+            expected = LOG_SOFTMAX()(input)
+        assert torch.equal(torch.jit.script(LOG_SOFTMAX())(input), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_script_refuses_what_only_python_does() -> None:
+    for options, shown in (
+        ({"denominator": 3}, "denominator=3"),
+        ({"return_stats": True}, "return_stats=True"),
+        ({"inplace": True}, "inplace=True"),
+        ({"dim": -1}, "dim=-1"),
+        ({"ignore_index": (1, 2)}, r"ignore_index=\(1, 2\)"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"torch.jit.script takes no {shown} of a CrossEntropyLoss"):
+            torch.jit.script(ce_ext.nn.CrossEntropyLoss(**options))
+    scripted = torch.jit.script(ce_ext.nn.BCEWithLogitsLoss())
+    with pytest.raises(torch.jit.Error, match="target must have the shape of input"):
+        scripted(torch.zeros(3, 5), torch.tensor([0, 1, 2]))
