@@ -14,12 +14,15 @@ def move_to_second(input: Tensor, dim: Any) -> Tensor:
 
 
 def ignore_one(target: Tensor, ignore_index: Any) -> tuple[Tensor, int]:
-    """The targets, with one ignored class in place of several, and that class."""
+    """The targets, with one ignored class in place of several, and that class. Class probabilities have none."""
     if not isinstance(ignore_index, (tuple, list)):
         return target, checks.integer("ignore_index", ignore_index)
     if not ignore_index:
         raise ValueError("ignore_index must be an int or some of them, but got none")
-    first, *others = (checks.integer("ignore_index", value) for value in ignore_index)
+    ignored = [checks.integer("ignore_index", value) for value in ignore_index]
+    if target.is_floating_point():
+        return target, max(ignored)
+    first, *others = ignored
     if others:
         target = target.long()  # unsigned dtypes have no comparisons
         for other in others:

@@ -155,5 +155,29 @@ def test_import_checks_the_torch_it_was_built_with(
 
 def test_import_without_a_build_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ce_ext._built_with", None)
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ImportError, match=r"has not been built .* pip install"):
         _load._check_torch_version()
+
+
+def test_import_of_sources_in_place_of_what_is_installed(tmp_path: Path) -> None:
+    """Of a checkout whose folder is the current one, which comes first."""
+    sources, installed = tmp_path / "checkout" / "ce_ext", tmp_path / "site-packages" / "ce_ext"
+    package = Path(ce_ext.__file__).parent
+    for folder in (sources, installed):
+        folder.mkdir(parents=True)
+        for file in package.glob("*.py"):
+            shutil.copy(file, folder)
+    (sources / "_built_with.py").unlink()
+    run = subprocess.run(
+        [sys.executable, "-c", "import ce_ext"],
+        capture_output=True,
+        text=True,
+        cwd=sources.parent,
+        env=os.environ | {"PYTHONPATH": str(installed.parent)},
+    )
+    error = run.stderr.splitlines()[-1]
+    assert error.startswith(
+        f"ImportError: ce_ext is installed in {installed}, but Python imports the sources in {sources}"
+    )
+    assert error.endswith("Run from another folder, or build them there: pip install --no-build-isolation -e .")
