@@ -59,7 +59,8 @@ class _Loss(torch.nn.Module):
             self._chosen = others if is_default else (*others, name)
 
     def extra_repr(self) -> str:
-        shown = [name for name in (*self._arguments, *self._chosen) if name not in self._buffers]
+        tensors = {*self._buffers, *self._parameters}
+        shown = [name for name in (*self._arguments, *self._chosen) if name not in tensors]
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
 
     def _call(self, function: Callable[..., Any], input: Tensor, target: Tensor, options: Any) -> Any:

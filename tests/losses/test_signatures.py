@@ -130,7 +130,9 @@ LEGACY = [(f, name) for f, _ in (*FUNCTIONS, *MODULES) for name in ("size_averag
 
 
 @pytest.mark.parametrize(
-    ("callee", "name"), [(f, name) for f, name in LEGACY if name in inspect.signature(f).parameters], ids=str
+    ("callee", "name"),
+    [(f, name) for f, name in LEGACY if name in inspect.signature(f).parameters],
+    ids=lambda x: getattr(x, "__name__", x),
 )
 @pytest.mark.parametrize("value", [True, False])
 def test_size_average_and_reduce_are_refused(callee: Callable[..., Any], name: str, value: bool) -> None:

@@ -177,7 +177,16 @@ def test_import_of_sources_in_place_of_what_is_installed(tmp_path: Path) -> None
         env=os.environ | {"PYTHONPATH": str(installed.parent)},
     )
     error = run.stderr.splitlines()[-1]
-    assert error.startswith(
-        f"ImportError: ce_ext is installed in {installed}, but Python imports the sources in {sources}"
-    )
+    assert error.startswith(f"ImportError: ce_ext is installed in {installed}, but Python imports the sources in ")
+    assert f"{sources}, which have not been built" in error
     assert error.endswith("Run from another folder, or build them there: pip install --no-build-isolation -e .")
+
+
+def test_import_of_sources_in_place_of_an_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose finder has the files that have to be built, and they must not be mixed."""
+    from ce_ext import _built_with
+
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(_built_with, "__file__", str(tmp_path / "ce_ext" / "_built_with.py"))
+    with pytest.raises(ImportError, match=rf"installed in {tmp_path}/ce_ext, but Python imports the sources in "):
+        _load._check_torch_version()
