@@ -78,6 +78,7 @@ READS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.torch_modes
 @pytest.mark.parametrize("name", READS)
 def test_overwritten_logits_refuse_to_be_read(name: str) -> None:
     logits, target = _logits(3, 5), torch.tensor([0, 1, 2])
@@ -92,6 +93,7 @@ def test_overwritten_logits_refuse_to_be_read(name: str) -> None:
             loss = None
 
 
+@pytest.mark.torch_modes
 def test_what_is_no_read_of_overwritten_logits() -> None:
     leaf, target = torch.randn(2, 3, 5, requires_grad=True), torch.randint(0, 5, (6,))
     logits = leaf * 1
@@ -161,6 +163,7 @@ def test_pieces_of_logits_are_overwritten_by_themselves() -> None:
     torch.testing.assert_close((leaf.grad,), expected)
 
 
+@pytest.mark.torch_modes
 def test_overwritten_logits_in_a_model() -> None:
     """With whatever wraps the model's call: checkpoints, hooks of modules, DDP's own."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 7), torch.nn.ReLU(), torch.nn.Linear(7, 5))
@@ -183,6 +186,7 @@ def test_overwritten_logits_in_a_model() -> None:
     torch.testing.assert_close([grad.clone() for grad in gradients(inplace=True)], gradients())
 
 
+@pytest.mark.torch_modes
 def test_overwritten_logits_under_ddp(tmp_path: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:

@@ -240,6 +240,14 @@ def test_script_of_log_softmax() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_script_of_the_mean_over_nothing() -> None:
+    input, target = torch.zeros(3, 5), torch.full((3,), -100)
+    for module in (ce_ext.nn.CrossEntropyLoss, ce_ext.nn.NLLLoss, ce_ext.nn.SoftmaxFocalLoss):
+        assert torch.jit.script(module())(input, target).isnan()
+        assert torch.jit.script(module(on_empty="zero"))(input, target) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_script_refuses_what_only_python_does() -> None:
     for options, shown in (
         ({"denominator": 3}, "denominator=3"),

@@ -14,6 +14,8 @@ from torch import Tensor
 import ce_ext
 from tests.support.losses import LOSSES
 
+pytestmark = pytest.mark.torch_modes
+
 F, ours = torch.nn.functional, ce_ext.functional
 
 INPUT = torch.tensor([[0.2, -1.0, 0.5], [1.5, 0.1, -0.3]])
