@@ -1,9 +1,12 @@
 """From the arguments of binary losses to their op: checks, options, and what is around the op."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, dtypes, reductions
+from ce_ext import autograd, checks, classes, dtypes, reductions
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -20,21 +23,35 @@ def binary_loss(
     alpha: Tensor | float = -1.0,
     gamma: float = 0.0,
     label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     denominator: Tensor | float | None = None,
     on_empty: str = "nan",
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
+        raise checks.not_a_tensor("input", input)
     if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
+        raise checks.not_a_tensor("target", target)
+    if weight is not None and not isinstance(weight, Tensor):
+        raise checks.not_a_tensor("weight", weight)
+    if pos_weight is not None and not isinstance(pos_weight, Tensor):
+        raise checks.not_a_tensor("pos_weight", pos_weight)
     if target.shape != input.shape and not target_may_be_class:
         raise ValueError(
             f"target must have the shape of input, {list(input.shape)}, but got shape {list(target.shape)}"
         )
-    if isinstance(alpha, Tensor) and alpha.requires_grad:
-        raise RuntimeError("alpha is not differentiable and must not require grad")
+    if not type(label_smoothing) is type(gamma) is float:
+        label_smoothing, gamma = checks.real("label_smoothing", label_smoothing), checks.real("gamma", gamma)
+    if isinstance(alpha, Tensor):
+        checks.constant("alpha", alpha)
+    elif type(alpha) is not float:
+        alpha = checks.real("alpha", alpha)
+    ignored: Any = ignore_index
+    if ignore_index is not None and type(ignore_index) is not int:
+        if target.dim() == input.dim():  # of elements, which one number is ignored of
+            ignored = checks.integer("ignore_index", ignore_index)
+        else:
+            target, ignored = classes.ignore_one(target, ignore_index)
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
     how = reductions.number_of(reduction)
     divisor, denominator = reductions.split_denominator(denominator)
@@ -45,7 +62,7 @@ def binary_loss(
         how, kernel_dtype, out_dtype = reductions.SUM, opmath_dtype(input), out_dtype or dtypes.of_loss(input)
     class_alpha, alpha = (alpha, -1.0) if isinstance(alpha, Tensor) else (None, alpha)
     options = BinaryCrossEntropyOptions(
-        how, input_is_probability, gamma, alpha, label_smoothing, ignore_index, on_empty == "zero", divisor, kernel_dtype
+        how, input_is_probability, gamma, alpha, label_smoothing, ignored, on_empty == "zero", divisor, kernel_dtype
     )
     loss = autograd.binary_cross_entropy(input, target, weight, pos_weight, class_alpha, options)
     if denominator is not None:

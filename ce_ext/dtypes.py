@@ -9,7 +9,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def promoted(input: Tensor, *others: Tensor | None) -> tuple[Tensor, torch.dtype | None]:
-    """What torch promotes a loss of floating tensors to, None where that is the dtype of the input, and the input for it.
+    """What torch promotes a loss of floating tensors to, or None for the dtype of the input, and the input for it.
 
     Half inputs are computed in float32 without being copied; others that a wider tensor promotes are cast.
     """
@@ -22,9 +22,9 @@ def promoted(input: Tensor, *others: Tensor | None) -> tuple[Tensor, torch.dtype
     return (input if dtype == opmath_dtype(input) else input.to(dtype)), dtype
 
 
-def taken(input: Tensor, factor: Tensor | None) -> Tensor | None:
+def taken(input: Tensor, factor: Tensor) -> Tensor:
     """A floating tensor in a dtype that ops take: that of the input, or the one that it is computed in."""
-    if factor is None or factor.dtype == input.dtype or not factor.is_floating_point():
+    if factor.dtype == input.dtype or not factor.is_floating_point():
         return factor
     return factor.to(opmath_dtype(input))
 

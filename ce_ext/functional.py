@@ -1,6 +1,7 @@
 """Losses shaped like those of `torch.nn.functional`."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,18 +9,25 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd
+from ce_ext import autograd, checks
 from ce_ext.binary_loss import binary_loss
-from ce_ext.options import BinaryLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
 from ce_ext.softmax_loss import plain_cross_entropy, softmax_loss
+
+_NLL_OPTIONS = NLLLossOptions.__optional_keys__
+_SOFTMAX_OPTIONS = SoftmaxLossOptions.__optional_keys__
+_BINARY_OPTIONS = BinaryLossOptions.__optional_keys__
+_SIGMOID_FOCAL_OPTIONS = SigmoidFocalLossOptions.__optional_keys__
 
 
 def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    size_average: None = None,
+    ignore_index: int | Sequence[int] = -100,
+    reduce: None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     **options: Unpack[SoftmaxLossOptions],
@@ -54,8 +62,12 @@ def cross_entropy(
             its dtype, or float32 for half logits. Their sums are not looked at.
         weight: a factor for each class, of shape (C) and the dtype of ``input``, or float32 for half logits. Not
             differentiable.
+        size_average, reduce: torch's deprecated arguments, in torch's places. They must be None: they would change what
+            is returned, which ``reduction`` says.
         ignore_index: the target of rows that add nothing to the loss and get a gradient of zero. Negative with class
-            probabilities, for which it has no meaning.
+            probabilities, for which it has no meaning. Or several of them as a tuple or list, which torch has not: each
+            but the first costs a pass over the targets, and nothing over the logits. Any integer but a bool, which
+            would be a ``size_average`` in the wrong place.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: how much of the target's probability is spread over all classes, in [0, 1].
         **options: what torch does not have, all of it off by default: `ce_ext.options.SoftmaxLossOptions`.
@@ -65,11 +77,12 @@ def cross_entropy(
         scalar. With ``return_stats`` that and `SoftmaxStats`.
 
     Raises:
-        TypeError: ``input`` or ``target`` is not a tensor.
+        TypeError: an argument has another type than these, or a name that is none of them; or ``size_average`` or
+            ``reduce`` is given.
         ValueError: the batch sizes differ, ``reduction`` is none of the three, or options have values that they cannot
             have, or not together.
         IndexError: a target is neither a class nor ``ignore_index``; on CUDA a later call raises it, see
-            `ce_ext.cuda.check`.
+            `ce_ext.cuda.check`. Or ``input`` has no dimension ``dim``.
         RuntimeError: any other shape, dtype, device or value that does not fit.
         NotImplementedError: ``input`` is not floating-point.
 
@@ -81,11 +94,14 @@ def cross_entropy(
         >>> ce_ext.functional.cross_entropy(logits, torch.tensor([1, 0, 4])).backward()
     """
     if has_torch_function_variadic(input, target, weight):
-        arguments = (input, target, weight, ignore_index, reduction, label_smoothing)
-        return handle_torch_function(cross_entropy, arguments[:3], *arguments, **options)
+        arguments = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        return _call_override(cross_entropy, arguments[:3], arguments, options)
+    if size_average is not None or reduce is not None:
+        checks.legacy(size_average, reduce)
     probabilities = isinstance(target, Tensor) and target.is_floating_point()
-    if not options and not probabilities:
+    if not options and not probabilities and type(ignore_index) is int:
         return plain_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+    checks.options(cross_entropy, options, _SOFTMAX_OPTIONS)
     return softmax_loss(
         input, target, weight, ignore_index, reduction, label_smoothing, probabilities=probabilities, **options
     )
@@ -96,7 +112,7 @@ def softmax_focal_loss(
     target: Tensor,
     weight: Tensor | None = None,
     gamma: float = 2.0,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     **options: Unpack[SoftmaxLossOptions],
@@ -125,7 +141,8 @@ def softmax_focal_loss(
     """
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, gamma, ignore_index, reduction, label_smoothing)
-        return handle_torch_function(softmax_focal_loss, arguments[:3], *arguments, **options)
+        return _call_override(softmax_focal_loss, arguments[:3], arguments, options)
+    checks.options(softmax_focal_loss, options, _SOFTMAX_OPTIONS)
     return softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
 
 
@@ -133,20 +150,18 @@ def nll_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    size_average: None = None,
+    ignore_index: int | Sequence[int] = -100,
+    reduce: None = None,
     reduction: str = "mean",
-    *,
-    denominator: Tensor | float | None = None,
-    on_empty: str = "nan",
-    sample_weight: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
+    **options: Unpack[NLLLossOptions],
 ) -> Tensor:
     r"""The negative log-likelihood :math:`-w_y x_y` of log-probabilities, as `torch.nn.functional.nll_loss`.
 
     Args:
         input: log-probabilities, of the shapes and dtypes of the logits of `cross_entropy`, and any strides.
-        target, weight, ignore_index, reduction: as those of `cross_entropy`.
-        denominator, on_empty, sample_weight, out_dtype: as in `ce_ext.options.SoftmaxLossOptions`.
+        target, weight, size_average, ignore_index, reduce, reduction: as those of `cross_entropy`.
+        **options: what torch does not have, all of it off by default: `ce_ext.options.NLLLossOptions`.
 
     Returns, Raises: as `cross_entropy`.
 
@@ -155,18 +170,14 @@ def nll_loss(
         >>> log_probs = ce_ext.functional.log_softmax(logits, dim=1)
         >>> ce_ext.functional.nll_loss(log_probs, torch.tensor([1, 0, 4])).backward()
     """
-    is_plain = denominator is None and on_empty == "nan" and sample_weight is None and out_dtype is None
-    if is_plain and not has_torch_function_variadic(input, target, weight):
-        return plain_cross_entropy(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True)
-    options: Any = {
-        "denominator": denominator,
-        "on_empty": on_empty,
-        "sample_weight": sample_weight,
-        "out_dtype": out_dtype,
-    }
     if has_torch_function_variadic(input, target, weight):
-        arguments = (input, target, weight, ignore_index, reduction)
-        return handle_torch_function(nll_loss, arguments[:3], *arguments, **options)
+        arguments = (input, target, weight, size_average, ignore_index, reduce, reduction)
+        return _call_override(nll_loss, arguments[:3], arguments, options)
+    if size_average is not None or reduce is not None:
+        checks.legacy(size_average, reduce)
+    if not options and type(ignore_index) is int:
+        return plain_cross_entropy(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True)
+    checks.options(nll_loss, options, _NLL_OPTIONS)
     return softmax_loss(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True, **options)
 
 
@@ -174,7 +185,9 @@ _HALVES = (torch.float16, torch.bfloat16)
 _FLOATS = (torch.float64, torch.float32, *_HALVES)
 
 
-def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Tensor:
     r"""Logarithm of the softmax along a dimension, as `torch.nn.functional.log_softmax`.
 
     For each row :math:`x` of ``input`` along ``dim``,
@@ -191,6 +204,7 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
         input: logits of any shape; float64, float32, bfloat16 or float16, with ``dtype`` anything that converts to it.
         dim: the dimension of the classes. None is deprecated, warns, and means 0 for inputs of 0, 1 or 3 dimensions
             and 1 for others.
+        _stacklevel: for that warning, as torch has it, and in the same place: 3 points to the caller.
         dtype: the dtype of the result, to which ``input`` is cast first: one of those four. Half logits become float32
             within the kernel, without a copy.
 
@@ -198,7 +212,7 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
         A tensor of the shape of ``input``, in ``dtype`` or else the dtype of ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor, ``dim`` not an integer, or ``dtype`` not a dtype.
+        TypeError: ``input`` is not a tensor, ``dim`` or ``_stacklevel`` not an integer, or ``dtype`` not a dtype.
         IndexError: ``input`` has no dimension ``dim``.
         NotImplementedError: ``dtype``, or the dtype of ``input`` where that is None, is none of the four.
 
@@ -209,19 +223,17 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
         >>> ce_ext.functional.log_softmax(logits, dim=1)[:, 0].sum().backward()
     """
     if has_torch_function_unary(input):
-        return handle_torch_function(log_softmax, (input,), input, dim, dtype)
+        return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype)
     if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
+        raise checks.not_a_tensor("input", input)
+    if type(_stacklevel) is not int:  # a dtype, for one, from whoever takes it for the third argument
+        _stacklevel = checks.integer("_stacklevel", _stacklevel)
     if dim is None:
         dim = 0 if input.dim() in (0, 1, 3) else 1
         advice = "Change the call to include dim=X as an argument."
-        warnings.warn(f"Implicit dimension choice for log_softmax has been deprecated. {advice}", stacklevel=2)
-    if not isinstance(dim, int) or isinstance(dim, bool):
-        raise TypeError(f"dim must be an int, but got {type(dim).__name__}")
-    dims = max(input.dim(), 1)
-    if not -dims <= dim < dims:
-        shape = tuple(input.shape)
-        raise IndexError(f"dim must be in [{-dims}, {dims - 1}] for input of shape {shape}, but got {dim}")
+        message = f"Implicit dimension choice for log_softmax has been deprecated. {advice}"
+        warnings.warn(message, stacklevel=_stacklevel - 1)  # torch warns one call further in
+    dim = checks.dimension(dim, input)
     if dtype is not None:
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype, but got {type(dtype).__name__}")
@@ -229,13 +241,15 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: torch.dtype | None
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
         if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
-    return autograd.log_softmax(input, (dim % dims, dtype))  # LogSoftmaxOptions, which take a while to make
+    return autograd.log_softmax(input, (dim, dtype))  # LogSoftmaxOptions, which take a while to make
 
 
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: None = None,
+    reduce: None = None,
     reduction: str = "mean",
     **options: Unpack[BinaryLossOptions],
 ) -> Tensor:
@@ -258,6 +272,7 @@ def binary_cross_entropy(
             differentiable, too, or of an integer one or bool, which are used as they are.
         weight: a factor for each element, of any shape that broadcasts to that of ``input``, which makes no copies of
             it. Differentiable.
+        size_average, reduce: as those of `cross_entropy`: None.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         **options: what torch does not have, all of it off by default: `ce_ext.options.BinaryLossOptions`.
 
@@ -266,7 +281,8 @@ def binary_cross_entropy(
         or the one that a wider ``target`` promotes it to.
 
     Raises:
-        TypeError: ``input`` or ``target`` is not a tensor.
+        TypeError: an argument has another type than these, or a name that is none of them; or ``size_average`` or
+            ``reduce`` is given.
         ValueError: their shapes differ, ``reduction`` is none of the three, or options have values that they cannot
             have, or not together.
         RuntimeError: on the CPU, ``input`` is not between 0 and 1 (elsewhere the loss is NaN); or any other shape,
@@ -280,8 +296,11 @@ def binary_cross_entropy(
         >>> ce_ext.functional.binary_cross_entropy(probabilities, torch.rand(3, 5) > 0.5).backward()
     """
     if has_torch_function_variadic(input, target, weight):
-        arguments = (input, target, weight, reduction)
-        return handle_torch_function(binary_cross_entropy, arguments[:3], *arguments, **options)
+        arguments = (input, target, weight, size_average, reduce, reduction)
+        return _call_override(binary_cross_entropy, arguments[:3], arguments, options)
+    if size_average is not None or reduce is not None:
+        checks.legacy(size_average, reduce)
+    checks.options(binary_cross_entropy, options, _BINARY_OPTIONS)
     return binary_loss(input, target, weight, None, reduction, input_is_probability=True, **options)
 
 
@@ -289,6 +308,8 @@ def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: None = None,
+    reduce: None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
     **options: Unpack[BinaryLossOptions],
@@ -305,7 +326,7 @@ def binary_cross_entropy_with_logits(
 
     Args:
         input: logits of any shape; float64, float32, bfloat16 or float16.
-        target, weight, reduction, options: as those of `binary_cross_entropy`.
+        target, weight, size_average, reduce, reduction, options: as those of `binary_cross_entropy`.
         pos_weight: a factor for the positive targets, of any shape that broadcasts to that of ``input``: (C) for
             (N, C), as a rule. Differentiable.
 
@@ -319,15 +340,18 @@ def binary_cross_entropy_with_logits(
         >>> ce_ext.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=pos_weight).backward()
     """
     if has_torch_function_variadic(input, target, weight, pos_weight):
-        arguments = (input, target, weight, reduction, pos_weight)
+        arguments = (input, target, weight, size_average, reduce, reduction, pos_weight)
         tensors = (input, target, weight, pos_weight)
-        return handle_torch_function(binary_cross_entropy_with_logits, tensors, *arguments, **options)
+        return _call_override(binary_cross_entropy_with_logits, tensors, arguments, options)
+    if size_average is not None or reduce is not None:
+        checks.legacy(size_average, reduce)
+    checks.options(binary_cross_entropy_with_logits, options, _BINARY_OPTIONS)
     return binary_loss(input, target, weight, pos_weight, reduction, **options)
 
 
 def sigmoid_focal_loss(
-    input: Tensor,
-    target: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
     alpha: Tensor | float = 0.25,
     gamma: float = 2.0,
     reduction: str = "none",
@@ -346,13 +370,13 @@ def sigmoid_focal_loss(
     `binary_cross_entropy_with_logits`.
 
     Args:
-        input: logits of any shape; float64, float32, bfloat16 or float16.
-        target: of the shape of ``input``, as that of `binary_cross_entropy`. Or the class of each row, of an integer
-            dtype and of shape (), (N) or (N, d1, ...) for logits of shape (C), (N, C) or (N, C, d1, ...) with C > 1:
-            the element of that class is positive, all others are negative, and all of them are for the target C, which
-            is the background.
+        inputs: logits of any shape; float64, float32, bfloat16 or float16.
+        targets: of the shape of ``inputs``, as the target of `binary_cross_entropy`. Or the class of each row, of an
+            integer dtype and of shape (), (N) or (N, d1, ...) for logits of shape (C), (N, C) or (N, C, d1, ...) with
+            C > 1: the element of that class is positive, all others are negative, and all of them are for the target C,
+            which is the background.
         alpha: the weight of positives, in [0, 1]; negatives have 1 - alpha. -1 for no weights. Or one for each class
-            or element: a tensor that broadcasts to the shape of ``input``. Not differentiable.
+            or element: a tensor that broadcasts to the shape of ``inputs``. Not differentiable.
         gamma: how fast the factor fades as the target is found, >= 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. The mean is that of elements; detectors divide the sum by the
             number of positive rows instead, which is what ``denominator`` is for.
@@ -369,9 +393,25 @@ def sigmoid_focal_loss(
         >>> classes = torch.tensor([1, 5, 4])  # 5 is the background
         >>> ce_ext.functional.sigmoid_focal_loss(logits, classes, reduction="mean", denominator=2).backward()
     """
-    if has_torch_function_variadic(input, target, alpha):
-        arguments = (input, target, alpha, gamma, reduction)
-        return handle_torch_function(sigmoid_focal_loss, arguments[:3], *arguments, **options)
+    if has_torch_function_variadic(inputs, targets, alpha):
+        arguments = (inputs, targets, alpha, gamma, reduction)
+        return _call_override(sigmoid_focal_loss, arguments[:3], arguments, options)
+    checks.options(sigmoid_focal_loss, options, _SIGMOID_FOCAL_OPTIONS)
     return binary_loss(
-        input, target, reduction=reduction, target_may_be_class=True, alpha=alpha, gamma=gamma, **options
+        inputs, targets, reduction=reduction, target_may_be_class=True, alpha=alpha, gamma=gamma, **options
     )
+
+
+def _call_override(function: Any, tensors: tuple[Any, ...], arguments: tuple[Any, ...], options: Any) -> Any:
+    """Of a function that is given something whose class overrides torch's functions."""
+    if isinstance(options, dict):
+        return handle_torch_function(function, tensors, *arguments, **options)
+    return call_with_options(function.__name__, arguments, {}, options)
+
+
+def call_with_options(name: str, arguments: tuple[Any, ...], named: Any, options: Any) -> Any:
+    """What `torch.fx.symbolic_trace` finds in a function or a loss module that it traces by itself: to fx, the options
+    of a call to come are one proxy, which cannot be unpacked. They take the place of those that are `named` already."""
+    if has_torch_function_unary(options):
+        return handle_torch_function(call_with_options, (options,), name, arguments, named, options)
+    return globals()[name](*arguments, **{**named, **options})

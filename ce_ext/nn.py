@@ -1,197 +1,249 @@
-"""Loss modules shaped like those of `torch.nn`."""
+"""Loss modules shaped like those of `torch.nn`. Those that torch has inherit from torch's, so that whoever asks for a
+`torch.nn.CrossEntropyLoss` finds one."""
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ce_ext import functional
-from ce_ext.options import BinaryLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext import checks, functional, reductions, scripted
+from ce_ext.binary_loss import binary_loss
+from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext.softmax_loss import softmax_loss
+
+
+def _defaults(options: Any, function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {name: parameters[name].default for name in sorted(options.__optional_keys__)}
 
 
 class _Loss(torch.nn.Module):
-    """A function and its arguments: tensors are buffers, so that they move and are saved with the module."""
+    """A function, with its arguments and options as attributes, which may be set at any time. Tensors among them are
+    buffers, so that they move and are saved with the module."""
 
-    def __init__(self, reduction: str, **options: Any) -> None:
-        super().__init__()
-        self.reduction = reduction
-        self.options = options
+    _arguments: ClassVar[tuple[str, ...]]
+    """What the function takes besides input, target and options."""
+    _options: ClassVar[dict[str, Any]]
+    """The options of the function, with their defaults."""
+
+    reduction: str
+    _chosen: tuple[str, ...] = ()
+    """The options that are not what they are by default."""
+
+    def _take_options(self, options: Any) -> None:
+        """What is left to do for a constructor when that of torch is through."""
+        checks.options(type(self), options, self._options)
+        reductions.number_of(self.reduction)
+        for name, default in self._options.items():
+            if name in ("weight", "pos_weight", "sample_weight"):
+                self.register_buffer(name, None)
+            setattr(self, name, options.get(name, default))
+        for name in ("ignore_index", "dim"):
+            value = getattr(self, name, None)
+            for number in value if isinstance(value, (tuple, list)) else () if value is None else (value,):
+                checks.integer(name, number)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("alpha", "denominator"):  # torch has no buffers that may become numbers
+            self.__dict__.pop(name, None)
+            self._buffers.pop(name, None)
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+        super().__setattr__(name, value)
+        if name in self._options:
+            others = tuple(other for other in self._chosen if other != name)
+            is_default = not isinstance(value, Tensor) and value == self._options[name]
+            self._chosen = others if is_default else (*others, name)
 
     def extra_repr(self) -> str:
-        shown = {name: value for name, value in self._arguments().items() if name not in self._buffers}
-        return ", ".join(f"{name}={value!r}" for name, value in (shown | self.options).items())
-
-    def _arguments(self) -> dict[str, Any]:
-        """What the function takes besides input, target and options."""
-        return {"reduction": self.reduction}
+        tensors = {*self._buffers, *self._parameters}
+        shown = [name for name in (*self._arguments, *self._chosen) if name not in tensors]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
 
     def _call(self, function: Callable[..., Any], input: Tensor, target: Tensor, options: Any) -> Any:
-        return function(input, target, **{**self._arguments(), **self.options, **options})
+        given = {name: getattr(self, name) for name in (*self._arguments, *self._chosen)}
+        if isinstance(options, dict):
+            return function(input, target, **{**given, **options})
+        return functional.call_with_options(function.__name__, (input, target), given, options)
 
 
-class _SoftmaxLoss(_Loss):
-    weight: Tensor | None
-
-    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str, **options: Any) -> None:
-        super().__init__(reduction, **options)
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-
-    def _arguments(self) -> dict[str, Any]:
-        return {"weight": self.weight, "ignore_index": self.ignore_index, **super()._arguments()}
-
-
-class CrossEntropyLoss(_SoftmaxLoss):
+class CrossEntropyLoss(_Loss, torch.nn.CrossEntropyLoss):
     """`ce_ext.functional.cross_entropy` as a module, as `torch.nn.CrossEntropyLoss`.
 
     Args and shapes are those of the function. Options may be given here, or with a call: ``loss(input, target,
-    sample_weight=...)``.
+    sample_weight=...)``. Here they become attributes, and tensors buffers.
     """
+
+    _arguments = ("weight", "ignore_index", "reduction", "label_smoothing")
+    _options = _defaults(SoftmaxLossOptions, softmax_loss)
 
     def __init__(
         self,
         weight: Tensor | None = None,
-        ignore_index: int = -100,
+        size_average: None = None,
+        ignore_index: int | Sequence[int] = -100,
+        reduce: None = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
         **options: Unpack[SoftmaxLossOptions],
     ) -> None:
-        super().__init__(weight, ignore_index, reduction, **options)
-        self.label_smoothing = label_smoothing
+        checks.legacy(size_average, reduce)
+        super().__init__(weight, None, ignore_index, None, reduction, label_smoothing)  # type: ignore[arg-type]
+        self._take_options(options)
 
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SoftmaxLossOptions]) -> Any:
         return self._call(functional.cross_entropy, input, target, options)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"label_smoothing": self.label_smoothing, **super()._arguments()}
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClasses(self)
 
 
-class SoftmaxFocalLoss(CrossEntropyLoss):
-    """`ce_ext.functional.softmax_focal_loss` as a module. Args and shapes are those of the function."""
+class SoftmaxFocalLoss(_Loss):
+    """`ce_ext.functional.softmax_focal_loss` as a module. Args, shapes and options are as in `CrossEntropyLoss`."""
+
+    _arguments = ("weight", "gamma", "ignore_index", "reduction", "label_smoothing")
+    _options = _defaults(SoftmaxLossOptions, softmax_loss)
 
     def __init__(
         self,
         weight: Tensor | None = None,
         gamma: float = 2.0,
-        ignore_index: int = -100,
+        ignore_index: int | Sequence[int] = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
         **options: Unpack[SoftmaxLossOptions],
     ) -> None:
-        super().__init__(weight, ignore_index, reduction, label_smoothing, **options)
-        self.gamma = gamma
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.gamma, self.ignore_index, self.reduction = gamma, ignore_index, reduction
+        self.label_smoothing = label_smoothing
+        self._take_options(options)
 
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SoftmaxLossOptions]) -> Any:
         return self._call(functional.softmax_focal_loss, input, target, options)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"gamma": self.gamma, **super()._arguments()}
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClassIndices(self)
 
 
-class NLLLoss(_SoftmaxLoss):
-    """`ce_ext.functional.nll_loss` as a module, as `torch.nn.NLLLoss`. Args and shapes are those of the function."""
+class NLLLoss(_Loss, torch.nn.NLLLoss):
+    """`ce_ext.functional.nll_loss` as a module, as `torch.nn.NLLLoss`. Args, shapes and options are as in
+    `CrossEntropyLoss`."""
 
-    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
-        super().__init__(weight, ignore_index, reduction)
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return self._call(functional.nll_loss, input, target, {})
-
-
-class LogSoftmax(torch.nn.Module):
-    """`ce_ext.functional.log_softmax` along one dimension as a module, as `torch.nn.LogSoftmax`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, input: Tensor) -> Tensor:
-        return functional.log_softmax(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
-
-
-class _BinaryLoss(_Loss):
-    weight: Tensor | None
-
-    def __init__(self, weight: Tensor | None, reduction: str, **options: Any) -> None:
-        super().__init__(reduction, **options)
-        self.register_buffer("weight", weight)
-
-    def _arguments(self) -> dict[str, Any]:
-        return {"weight": self.weight, **super()._arguments()}
-
-
-class BCELoss(_BinaryLoss):
-    """`ce_ext.functional.binary_cross_entropy` as a module, as `torch.nn.BCELoss`.
-
-    Args and shapes are those of the function. Options may be given here, or with a call: ``loss(input, target,
-    denominator=...)``.
-    """
-
-    def __init__(
-        self, weight: Tensor | None = None, reduction: str = "mean", **options: Unpack[BinaryLossOptions]
-    ) -> None:
-        super().__init__(weight, reduction, **options)
-
-    def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
-        return self._call(functional.binary_cross_entropy, input, target, options)
-
-
-class BCEWithLogitsLoss(_BinaryLoss):
-    """`ce_ext.functional.binary_cross_entropy_with_logits` as a module, as `torch.nn.BCEWithLogitsLoss`.
-
-    Args and shapes are those of the function. Options may be given here, or with a call.
-    """
-
-    pos_weight: Tensor | None
+    _arguments = ("weight", "ignore_index", "reduction")
+    _options = _defaults(NLLLossOptions, softmax_loss)
 
     def __init__(
         self,
         weight: Tensor | None = None,
+        size_average: None = None,
+        ignore_index: int | Sequence[int] = -100,
+        reduce: None = None,
+        reduction: str = "mean",
+        **options: Unpack[NLLLossOptions],
+    ) -> None:
+        checks.legacy(size_average, reduce)
+        super().__init__(weight, None, ignore_index, None, reduction)  # type: ignore[arg-type]
+        self._take_options(options)
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[NLLLossOptions]) -> Tensor:
+        return self._call(functional.nll_loss, input, target, options)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfClassIndices(self, input_is_log_prob=True)
+
+
+class LogSoftmax(torch.nn.LogSoftmax):
+    """`ce_ext.functional.log_softmax` along one dimension as a module, as `torch.nn.LogSoftmax`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__(None if dim is None else checks.integer("dim", dim))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.log_softmax(input, self.dim, _stacklevel=6)  # past the two frames of a module's call
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfLogSoftmax(self.dim)
+
+
+class BCELoss(_Loss, torch.nn.BCELoss):
+    """`ce_ext.functional.binary_cross_entropy` as a module, as `torch.nn.BCELoss`.
+
+    Args and shapes are those of the function. Options may be given here, or with a call: ``loss(input, target,
+    denominator=...)``. Here they become attributes, and tensors buffers.
+    """
+
+    _arguments = ("weight", "reduction")
+    _options = _defaults(BinaryLossOptions, binary_loss)
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: None = None,
+        reduce: None = None,
+        reduction: str = "mean",
+        **options: Unpack[BinaryLossOptions],
+    ) -> None:
+        checks.legacy(size_average, reduce)
+        super().__init__(weight, None, None, reduction)
+        self._take_options(options)
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
+        return self._call(functional.binary_cross_entropy, input, target, options)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self, input_is_probability=True)
+
+
+class BCEWithLogitsLoss(_Loss, torch.nn.BCEWithLogitsLoss):
+    """`ce_ext.functional.binary_cross_entropy_with_logits` as a module, as `torch.nn.BCEWithLogitsLoss`. Args, shapes
+    and options are as in `BCELoss`."""
+
+    _arguments = ("weight", "reduction", "pos_weight")
+    _options = _defaults(BinaryLossOptions, binary_loss)
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: None = None,
+        reduce: None = None,
         reduction: str = "mean",
         pos_weight: Tensor | None = None,
         **options: Unpack[BinaryLossOptions],
     ) -> None:
-        super().__init__(weight, reduction, **options)
-        self.register_buffer("pos_weight", pos_weight)
+        checks.legacy(size_average, reduce)
+        super().__init__(weight, None, None, reduction, pos_weight)
+        self._take_options(options)
 
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[BinaryLossOptions]) -> Tensor:
         return self._call(functional.binary_cross_entropy_with_logits, input, target, options)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), "pos_weight": self.pos_weight}
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self)
 
 
-class SigmoidFocalLoss(_BinaryLoss):
-    """`ce_ext.functional.sigmoid_focal_loss` as a module. Args and shapes are those of the function."""
+class SigmoidFocalLoss(_Loss):
+    """`ce_ext.functional.sigmoid_focal_loss` as a module. Args, shapes and options are as in `BCELoss`."""
 
-    alpha: Tensor | float
-    pos_weight: Tensor | None
+    _arguments = ("alpha", "gamma", "reduction")
+    _options = _defaults(SigmoidFocalLossOptions, binary_loss)
 
     def __init__(
         self,
         alpha: Tensor | float = 0.25,
         gamma: float = 2.0,
         reduction: str = "none",
-        *,
-        weight: Tensor | None = None,
-        pos_weight: Tensor | None = None,
-        **options: Unpack[BinaryLossOptions],
+        **options: Unpack[SigmoidFocalLossOptions],
     ) -> None:
-        super().__init__(weight, reduction, **options)
-        self.register_buffer("pos_weight", pos_weight)
-        if isinstance(alpha, Tensor):
-            self.register_buffer("alpha", alpha)
-        else:
-            self.alpha = alpha
-        self.gamma = gamma
+        super().__init__()
+        self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
+        self._take_options(options)
 
     def forward(self, input: Tensor, target: Tensor, **options: Unpack[SigmoidFocalLossOptions]) -> Tensor:
         return self._call(functional.sigmoid_focal_loss, input, target, options)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"alpha": self.alpha, "gamma": self.gamma, **super()._arguments(), "pos_weight": self.pos_weight}
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self, target_may_be_class=True)

@@ -1,5 +1,6 @@
 """The options of losses: those that users name, and all of them in the order in which the ops take them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,43 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 
-class SoftmaxLossOptions(TypedDict, total=False):
+class NLLLossOptions(TypedDict, total=False):
+    """What the losses of classes of `ce_ext.functional` have beyond torch's arguments: all that `nll_loss` has.
+
+    All of it is off by default.
+    """
+
+    dim: int | None
+    """The dimension of the classes, of ``input`` and of class probabilities: 1 by default, as in torch, or 0 of a
+    single row. Class indices, losses and statistics have the shape without it: logits of shape (B, T, V) have targets
+    of shape (B, T) with ``dim=-1``. Nothing is copied."""
+
+    sample_weight: Tensor | None
+    """A factor for each row, of the shape of class indices and the dtype of ``input``, or float32 for half
+    logits. The mean divides by the sum of its products with the weights of the targets' classes, or with class
+    probabilities by its sum. Not differentiable."""
+
+    denominator: Tensor | float | None
+    """What the mean divides by, in place of what it counts: the rows of all micro-batches, say, whose gradients are
+    summed. A tensor is differentiable.
+
+    Under `torch.nn.parallel.DistributedDataParallel`, which averages the gradients of its processes, that is the count
+    of all processes divided by their number::
+
+        count = (target != -100).sum()
+        torch.distributed.all_reduce(count)
+        loss = cross_entropy(logits, target, denominator=count / torch.distributed.get_world_size())
+    """
+
+    on_empty: str
+    """What the mean of no rows is, or of rows that all weigh 0: ``"nan"`` as in torch, or ``"zero"``, with a gradient
+    of zeros."""
+
+    out_dtype: torch.dtype | None
+    """The dtype of the loss, that of ``input`` by default. A float32 loss of half logits is not rounded to half."""
+
+
+class SoftmaxLossOptions(NLLLossOptions, total=False):
     """What `cross_entropy` and `softmax_focal_loss` of `ce_ext.functional` have beyond torch's arguments.
 
     All of it is off by default.
@@ -24,22 +61,6 @@ class SoftmaxLossOptions(TypedDict, total=False):
     """Takes the loss of ``softcap * tanh(logit_scale * input / softcap)`` (Gemma Team, "Gemma 2", 2024); 0 for no
     cap."""
 
-    sample_weight: Tensor | None
-    """A factor for each row, of the shape of class indices and the dtype of ``input``, or float32 for half
-    logits. The mean divides by the sum of its products with the weights of the targets' classes, or with class
-    probabilities by its sum. Not differentiable."""
-
-    denominator: Tensor | float | None
-    """What the mean divides by, in place of what it counts: the rows of all micro-batches or of all processes, say. A
-    tensor is differentiable."""
-
-    on_empty: str
-    """What the mean of no rows is, or of rows that all weigh 0: ``"nan"`` as in torch, or ``"zero"``, with a gradient
-    of zeros."""
-
-    out_dtype: torch.dtype | None
-    """The dtype of the loss, that of ``input`` by default. A float32 loss of half logits is not rounded to half."""
-
     return_stats: bool
     """Whether to return `ce_ext.functional.SoftmaxStats` next to the loss, from the same pass over the logits."""
 
@@ -49,9 +70,11 @@ class SoftmaxLossOptions(TypedDict, total=False):
     ``torch.func`` and forward-mode AD, nor for class probabilities."""
 
     inplace: bool
-    """The same, with the gradient in the memory of ``input``, whose values are lost. Whoever needs them in a backward
-    pass gets autograd's error about tensors modified in place; leaves that require grad are refused, and
-    so are class probabilities."""
+    """The same, with the gradient in the memory of ``input``, whose values are lost: ``input.argmax()`` after the call
+    would be that of gradients. Take it before, or ask for ``return_stats``. Python's ``input`` refuses to be read from
+    then on, as `ce_ext.with_grad.OverwrittenLogits`, until it is written anew; so does the tensor that ``input`` is a
+    view of all of. Views that were made before do not. Whoever needs the values in a backward pass gets autograd's
+    error about tensors modified in place; leaves that require grad are refused, and so are class probabilities."""
 
     loss_scale: float | None
     """The upstream gradient that ``grad_in_forward`` shall expect, 1 by default: a loss scaler's factor, for one,
@@ -68,13 +91,23 @@ class BinaryLossOptions(TypedDict, total=False):
     label_smoothing: float
     """s in [0, 1]: the loss is taken of the targets ``(1 - s) * target + s / 2``."""
 
-    ignore_index: int | None
+    ignore_index: int | Sequence[int] | None
     """The target of elements that add nothing to the loss, are not counted by the mean and get a gradient of zero. Of
-    class indices, that of rows. None, the default, ignores nothing."""
+    class indices, that of rows, or several of them, as in `cross_entropy`. None, the default, ignores nothing."""
 
     denominator: Tensor | float | None
-    """What the mean divides by, in place of the number of elements: that of the positive ones of all processes, say. A
-    tensor is differentiable."""
+    """What the mean divides by, in place of the number of elements: that of the positive ones, say, of all
+    micro-batches, whose gradients are summed. A tensor is differentiable.
+
+    Under `torch.nn.parallel.DistributedDataParallel`, which averages the gradients of its processes, that is the count
+    of all processes divided by their number::
+
+        count = (target == 1).sum()
+        torch.distributed.all_reduce(count)
+        loss = sigmoid_focal_loss(
+            logits, target, reduction="mean", denominator=count / torch.distributed.get_world_size()
+        )
+    """
 
     on_empty: str
     """What the mean of no elements is: ``"nan"`` as in torch, or ``"zero"``, with a gradient of zeros."""

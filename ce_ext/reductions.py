@@ -1,16 +1,15 @@
 """How the losses of rows or elements become the result: the names users give, the numbers the ops take, and what the
 mean divides by."""
 
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
+from ce_ext import checks
+
 NONE, MEAN, SUM = 0, 1, 2
-_MAYBE_UNKNOWN = (Tensor, torch.SymInt, torch.SymFloat)
-_NUMBERS = (float, int, *_MAYBE_UNKNOWN, Real)  # from the quickest to look for to the slowest
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
 
@@ -27,7 +26,7 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
     if denominator is not None:
         if reduction != "mean":
             raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-        if not isinstance(denominator, _NUMBERS):
+        if isinstance(denominator, bool):
             raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
         if isinstance(denominator, Tensor) and denominator.dim() > 0:
             raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")
@@ -38,9 +37,9 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
 def split_denominator(denominator: Tensor | float | None) -> tuple[float | None, Tensor | float | None]:
     """What the op divides by, and what is left to be divided by after it: tensors, and numbers that a compiler may not
     know yet."""
-    if denominator is None or isinstance(denominator, _MAYBE_UNKNOWN) or is_dynamo_compiling():
+    if denominator is None or isinstance(denominator, (Tensor, torch.SymInt, torch.SymFloat)) or is_dynamo_compiling():
         return None, denominator
-    return float(denominator), None
+    return float(checks.real("denominator", denominator)), None
 
 
 def divide(loss: Tensor, denominator: Tensor | float, on_empty: str) -> Tensor:

@@ -1,11 +1,12 @@
 """From the arguments of softmax losses to their ops: checks, options, and what is around the ops."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, dtypes, reductions, with_grad
+from ce_ext import autograd, checks, classes, dtypes, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -45,6 +46,8 @@ def plain_cross_entropy(
 ) -> Tensor:
     """`softmax_loss` without options, for which a small problem has no time."""
     how = _check(input, target, weight, reduction, input_is_log_prob)
+    if type(label_smoothing) is not float:
+        label_smoothing = checks.real("label_smoothing", label_smoothing)
     options = (how, ignore_index, label_smoothing, *(_OF_LOG_PROBS if input_is_log_prob else _OF_LOGITS))
     return autograd.cross_entropy(input, target, weight, None, options)
 
@@ -53,10 +56,11 @@ def softmax_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    ignore_index: int,
+    ignore_index: int | Sequence[int],
     reduction: str,
     label_smoothing: float,
     *,
+    dim: int | None = None,
     gamma: float = 0.0,
     input_is_log_prob: bool = False,
     probabilities: bool = False,
@@ -73,13 +77,27 @@ def softmax_loss(
     loss_scale: float | None = None,
 ) -> Any:
     how = _check(input, target, weight, reduction, input_is_log_prob)
-    if sample_weight is not None and sample_weight.requires_grad:
-        raise RuntimeError("sample_weight is not differentiable and must not require grad")
+    if not type(label_smoothing) is type(gamma) is type(z_loss) is type(logit_scale) is type(softcap) is float:
+        label_smoothing, gamma, z_loss, logit_scale, softcap = map(
+            checks.real,
+            ("label_smoothing", "gamma", "z_loss", "logit_scale", "softcap"),
+            (label_smoothing, gamma, z_loss, logit_scale, softcap),
+        )
+    if sample_weight is not None:
+        checks.constant("sample_weight", sample_weight)
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
+    given = input
+    if dim is not None:
+        input = classes.move_to_second(input, dim)
+        if probabilities and target.dim() == input.dim():
+            target = classes.move_to_second(target, dim)
+    if type(ignore_index) is not int:
+        target, ignore_index = classes.ignore_one(target, ignore_index)
     divisor, denominator = reductions.split_denominator(denominator)
     if probabilities:
         input, promoted = dtypes.promoted(input, target, weight)
-        target, weight = dtypes.taken(input, target), dtypes.taken(input, weight)
+        target = dtypes.taken(input, target)
+        weight = None if weight is None else dtypes.taken(input, weight)
         out_dtype = out_dtype or promoted
     kernel_dtype = dtypes.of_kernel(input, out_dtype)
     if denominator is not None:
@@ -105,7 +123,9 @@ def softmax_loss(
             zero_if_empty, divisor, kernel_dtype, keep_stats=False, report=return_stats,
         )  # fmt: skip
         if grad_in_forward or inplace:
-            loss, *report = with_grad.cross_entropy(*tensors, options, inplace, loss_scale, denominator, on_empty)
+            loss, *report = with_grad.cross_entropy(
+                *tensors, options, given if inplace else None, loss_scale, denominator, on_empty
+            )
             denominator = None
         elif return_stats:
             loss, _, _, *report = autograd.all_results(ops.cross_entropy_forward, *tensors, *options)
@@ -121,11 +141,11 @@ def softmax_loss(
 def _check(input: Any, target: Any, weight: Tensor | None, reduction: str, input_is_log_prob: bool) -> int:
     """The number of the reduction, after the checks that ops cannot make."""
     if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a Tensor, but got {type(input).__name__}")
+        raise checks.not_a_tensor("input", input)
     if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a Tensor, but got {type(target).__name__}")
-    if weight is not None and weight.requires_grad:
-        raise RuntimeError("weight is not differentiable and must not require grad")
+        raise checks.not_a_tensor("target", target)
+    if weight is not None:
+        checks.constant("weight", weight)
     how = reductions.number_of(reduction)
     if input_is_log_prob and input.dim() == 0:  # where torch raises other errors for nll_loss and for cross_entropy
         raise ValueError("input must have a dimension of classes, but got shape []")

@@ -58,16 +58,17 @@ void check_same_device(const at::Tensor& input, const char* name, const at::Tens
               input.device(), " and ", name, " on ", tensor.device());
 }
 
-// What the shape of a target looks like where it is not `row_shape`.
-const char* hint_at_shape(c10::SymIntArrayRef input, c10::SymIntArrayRef target) {
+// What the two commonest mistakes ask for.
+const char* shape_advice(c10::SymIntArrayRef input, c10::SymIntArrayRef target) {
   const size_t dims = input.size();
   if (dims > 2 && target.size() + 1 == dims && are_same(input.slice(0, dims - 1), target)) {
-    return ". Classes are dimension 1, not the last: use input.transpose(1, -1), which copies nothing, or "
-           "input.flatten(0, -2) and target.flatten()";
+    return dims == 3 ? "; classes are dimension 1: use input.transpose(1, 2), which copies nothing, or flatten(0, 1), "
+                       "or dim=-1"
+                     : "; classes are dimension 1: use input.movedim(-1, 1), which copies nothing, or dim=-1";
   }
   if (dims > 1 && target.size() == dims && target[0].sym_eq(input[0]).expect_true(__FILE__, __LINE__) &&
       target[1].sym_eq(1).expect_true(__FILE__, __LINE__) && are_same(input.slice(2), target.slice(2))) {
-    return ". A target has no dimension of classes: use target.squeeze(1)";
+    return "; target has a dimension of one too many: use target.squeeze(1)";
   }
   return "";
 }
@@ -79,13 +80,13 @@ void check_class_indices(const at::Tensor& input, const at::Tensor& target, c10:
 
   const c10::SymIntArrayRef shape = input.sym_sizes(), got = target.sym_sizes();
   if (are_same(got, row_shape)) return;
-  const char* hint = hint_at_shape(shape, got);
+  const char* advice = shape_advice(shape, got);
   const bool same_batch =
       row_shape.empty() ? got.empty() : !got.empty() && are_same(got.slice(0, 1), row_shape.slice(0, 1));
   TORCH_CHECK_VALUE(same_batch || are_same(shape, got), "target must have shape ", row_shape, " for input of shape ",
-                    shape, ", but got shape ", got, hint);
+                    shape, ", but got shape ", got, advice);
   TORCH_CHECK(false, "target must have shape ", row_shape, " for input of shape ", shape, ", but got shape ", got,
-              hint);
+              advice);
 }
 
 at::Tensor class_indices(const at::Tensor& target, std::optional<int64_t> ignore_index) {

@@ -155,5 +155,38 @@ def test_import_checks_the_torch_it_was_built_with(
 
 def test_import_without_a_build_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ce_ext._built_with", None)
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ImportError, match=r"has not been built .* pip install"):
+        _load._check_torch_version()
+
+
+def test_import_of_sources_in_place_of_what_is_installed(tmp_path: Path) -> None:
+    """Of a checkout whose folder is the current one, which comes first."""
+    sources, installed = tmp_path / "checkout" / "ce_ext", tmp_path / "site-packages" / "ce_ext"
+    package = Path(ce_ext.__file__).parent
+    for folder in (sources, installed):
+        folder.mkdir(parents=True)
+        for file in package.glob("*.py"):
+            shutil.copy(file, folder)
+    (sources / "_built_with.py").unlink()
+    run = subprocess.run(
+        [sys.executable, "-c", "import ce_ext"],
+        capture_output=True,
+        text=True,
+        cwd=sources.parent,
+        env=os.environ | {"PYTHONPATH": str(installed.parent)},
+    )
+    error = run.stderr.splitlines()[-1]
+    assert error.startswith(f"ImportError: ce_ext is installed in {installed}, but Python imports the sources in ")
+    assert f"{sources}, which have not been built" in error
+    assert error.endswith("Run from another folder, or build them there: pip install --no-build-isolation -e .")
+
+
+def test_import_of_sources_in_place_of_an_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose finder has the files that have to be built, and they must not be mixed."""
+    from ce_ext import _built_with
+
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(_built_with, "__file__", str(tmp_path / "ce_ext" / "_built_with.py"))
+    with pytest.raises(ImportError, match=rf"installed in {tmp_path}/ce_ext, but Python imports the sources in "):
         _load._check_torch_version()

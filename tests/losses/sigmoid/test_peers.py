@@ -187,7 +187,7 @@ def test_cross_entropy_with_a_weight_on_the_positives(alpha: float, device: str)
     eps = 1e-15
     expected = -(alpha * target * torch.log(p + eps) + (1 - target) * torch.log(1 - p + eps))
     weight = alpha * target + (1 - target)
-    torch.testing.assert_close(F.binary_cross_entropy(p, target, weight, "none"), expected)
+    torch.testing.assert_close(F.binary_cross_entropy(p, target, weight, reduction="none"), expected)
     pos_weight = torch.full((7,), alpha, device=device, dtype=torch.float64)
     of_logits = F.binary_cross_entropy_with_logits(p.logit(), target, reduction="none", pos_weight=pos_weight)
     torch.testing.assert_close(of_logits, expected)

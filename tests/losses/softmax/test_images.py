@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ce_ext.functional import cross_entropy, log_softmax
+from ce_ext.functional import cross_entropy, log_softmax, softmax_focal_loss
 from tests.support import oracles
 from tests.support.comparison import assert_all_rounded, assert_reported, loss_and_gradients, on_cpu, to_double
 
@@ -46,13 +46,17 @@ def _target(image: Tensor) -> Tensor:
     return target
 
 
+def _loss(input: Tensor, target: Tensor, **options: Any) -> Tensor:
+    return (softmax_focal_loss if "gamma" in options else cross_entropy)(input, target, **options)
+
+
 def _in_place(input: Tensor, target: Tensor, **options: Any) -> Tensor:
-    return cross_entropy(input * 1, target, inplace=True, loss_scale=1.0, **options)
+    return _loss(input * 1, target, inplace=True, loss_scale=1.0, **options)
 
 
 WAYS = {
-    "forward and backward": cross_entropy,
-    "gradient in forward": partial(cross_entropy, grad_in_forward=True, loss_scale=1.0),
+    "forward and backward": _loss,
+    "gradient in forward": partial(_loss, grad_in_forward=True, loss_scale=1.0),
     "gradient in place": _in_place,
 }
 ALL_WAYS = pytest.mark.parametrize("way", WAYS)

@@ -86,7 +86,7 @@ def test_oracle_agrees_with_torch(shape: tuple[int, ...], device: str) -> None:
 def test_values_and_gradient(shape: tuple[int, ...], dtype: torch.dtype, out_dtype: torch.dtype, device: str) -> None:
     for dim in range(len(shape)):
         input = _logits(*shape, dtype=dtype, device=device).requires_grad_()
-        output = log_softmax(input, dim, None if dtype == out_dtype else out_dtype)
+        output = log_softmax(input, dim, dtype=None if dtype == out_dtype else out_dtype)
         assert output.dtype == out_dtype
         assert_rounded(output, oracles.log_softmax(input, dim), roundings=2)
 
@@ -127,7 +127,7 @@ def test_input_is_cast_before(input_dtype: torch.dtype, dtype: torch.dtype, devi
     input = torch.randn(6, 70, device=device).mul_(3).to(input_dtype)
     differentiable = input_dtype.is_floating_point
     input.requires_grad_(differentiable)
-    output = log_softmax(input, 1, dtype)
+    output = log_softmax(input, 1, dtype=dtype)
     assert output.dtype == dtype
     assert_rounded(output, oracles.log_softmax(input.to(dtype), 1), roundings=2)
     if differentiable:
@@ -147,7 +147,7 @@ def test_layout(dim: int, name: str, classes: int, dtype: torch.dtype, device: s
     layout = LAYOUTS_BY_DIM[dim][name]
     input = layout(_logits(*shape, dtype=dtype, device=device)).detach().requires_grad_()
     for out_dtype in (dtype, torch.float32):
-        output = log_softmax(input, 1, out_dtype)
+        output = log_softmax(input, 1, dtype=out_dtype)
         assert_rounded(output, oracles.log_softmax(input.contiguous(), 1), roundings=2)
         assert output.stride() == torch.empty_like(input).stride()
 
@@ -195,9 +195,9 @@ def test_nothing_is_allocated_but_the_results(
     layout = LAYOUTS_BY_DIM[dim][name]
     input = layout(_logits(*shape, dtype=dtype, device=device)).detach().requires_grad_()
     with torch.no_grad():
-        forward = peak_extra_bytes(lambda: log_softmax(input, 1, out_dtype), device)
+        forward = peak_extra_bytes(lambda: log_softmax(input, 1, dtype=out_dtype), device)
     assert forward <= input.numel() * out_dtype.itemsize + 4096
-    output = log_softmax(input, 1, out_dtype)
+    output = log_softmax(input, 1, dtype=out_dtype)
     grad_output = layout(torch.randn(shape, dtype=out_dtype, device=device))
     backward = peak_extra_bytes(lambda: torch.autograd.grad(output, input, grad_output)[0], device)
     assert backward <= input.numel() * dtype.itemsize + 4096

@@ -1,0 +1,30 @@
+"""Where the classes of a loss of rows are, and which of them are ignored, for ops that know one place and one class."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ce_ext import checks
+
+
+def move_to_second(input: Tensor, dim: Any) -> Tensor:
+    """A view with the classes of dimension `dim` where the ops look for them."""
+    dim = checks.dimension(dim, input)
+    return input.movedim(dim, 1) if input.dim() > 1 else input
+
+
+def ignore_one(target: Tensor, ignore_index: Any) -> tuple[Tensor, int]:
+    """The targets, with one ignored class in place of several, and that class. Class probabilities have none."""
+    if not isinstance(ignore_index, (tuple, list)):
+        return target, checks.integer("ignore_index", ignore_index)
+    if not ignore_index:
+        raise ValueError("ignore_index must be an int or some of them, but got none")
+    ignored = [checks.integer("ignore_index", value) for value in ignore_index]
+    if target.is_floating_point():
+        return target, max(ignored)
+    first, *others = ignored
+    if others:
+        target = target.long()  # unsigned dtypes have no comparisons
+        for other in others:
+            target = target.where(target != other, first)
+    return target, first
