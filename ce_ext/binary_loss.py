@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, reductions
+from ce_ext import autograd, distributed, reductions
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -37,6 +37,8 @@ def binary_loss(
         raise RuntimeError("alpha is not differentiable and must not require grad")
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
     how = reductions.number_of(reduction)
+    if distributed.is_dtensor(input) and reduction == "mean" and denominator is None:
+        denominator = distributed.element_denominator(input, target, ignore_index)
     divisor = None
     if denominator is not None:
         how, divisor = reductions.SUM, reductions.divisor(denominator, on_empty)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, reductions, with_grad
+from ce_ext import autograd, distributed, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -45,6 +45,10 @@ def plain_cross_entropy(
 ) -> Tensor:
     """`softmax_loss` without options, for which a small problem has no time."""
     how = _check(input, target, weight, reduction, input_is_log_prob)
+    if distributed.is_dtensor(input):
+        return softmax_loss(
+            input, target, weight, ignore_index, reduction, label_smoothing, input_is_log_prob=input_is_log_prob
+        )
     options = (how, ignore_index, label_smoothing, *(_OF_LOG_PROBS if input_is_log_prob else _OF_LOGITS))
     return autograd.cross_entropy(input, target, weight, None, options)
 
@@ -76,6 +80,8 @@ def softmax_loss(
     if sample_weight is not None and sample_weight.requires_grad:
         raise RuntimeError("sample_weight is not differentiable and must not require grad")
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
+    if distributed.is_dtensor(input) and reduction == "mean" and denominator is None:
+        denominator = distributed.row_denominator(input, target, weight, sample_weight, ignore_index, probabilities)
     divisor = None if denominator is None else reductions.divisor(denominator, on_empty)
     if divisor is not None:
         how = reductions.SUM

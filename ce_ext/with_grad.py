@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ce_ext import _C
+from ce_ext import _C, distributed
 from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import MEAN
 
@@ -34,7 +34,7 @@ def cross_entropy(
     if loss_scale is not None and (loss_scale == 0 or not abs(loss_scale) < math.inf):  # which may be a symbol
         raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     tensors = (input, target, weight, sample_weight)
-    if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed():
+    if not (input.requires_grad and torch.is_grad_enabled()) or _is_transformed() or distributed.is_dtensor(input):
         loss, _, _, *reports = torch.ops.ce_ext.cross_entropy_forward(*tensors, *options)
         return loss if divisor is None else loss / divisor, *reports
     if inplace and (input if input._base is None else input._base).is_leaf:
