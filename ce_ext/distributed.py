@@ -1,14 +1,18 @@
 """Losses of DTensors, the tensors that `torch.distributed.tensor` shards over processes."""
 
 import sys
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ce_ext import shapes
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_dtensor(tensor: Tensor) -> bool:
+
+def is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether it is one; by then the ops know how to take it."""
     if type(tensor) is Tensor or "torch.distributed.tensor" not in sys.modules:
         return False
@@ -23,7 +27,7 @@ def _teach_ops() -> bool:
     return True
 
 
-# What torch.compiler.assume_constant_result does, which would import the compiler. While it traces, it calls the function.
+# As torch.compiler.assume_constant_result does it, which imports the compiler: that calls the function while it traces.
 _teach_ops._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

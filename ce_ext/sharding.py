@@ -3,10 +3,10 @@
 Importing this registers it. `ce_ext.distributed` does so when it sees the first DTensor, for nobody else to pay for the
 import of torch.distributed.tensor.
 
-Along a dimension of the mesh either all tensors are replicated, or the input is sharded along one of its own dimensions,
-and so are the others that have it. Of those that have not, arguments are replicated, and results are partial sums. The
-input stays as it is where that is one of these ways, and else DTensor chooses one: for logits that are sharded along
-their classes, for one, it exchanges classes for rows.
+Along a dimension of the mesh either all tensors are replicated, or the input is sharded along one of its dimensions, and
+so are the others that have it. Of those that have not, arguments are replicated, and results are partial sums. The input
+stays as it is where that is one of these ways. Else DTensor chooses one: for logits that are sharded along their classes
+it exchanges classes for rows.
 
 Ops that write to their arguments are not among them: DTensor might redistribute those, too, and the copy be written to.
 """
