@@ -3,10 +3,10 @@
 Importing this registers it. `ce_ext.distributed` does so when it sees the first DTensor, for nobody else to pay for the
 import of torch.distributed.tensor.
 
-Along a dimension of the mesh either all tensors are replicated, or the input is sharded along one of its dimensions, and
-so are the others that have it. Of those that have not, arguments are replicated, and results are partial sums. The input
-stays as it is where that is one of these ways. Else DTensor chooses one: for logits that are sharded along their classes
-it exchanges classes for rows.
+Along a dimension of the mesh either all tensors are replicated, or the input is sharded along one of its dimensions,
+and so are the others that have it. Of those that have not, arguments are replicated, and results are partial sums. The
+input stays as it is where that is one of these ways. Else DTensor chooses one: it exchanges classes for rows, for
+logits that are sharded along their classes.
 
 Ops that write to their arguments are not among them: DTensor might redistribute those, too, and the copy be written to.
 """
@@ -26,7 +26,7 @@ from ce_ext.reductions import MEAN, NONE
 Arguments = dict[str, Any]
 # (name, tensor, dim) -> the dimension of the tensor that is `dim` of the input, or None where it has none.
 Find = Callable[[str, Any, int], int | None]
-# Along one dimension of the mesh, of results and of arguments; None for what is no tensor.
+# Along one dimension of the mesh: of results and of arguments, None for what is no tensor.
 Placements = tuple[list[Placement | None], list[Placement | None]]
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 import ce_ext
+from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions
+from ce_ext.reductions import MEAN, NONE, SUM
 from tests.support.binary_cases import logit_inputs, probability_inputs
 from tests.support.cases import class_count, class_dim, class_index_inputs, log_probability_inputs
 
@@ -306,6 +308,75 @@ def one_weight_or_the_other(mesh: Any) -> None:
             _assert_equal(actual, F.cross_entropy(input, target, reduction=reduction, **{name: factor}))
 
 
+def teaching(mesh: Any) -> None:
+    """Whichever function is the first to see a DTensor."""
+    input, target = (distribute(tensor, mesh, (0,)) for tensor in class_index_inputs((6, 6), torch.float64))
+    calls: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
+        (F.cross_entropy, target, {}),
+        (F.cross_entropy, input.softmax(1), {}),
+        (F.cross_entropy, target, {"return_stats": True, "reduction": "none"}),
+        (F.nll_loss, target, {"reduction": "sum"}),
+        (F.softmax_focal_loss, target, {}),
+        (F.binary_cross_entropy_with_logits, input > 0, {}),
+        (F.sigmoid_focal_loss, target, {}),
+        (F.log_softmax, 1, {}),
+    ]
+    for function, argument, options in calls:
+        if sys.modules.pop("ce_ext.sharding", None):
+            del ce_ext.sharding
+        function(input, argument, **options)
+        assert "ce_ext.sharding" in sys.modules, function
+
+
+def ops(mesh: Any) -> None:
+    """The mean of an op, which has to see all rows, and samples of a batch, each with a mean of its own."""
+    forward, backward = torch.ops.ce_ext.cross_entropy_forward, torch.ops.ce_ext.cross_entropy_backward
+    binary = torch.ops.ce_ext.binary_cross_entropy_forward
+    for batch_dims, dim in itertools.product((0, 1), (0, 1, 2)):
+        input, target = class_index_inputs((5, 4, 3), torch.float64)
+        if batch_dims:  # of samples of shape (4, 3)
+            target = class_index_inputs((20, 3), torch.float64)[1].view(5, 4)
+        of_rows = max(0, dim - 1) if batch_dims == 0 else min(dim, 1)
+        weight = torch.rand(3 if batch_dims else 4, dtype=torch.float64)
+        logits, shards, weights = (
+            distribute(tensor, mesh, (place,)) for tensor, place in ((input, dim), (target, of_rows), (weight, None))
+        )
+        options = CrossEntropyOptions(MEAN, IGNORED, batch_dims=batch_dims)
+        expected = forward(input, target, weight, None, *options)
+        actual = forward(logits, shards, weights, None, *options)
+        for ours, theirs in zip(actual, expected, strict=True):
+            if theirs is None:
+                assert ours is None
+            else:
+                _assert_equal(ours, theirs)
+        if batch_dims and dim == 0:
+            assert actual[0].placements == logits.placements
+
+        upstream, settings = torch.rand_like(expected[0]), options.of_backward()
+        _assert_equal(
+            backward(distribute(upstream, mesh, (None,)), logits, shards, weights, None, *actual[1:3], *settings),
+            backward(upstream, input, target, weight, None, *expected[1:3], *settings),
+        )
+
+        factor = torch.rand((5, 3) if batch_dims else (4, 1), dtype=torch.float64)
+        tensors = (input, input.sigmoid(), factor, factor)
+        places = (dim, dim, None, None)
+        shares = [distribute(tensor, mesh, (place,)) for tensor, place in zip(tensors, places, strict=True)]
+        for reduction in (NONE, MEAN, SUM):
+            binary_options = BinaryCrossEntropyOptions(reduction, batch_dims=batch_dims)
+            _assert_equal(binary(*shares, None, *binary_options)[0], binary(*tensors, None, *binary_options)[0])
+
+
+def replicated_logits(mesh: Any) -> None:
+    """They stay so, and their gradient with them, though it would be less work to take a share."""
+    input, target = class_index_inputs((6, 7), torch.float64)
+    logits = distribute(input, mesh, (None,)).requires_grad_()
+    for reduction in REDUCTIONS:
+        loss = F.cross_entropy(logits, distribute(target, mesh, (0,)), reduction=reduction)
+        (grad,) = torch.autograd.grad(loss.sum(), logits)
+        assert grad.placements == logits.placements
+
+
 def log_softmax(mesh: Any) -> None:
     input = torch.randn(4, 3, 5, dtype=torch.float64)
     upstream = torch.randn_like(input)
@@ -360,8 +431,8 @@ def _assert_equal(actual: Any, expected: Tensor) -> None:
 
 
 _SPECIAL = (
-    compiled, messages, means_over_nothing, denominators, half_means, stats, gradients_in_forward,
-    one_weight_or_the_other, log_softmax, partial_logits, errors,
+    compiled, teaching, messages, means_over_nothing, denominators, half_means, stats, gradients_in_forward,
+    one_weight_or_the_other, ops, replicated_logits, log_softmax, partial_logits, errors,
 )  # fmt: skip
 # By name: what takes the mesh and raises what is wrong.
 CHECKS: dict[str, Callable[[Any], None]] = {check.__name__: check for check in _SPECIAL} | {

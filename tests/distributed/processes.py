@@ -29,8 +29,8 @@ def run(names: Iterable[str], mesh_shape: Sequence[int], folder: Path) -> dict[s
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder), str(rank)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            env=environment() | {"OMP_NUM_THREADS": "1"},
             stdout=logs[rank].open("w"),
             stderr=subprocess.STDOUT,
         )
@@ -44,6 +44,11 @@ def run(names: Iterable[str], mesh_shape: Sequence[int], folder: Path) -> dict[s
     assert not any(codes), "\n".join(log.read_text() for log in logs)
     failures = [json.loads((folder / f"failures-{rank}").read_text()) for rank in ranks]
     return {name: next((of_rank[name] for of_rank in failures if of_rank[name]), "") for name in failures[0]}
+
+
+def environment() -> dict[str, str]:
+    """Of a process that imports what this one does, be it installed or not; and the tests."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([*map(os.path.abspath, sys.path), str(ROOT)])}
 
 
 def _serve(folder: Path, rank: int) -> None:

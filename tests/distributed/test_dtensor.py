@@ -10,7 +10,6 @@ from filelock import FileLock
 
 from tests.distributed import processes
 from tests.distributed.cases import CASES, CASES_2D, CHECKS
-from tests.support.forks import ROOT
 
 pytestmark = [
     pytest.mark.torch_modes,
@@ -64,12 +63,19 @@ def test_special(check, failures):
     _assert_passed(check, failures)
 
 
-def test_dtensor_is_not_imported():
+def test_dtensor_is_not_imported(tmp_path):
     """Nor is the compiler, by who has no DTensor: both take longer to import than ce_ext."""
     program = """
 import sys, torch, ce_ext
 ce_ext.functional.cross_entropy(torch.nn.Parameter(torch.zeros(2, 3)), torch.tensor([0, 1])).backward()
 print([name for name in ("torch.distributed.tensor", "torch._dynamo") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=processes.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "[]\n"
