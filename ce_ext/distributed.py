@@ -18,17 +18,11 @@ def is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
         return False
     from torch.distributed.tensor import DTensor
 
-    return isinstance(tensor, DTensor) and _teach_ops()
-
-
-def _teach_ops() -> bool:
-    from ce_ext import sharding  # noqa: F401
+    if not isinstance(tensor, DTensor):
+        return False
+    from ce_ext import sharding  # noqa: F401  (while torch.compile traces, too)
 
     return True
-
-
-# As torch.compiler.assume_constant_result does it, which imports the compiler: that calls the function while it traces.
-_teach_ops._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def row_denominator(

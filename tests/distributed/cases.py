@@ -77,6 +77,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int | None, ...]]] = {
     "images": ((4, 3, 2, 5), (0,)),
     "columns": ((2, 3, 4, 5), (3,)),
     "classes": ((4, 6), (1,)),
+    "channels": ((2, 4, 6), (1,)),
 }
 # For a mesh of two dimensions.
 LAYOUTS_2D: dict[str, tuple[tuple[int, ...], tuple[int | None, ...]]] = {
