@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, checks, classes, dtypes, reductions
+from ce_ext import autograd, checks, classes, distributed, dtypes, reductions
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -54,7 +54,9 @@ def binary_loss(
             target, ignored = classes.ignore_one(target, ignore_index)
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
     how = reductions.number_of(reduction)
-    divisor, denominator = reductions.split_denominator(denominator)
+    if distributed.is_dtensor(input) and reduction == "mean" and denominator is None:
+        denominator = distributed.element_denominator(input, target, ignored)
+    divisor, denominator = reductions.split_denominator(denominator, input)
     input, promoted = dtypes.promoted(input, target)
     out_dtype = out_dtype or promoted
     kernel_dtype = dtypes.of_kernel(input, out_dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, checks
+from ce_ext import autograd, checks, distributed
 from ce_ext.binary_loss import binary_loss
 from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
 from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
@@ -241,6 +241,7 @@ def log_softmax(
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
         if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
+    distributed.is_dtensor(input)  # asked for what it does: by then the op knows what to do with one
     return autograd.log_softmax(input, (dim, dtype))  # LogSoftmaxOptions, which take a while to make
 
 

@@ -67,7 +67,7 @@ class SoftmaxLossOptions(NLLLossOptions, total=False):
     grad_in_forward: bool
     """Computes the gradient together with the loss, while the logits are in the cache, and keeps it instead of them.
     It serves one backward pass, and has no second derivative. A hint: it does nothing under ``torch.compile``,
-    ``torch.func`` and forward-mode AD, nor for class probabilities."""
+    ``torch.func`` and forward-mode AD, nor for DTensors and class probabilities."""
 
     inplace: bool
     """The same, with the gradient in the memory of ``input``, whose values are lost: ``input.argmax()`` after the call

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from ce_ext import checks
+from ce_ext import checks, distributed
 
 NONE, MEAN, SUM = 0, 1, 2
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
@@ -34,10 +34,12 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
         raise TypeError(f"out_dtype must be a floating-point dtype, but got {out_dtype!r}")
 
 
-def split_denominator(denominator: Tensor | float | None) -> tuple[float | None, Tensor | float | None]:
-    """What the op divides by, and what is left to be divided by after it: tensors, and numbers that a compiler may not
-    know yet."""
-    if denominator is None or isinstance(denominator, (Tensor, torch.SymInt, torch.SymFloat)) or is_dynamo_compiling():
+def split_denominator(denominator: Tensor | float | None, input: Tensor) -> tuple[float | None, Tensor | float | None]:
+    """What the op divides by, and what is left to be divided by after it: tensors, numbers that a compiler may not know
+    yet, and all for DTensors, which keep a plan for every number that an op is called with."""
+    if denominator is None or isinstance(denominator, (Tensor, torch.SymInt, torch.SymFloat)):
+        return None, denominator
+    if is_dynamo_compiling() or distributed.is_dtensor(input):
         return None, denominator
     return float(checks.real("denominator", denominator)), None
 

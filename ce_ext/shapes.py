@@ -11,7 +11,7 @@ def opmath_dtype(input: Tensor) -> torch.dtype:
 
 def class_dim(input: Tensor, batch_dims: int) -> int:
     """The dimension of the classes: a sample behind the batch dimensions is (C), or (N, C, d1, ...)."""
-    return min(batch_dims + 1, input.dim() - 1)
+    return min(batch_dims + 1, input.ndim - 1)
 
 
 def row_shape(input: Tensor, batch_dims: int) -> torch.Size:

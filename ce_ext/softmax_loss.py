@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, checks, classes, dtypes, reductions, with_grad
+from ce_ext import autograd, checks, classes, distributed, dtypes, reductions, with_grad
 from ce_ext.options import CrossEntropyOptions, SoftCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -48,6 +48,10 @@ def plain_cross_entropy(
     how = _check(input, target, weight, reduction, input_is_log_prob)
     if type(label_smoothing) is not float:
         label_smoothing = checks.real("label_smoothing", label_smoothing)
+    if distributed.is_dtensor(input):
+        return softmax_loss(
+            input, target, weight, ignore_index, reduction, label_smoothing, input_is_log_prob=input_is_log_prob
+        )
     options = (how, ignore_index, label_smoothing, *(_OF_LOG_PROBS if input_is_log_prob else _OF_LOGITS))
     return autograd.cross_entropy(input, target, weight, None, options)
 
@@ -93,7 +97,9 @@ def softmax_loss(
             target = classes.move_to_second(target, dim)
     if type(ignore_index) is not int:
         target, ignore_index = classes.ignore_one(target, ignore_index)
-    divisor, denominator = reductions.split_denominator(denominator)
+    if distributed.is_dtensor(input) and reduction == "mean" and denominator is None:
+        denominator = distributed.row_denominator(input, target, weight, sample_weight, ignore_index, probabilities)
+    divisor, denominator = reductions.split_denominator(denominator, input)
     if probabilities:
         input, promoted = dtypes.promoted(input, target, weight)
         target = dtypes.taken(input, target)

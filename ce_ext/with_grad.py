@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ce_ext import _C
+from ce_ext import _C, distributed
 from ce_ext.autograd import all_results
 from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import MEAN, divide
@@ -42,7 +42,7 @@ def cross_entropy(
     if loss_scale is not None and not is_transformed and (loss_scale == 0 or not math.isfinite(loss_scale)):
         raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     tensors = (input, target, weight, sample_weight)
-    if not (input.requires_grad and torch.is_grad_enabled()) or is_transformed:
+    if not (input.requires_grad and torch.is_grad_enabled()) or is_transformed or distributed.is_dtensor(input):
         loss, _, _, *reports = all_results(torch.ops.ce_ext.cross_entropy_forward, *tensors, *options)
         return loss if denominator is None else divide(loss, denominator, on_empty), *reports
     if overwritten is not None and (input if input._base is None else input._base).is_leaf:

@@ -1,0 +1,1 @@
+"""Losses of DTensors, in several processes on the CPU."""
