@@ -121,7 +121,7 @@ class LogitsPrediction(SoftmaxPrediction):
     def __init__(self, z: Tensor, dim: int) -> None:
         is_max = shapes.is_largest(z, dim)
         self.max = z.where(is_max, 0).sum(dim, keepdim=True)
-        gaps = self.max - z
+        gaps = (self.max - z).where(~is_max, 0)  # that of the maximum does not depend on it
         below = torch.exp(-gaps).where(~is_max, 0).sum(dim, keepdim=True)
         self.log_sum = torch.log1p(below) + (self.max - self.max)  # an infinite maximum makes the row NaN
         super().__init__(is_max, gaps + self.log_sum, dim)
