@@ -151,6 +151,8 @@ def test_probabilities_of_elements_at_their_bounds(device: str) -> None:
         )
         twice = lambda f: torch.func.jacrev(torch.func.jacrev(f))  # noqa: E731
         torch.testing.assert_close(twice(ours)(p, t).diag(), twice(theirs)(p, t).diag(), rtol=1e-5, atol=1e-6)
+        in_target = torch.func.jacfwd(ours, 1)(p, t)  # 100 at most
+        torch.testing.assert_close(in_target, torch.func.grad(ours, 1)(p, t))
         for outer in (torch.func.jacrev, torch.func.jacfwd):
             for inner in (torch.func.jacrev, torch.func.jacfwd):
                 for rows in outer(inner(ours, (0, 1)), (0, 1))(p, t):

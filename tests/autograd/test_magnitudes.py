@@ -332,4 +332,6 @@ def test_log_softmax_and_nll(dtype: torch.dtype, device: str) -> None:
         return -(F.log_softmax(input, 1) * target * weight).sum(1)
 
     _check(nll, *_exact_softmax("plain"), dtype, device)
-    _check(all_classes, *_exact_soft("plain"), dtype, device)
+    points, exact = _exact_soft("plain")
+    finite = [i for i, point in enumerate(points) if min(point) > -torch.inf]  # products are torch's own
+    _check(all_classes, [points[i] for i in finite], exact[finite], dtype, device)
