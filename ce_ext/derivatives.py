@@ -5,14 +5,7 @@ from torch import Tensor
 
 from ce_ext import shapes
 from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
-from ce_ext.predictions import (
-    LogitPrediction,
-    LogitsPrediction,
-    SoftmaxPrediction,
-    power,
-    product,
-    split_far,
-)
+from ce_ext.predictions import LogitPrediction, LogitsPrediction, SoftmaxPrediction, power, product, split_far
 from ce_ext.reductions import NONE
 
 LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
@@ -120,7 +113,8 @@ class _CrossEntropyTangents:
         y = shapes.class_indices(target).reshape(shapes.row_shape(input, options.batch_dims)).unsqueeze(dim)
         self._valid = y != options.ignore_index
         # CUDA has yet to report a target that is none. It picks no class, and makes its row NaN.
-        unknown = torch.zeros_like(y, dtype=opmath).masked_fill((y < 0) | (y >= classes), torch.nan)
+        is_unknown = self._valid & ((y < 0) | (y >= classes))
+        unknown = torch.zeros_like(y, dtype=opmath).masked_fill(is_unknown, torch.nan)
         is_target = shapes.is_class(y, input, dim)
 
         def of_target(x: Tensor) -> Tensor:
@@ -142,7 +136,7 @@ class _CrossEntropyTangents:
         row = LogitsPrediction(z, dim)
         q = hard.where(is_target, 0)
         if options.label_smoothing > 0:
-            q = q + options.label_smoothing / classes * w
+            q = q + options.label_smoothing / max(classes, 1) * w
         base = MeanSurprise(row, q, u)
         d_loss, grad, d_grad = base.d_value, base.grad, base.d_grad
         if options.gamma > 0:

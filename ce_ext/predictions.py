@@ -85,7 +85,7 @@ def power(base: Tensor, near: Tensor, beyond: Tensor, exponent: float) -> Tensor
 
 
 class SoftmaxPrediction:
-    """The softmax p of rows, by the classes below the most likely one, m: nothing is left of 1 - p_m where p_m is 1."""
+    """The softmax p of rows. Of its most likely class m, 1 - p_m is the sum of the others, or nothing would be left."""
 
     def __init__(self, is_most_likely: Tensor, nll: Tensor, dim: int) -> None:
         self._dim, self._is_most_likely = dim, is_most_likely

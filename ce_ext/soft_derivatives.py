@@ -40,7 +40,7 @@ class _Tangents:
         r = torch.zeros_like(z) if r is None else r.to(opmath)
         w = z.new_ones(()) if weight is None else shapes.along(weight.to(opmath), input, dim)
         confidence = (1 - options.label_smoothing) * w
-        u = confidence * target.to(opmath) + options.label_smoothing / input.shape[dim] * w
+        u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w
 
         row, dz = LogitsPrediction(z, dim), slope_x * v
         surprise = MeanSurprise(row, u, dz, confidence * r)

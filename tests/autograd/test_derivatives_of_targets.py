@@ -66,6 +66,32 @@ def test_classes_out_of_bounds(value: int, name: str, device: str) -> None:
         assert torch.equal(actual[:3], expected[:3]) and expected.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_third_derivative_where_a_row_is_ignored(gamma: float, device: str) -> None:
+    """Of a power of the loss, so that every upstream gradient is a variable."""
+    input = torch.randn(3, 4, dtype=torch.float64, device=device)
+    target = torch.tensor([1, -100, 3], device=device)
+
+    def cube(x: Tensor, y: Tensor) -> Tensor:
+        return ce_ext.functional.softmax_focal_loss(x, y, gamma=gamma, reduction="sum") ** 3
+
+    third, kept = torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(cube))), [0, 2]
+    actual, expected = third(input, target), third(input[kept], target[kept])
+    assert (actual[1] == 0).all()
+    torch.testing.assert_close(actual[kept][:, :, kept][..., kept, :], expected)
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_hardly_any_classes(classes: int, device: str) -> None:
+    input, target = torch.randn(3, classes, device=device), torch.rand(3, classes, device=device)
+    losses = [lambda x: ce_ext.functional.cross_entropy(x, target)]
+    if classes == 1:
+        labels = torch.zeros(3, dtype=torch.int64, device=device)
+        losses.append(lambda x: ce_ext.functional.softmax_focal_loss(x, labels, label_smoothing=0.1))
+    for loss in losses:
+        assert (torch.func.hessian(loss)(input) == 0).all()
+
+
 def _binary_results(target: Tensor, ignore_index: int | None, input: Tensor, v: Tensor) -> list[Tensor]:
     options = BinaryCrossEntropyOptions(
         0, gamma=1.5, alpha=0.25, ignore_index=ignore_index, needs_input=True, needs_weight=True

@@ -335,3 +335,23 @@ def test_log_softmax_and_nll(dtype: torch.dtype, device: str) -> None:
     points, exact = _exact_soft("plain")
     finite = [i for i, point in enumerate(points) if min(point) > -torch.inf]  # products are torch's own
     _check(all_classes, [points[i] for i in finite], exact[finite], dtype, device)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_rows_that_are_nan(gamma: float, device: str) -> None:
+    """As those of the kernels: where a logit is infinite or NaN, or all classes are masked."""
+    input = torch.randn(5, 3, device=device)
+    input[0, 0] = input[1, 1] = torch.inf
+    input[2, 2] = torch.nan
+    input[3] = -torch.inf
+    target = torch.zeros(5, dtype=torch.int64, device=device)
+    for loss in (
+        lambda x: F.softmax_focal_loss(x, target, gamma=gamma, reduction="none"),
+        lambda x: F.cross_entropy(x, torch.full_like(x, 1 / 3), reduction="none"),
+    ):
+        for tangent in torch.eye(3, device=device):
+            v = tangent.expand_as(input)
+            first = torch.func.jvp(loss, (input,), (v,))[1]
+            second = torch.func.jvp(torch.func.grad(lambda x, f=loss: f(x).sum()), (input,), (v,))[1]
+            assert first[:4].isnan().all() and second[:4].isnan().all()
+            assert first[4].isfinite() and second[4].isfinite().all()
