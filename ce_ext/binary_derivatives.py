@@ -10,25 +10,34 @@ from torch import Tensor
 
 from ce_ext import shapes
 from ce_ext.options import BinaryCrossEntropyOptions
+from ce_ext.predictions import LogitPrediction, difference, power, product, split_far
 from ce_ext.reductions import NONE
 
 
-class _Function(NamedTuple):
-    """A function of x, t and P: its value, its gradient, and D of both, the derivative along (v_x, v_t, v_P)."""
+class _Loss(NamedTuple):
+    """A function of x, t and P, of elements: its value, first derivatives and second ones. That in P twice is 0."""
 
     value: Tensor
-    grad: tuple[Tensor, Tensor, Tensor]
-    d_value: Tensor
-    d_grad: tuple[Tensor, Tensor, Tensor]
+    x: Tensor
+    t: Tensor
+    p: Tensor
+    xx: Tensor
+    xt: Tensor
+    xp: Tensor
+    tt: Tensor
+    tp: Tensor
 
-    def __mul__(self, other: "_Function") -> "_Function":  # type: ignore[override]
-        value, d_value = self.value * other.value, self.d_value * other.value + self.value * other.d_value
-        pairs = list(zip(self.grad, other.grad, self.d_grad, other.d_grad, strict=True))
-        x, t, p = (a * other.value + self.value * b for a, b, _, _ in pairs)
-        dx, dt, dp = (
-            da * other.value + a * other.d_value + self.d_value * b + self.value * db for a, b, da, db in pairs
+    def along(self, v_x: Tensor, v_t: Tensor, v_p: Tensor) -> Tensor:
+        """D of the value, the derivative along (v_x, v_t, v_P)."""
+        return product(v_x, self.x) + product(v_t, self.t) + product(v_p, self.p)
+
+    def gradient_along(self, v_x: Tensor, v_t: Tensor, v_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D of the first derivatives."""
+        return (
+            product(v_x, self.xx) + product(v_t, self.xt) + product(v_p, self.xp),
+            product(v_x, self.xt) + product(v_t, self.tt) + product(v_p, self.tp),
+            product(v_x, self.xp) + product(v_t, self.tp),
         )
-        return _Function(value, (x, t, p), d_value, (dx, dt, dp))
 
 
 class _Tangents:
@@ -56,29 +65,33 @@ class _Tangents:
         self._denominator, self._options, self._opmath = denominator, options, shapes.opmath_dtype(input)
         one = input.new_ones((), dtype=self._opmath)
 
-        t, self._valid = self._dense_target()
+        target_value, self._valid = self._dense_target()
         x = input.to(self._opmath).where(self._valid, 0.5)
         w = one if weight is None else self._aligned(weight)
         p = one if pos_weight is None else self._aligned(pos_weight)
-        v_w = None if v_weight is None or weight is None else self._aligned(v_weight)
+        v_w = 0 * one if v_weight is None or weight is None else self._aligned(v_weight)
         v_p = 0 * one if v_pos_weight is None or pos_weight is None else self._aligned(v_pos_weight)
         v_x = torch.zeros_like(x) if v_input is None else v_input.to(self._opmath)
-        v_t = torch.zeros_like(x) if v_target is None else (1 - options.label_smoothing) * v_target.to(self._opmath)
+        self._confidence = 1 - options.label_smoothing
+        v_t = torch.zeros_like(x) if v_target is None else self._confidence * v_target.to(self._opmath)
 
-        t = (1 - options.label_smoothing) * t + options.label_smoothing / 2
-        loss = _cross_entropy(x, t, p, v_x, v_t, v_p, options.input_is_probability)
+        t = _SmoothTarget.of(target_value, options.label_smoothing)
+        prediction = ProbabilityPrediction(x) if options.input_is_probability else LogitPrediction(x)
+        loss = _cross_entropy(prediction, t, p)
         if options.gamma > 0:
-            loss = _focus(x, t, v_x, v_t, options.gamma) * loss
+            loss = _focal(loss, x, t, p, options.gamma)
         if class_alpha is not None or options.alpha >= 0:
-            alpha = options.alpha * one if class_alpha is None else self._aligned(class_alpha)
-            loss = _balance(t, v_t, alpha) * loss
+            loss = _balanced(loss, t, options.alpha * one if class_alpha is None else self._aligned(class_alpha))
 
-        def weighted(value: Tensor, d_value: Tensor) -> Tensor:
-            return w * d_value if v_w is None else w * d_value + v_w * value
-
-        self._of_loss = weighted(loss.value, loss.d_value)
-        self._of_grads = [weighted(value, d_value) for value, d_value in zip(loss.grad, loss.d_grad, strict=True)]
-        self._of_grad_weight = loss.d_value
+        d_loss = loss.along(v_x, v_t, v_p)
+        grads, d_grads = (loss.x, loss.t, loss.p), loss.gradient_along(v_x, v_t, v_p)
+        self._of_loss = product(w, d_loss) + product(v_w, loss.value)
+        # Of input, target and pos_weight, and of weight: the gradients, and D of them.
+        self._grads = [*(product(w, grad) for grad in grads), loss.value]
+        self._of_grads = [
+            *(product(w, change) + product(v_w, grad) for grad, change in zip(grads, d_grads, strict=True)),
+            d_loss,
+        ]
 
     def of_loss(self) -> Tensor:
         rows = self._of_loss.where(self._valid, 0)
@@ -88,32 +101,41 @@ class _Tangents:
         reduced = rows if self._options.reduction == NONE or not dims else rows.sum(dims)
         return reduced.to(self._options.out_dtype or self._input.dtype)
 
-    def of_grads(self, grad_output: Tensor) -> list[Tensor | None]:
-        """In the order of the ops' arguments; None for what has no gradient."""
-        scale = self._of_elements(grad_output)
-        if self._denominator is not None:
-            scale = scale / self._of_elements(self._denominator)
-        of_input, of_target, of_pos_weight = ((scale * change).where(self._valid, 0) for change in self._of_grads)
-        of_weight = (scale * self._of_grad_weight).where(self._valid, 0)
+    def of_grads(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> list[Tensor | None]:
+        """In the order of the ops' arguments; None for what has no gradient. A tangent of grad_output adds to them."""
+        scale = self._scale(grad_output)
+        changes = [product(scale, change) for change in self._of_grads]
+        if grad_output_tangent is not None:
+            d_scale = self._scale(grad_output_tangent)
+            changes = [change + product(d_scale, grad) for change, grad in zip(changes, self._grads, strict=True)]
+        of_input, of_target, of_pos_weight, of_weight = (change.where(self._valid, 0) for change in changes)
         has_target = self._target.is_floating_point()
         return [
             of_input.to(self._input.dtype),
-            ((1 - self._options.label_smoothing) * of_target).to(self._target.dtype) if has_target else None,
+            (self._confidence * of_target).to(self._target.dtype) if has_target else None,
             self._summed(of_weight, self._weight),
             self._summed(of_pos_weight, self._pos_weight),
         ]
 
+    def _scale(self, grad_output: Tensor) -> Tensor:
+        scale = self._of_elements(grad_output)
+        return scale if self._denominator is None else scale / self._of_elements(self._denominator)
+
     def _dense_target(self) -> tuple[Tensor, Tensor]:
-        """The target of every element, and whether it is not ignored."""
-        target, ignored = self._target, self._options.ignore_index
-        is_index, dim = target.dim() < self._input.dim(), shapes.class_dim(self._input, self._options.batch_dims)
+        """The target of every element, NaN for a class that is none, and whether it is not ignored."""
+        input, target = self._input, self._target
+        # Integers as int64: torch compares no others with all that a dtype holds.
+        values = target if target.is_floating_point() else shapes.class_indices(target)
+        is_index, dim = target.dim() < input.dim(), shapes.class_dim(input, self._options.batch_dims)
         if is_index:
-            target = target.unsqueeze(dim)
-        valid = torch.ones_like(target, dtype=torch.bool) if ignored is None else target != ignored
-        if is_index:
-            shape = [-1 if d == dim else 1 for d in range(self._input.dim())]
-            target = target == torch.arange(self._input.shape[dim], device=target.device).view(shape)
-        return target.to(self._opmath).where(valid, 0), valid
+            values = values.unsqueeze(dim)
+        ignored = self._options.ignore_index
+        valid = torch.ones_like(values, dtype=torch.bool) if ignored is None else values != ignored
+        if not is_index:
+            return target.to(self._opmath).where(valid, 0), valid
+        is_known = (values >= 0) & (values <= input.shape[dim])  # the last one is the background
+        dense = shapes.is_class(values, input, dim).to(self._opmath)
+        return dense.where(is_known, torch.nan).where(valid, 0), valid
 
     def _aligned(self, factor: Tensor) -> Tensor:
         """Behind the dimensions of the batch, shapes are aligned at their ends."""
@@ -134,61 +156,120 @@ class _Tangents:
         return summed.reshape(factor.shape).to(factor.dtype)
 
 
-def _cross_entropy(
-    x: Tensor, t: Tensor, p: Tensor, v_x: Tensor, v_t: Tensor, v_p: Tensor, is_probability: bool
-) -> _Function:
+class _SmoothTarget(NamedTuple):
+    """The smoothed t, and 1 - t and 1 - 2 t, which are no differences of it."""
+
+    value: Tensor
+    rest: Tensor
+    rest_lead: Tensor
+
+    @classmethod
+    def of(cls, t: Tensor, smoothing: float) -> "_SmoothTarget":
+        confidence = 1 - smoothing
+        return cls(confidence * t + smoothing / 2, confidence * (1 - t) + smoothing / 2, confidence * (1 - 2 * t))
+
+    def lack(self, prediction: LogitPrediction) -> Tensor:
+        """q = p (1 - t) + (1 - p) t"""
+        return prediction.probability() * self.rest + prediction.rest() * self.value
+
+    def lack_in_logit(self, prediction: LogitPrediction) -> Tensor:
+        """The derivative of q in x."""
+        return prediction.variance() * self.rest_lead
+
+
+class ProbabilityPrediction:
+    """A prediction p as `LogitPrediction` has it, with the bounds that torch puts on logarithms and divisors."""
+
+    def __init__(self, p: Tensor) -> None:
+        self._p = p.where((p >= 0) & (p <= 1), torch.nan)
+        self._variance = (self._p * (1 - self._p)).clamp_min(1e-12)
+
+    def loss(self, pos: Tensor, neg: Tensor) -> Tensor:
+        """pos miss_pos + neg miss_neg"""
+        p, at_least = self._p, -100.0
+        log_p = p.where(p != 0, 1).log().where(p != 0, at_least).clamp_min(at_least)
+        log_rest = torch.log1p(-p.where(p != 1, 0)).where(p != 1, at_least).clamp_min(at_least)
+        return -pos * log_p - neg * log_rest
+
+    def slope(self, pos: Tensor, neg: Tensor) -> Tensor:
+        """The derivative of `loss` in p."""
+        return (neg * self._p - pos * (1 - self._p)) / self._variance
+
+    def curvature(self, pos: Tensor, neg: Tensor) -> Tensor:
+        """That of `slope`."""
+        return (neg * self._p**2 + pos * (1 - self._p) ** 2) / self._variance**2
+
+
+def _cross_entropy(prediction: LogitPrediction | ProbabilityPrediction, t: _SmoothTarget, p: Tensor) -> _Loss:
     """P t miss_pos + (1 - t) miss_neg"""
-    if is_probability:
-        pos, neg = -torch.log(x).clamp_min(-100), -torch.log1p(-x).clamp_min(-100)
-        variance = (x * (1 - x)).clamp_min(1e-12)
-        pos_x, neg_x = (x - 1) / variance, x / variance
-        pos_xx, neg_xx = pos_x * pos_x, neg_x * neg_x
-    else:
-        pos, neg = torch.nn.functional.softplus(-x, threshold=1000), torch.nn.functional.softplus(x, threshold=1000)
-        pos_x, neg_x = -torch.sigmoid(-x), torch.sigmoid(x)
-        pos_xx = neg_xx = -pos_x * neg_x
-
-    def of(pos: Tensor, neg: Tensor) -> Tensor:
-        return _product(p * t, pos) + _product(1 - t, neg)
-
-    in_x, in_t, in_p = of(pos_x, neg_x), p * pos - neg, _product(t, pos)
-    in_tx, in_px = p * pos_x - neg_x, t * pos_x
-    return _Function(
-        of(pos, neg),
-        (in_x, in_t, in_p),
-        _product(v_x, in_x) + _product(v_t, in_t) + _product(v_p, in_p),
-        (of(pos_xx, neg_xx) * v_x + in_tx * v_t + in_px * v_p, in_tx * v_x + pos * v_p, in_px * v_x + pos * v_t),
+    parts, none, one = (p * t.value, t.rest), torch.zeros_like(t.value), torch.ones_like(t.value)
+    return _Loss(
+        value=prediction.loss(*parts),
+        x=prediction.slope(*parts),
+        t=prediction.loss(p, -one),
+        p=prediction.loss(t.value, none),
+        xx=prediction.curvature(*parts),
+        xt=prediction.slope(p, -one),
+        xp=prediction.slope(t.value, none),
+        tt=none,
+        tp=prediction.loss(one, none),
     )
 
 
-def _focus(x: Tensor, t: Tensor, v_x: Tensor, v_t: Tensor, gamma: float) -> _Function:
-    """q^gamma"""
-    p, rest = torch.sigmoid(x), torch.sigmoid(-x)
-    variance, zero = p * rest, torch.zeros_like(x)
-    q = (p * (1 - t) + rest * t).clamp_min(1e-100 if x.dtype == torch.float64 else 1e-12)
-    q_x, q_t = variance * (1 - 2 * t), rest - p
-    d_q = q_x * v_x + q_t * v_t
-    d_q_x, d_q_t = variance * ((rest - p) * (1 - 2 * t) * v_x - 2 * v_t), -2 * variance * v_x
-    slope, curve = gamma * q ** (gamma - 1), gamma * (gamma - 1) * q ** (gamma - 2)
-    return _Function(
-        q**gamma,
-        (slope * q_x, slope * q_t, zero),
-        slope * d_q,
-        (curve * d_q * q_x + slope * d_q_x, curve * d_q * q_t + slope * d_q_t, zero),
+def _focal(ce: _Loss, x: Tensor, t: _SmoothTarget, p: Tensor, gamma: float) -> _Loss:
+    """f ce, f = q^gamma, for the cross entropy ce and q = p (1 - t) + (1 - p) t. With r = ce / q,
+
+        (f ce)_a  = f ce_a + gamma f r q_a
+        (f ce)_ab = f ce_ab + gamma f r q_ab + gamma q^(gamma - 1) ((gamma - 1) r q_a q_b + q_a ce_b + q_b ce_a)
+
+    Where q vanishes, so do ce, ce_x, ce_P and q_x. They are divided by q before they are multiplied by powers of it.
+    """
+    prediction = LogitPrediction(x)
+    q, q_x, q_t = t.lack(prediction), t.lack_in_logit(prediction), -prediction.lead()
+    # It does where the target is all of the likely class: q is a multiple of e^-|x| there.
+    near_x, beyond = split_far(x, prediction.select(t.rest, t.value) == 0)
+    near = LogitPrediction(near_x)
+    near_ce, near_q = _cross_entropy(near, t, p), t.lack(near)
+    parts = (near_ce.value, near_ce.x, near_ce.p, t.lack_in_logit(near))
+    r, x_part, p_part, q_x_part = (part / near_q for part in parts)
+
+    f, f_over_q = (power(q, near_q, beyond, exponent) for exponent in (gamma, gamma - 1))
+    f_r = product(f_over_q, ce.value) if gamma >= 1 else product(f, r)
+    r_q_x, r_q_t = product(q_x_part, r), product(q_t, r)  # the former over q
+    in_both = (gamma - 1) * r_q_x * q_t + product(q_x_part, ce.t) + x_part * q_t
+    # As (gamma + 1) r q_t + 2 (ce_t - r q_t), or infinities would cancel.
+    in_target_twice = (gamma + 1) * r_q_t + 2 * difference(ce.t, r_q_t)
+    return _Loss(
+        value=product(f, ce.value),
+        x=f * ce.x + gamma * product(q_x, f_r),
+        t=product(f, ce.t) + gamma * product(q_t, f_r),
+        p=product(f, ce.p),
+        xx=f * ce.xx
+        + gamma * product(-q_x * prediction.lead(), f_r)
+        + gamma * f * q_x * ((gamma - 1) * r_q_x + 2 * x_part),
+        xt=f * ce.xt + gamma * product(-2 * prediction.variance(), f_r) + gamma * product(f, in_both),
+        xp=f * ce.xp + gamma * product(f, product(q_x_part, ce.p)),
+        tt=gamma * product(f_over_q, product(q_t, in_target_twice)),
+        tp=product(f, ce.tp) + gamma * product(f * q_t, p_part),
     )
 
 
-def _balance(t: Tensor, v_t: Tensor, alpha: Tensor) -> _Function:
-    """alpha t + (1 - alpha) (1 - t), or 1"""
-    zero = torch.zeros_like(t)
-    slope = (2 * alpha - 1).where(alpha >= 0, 0) + zero
-    value = (alpha * t + (1 - alpha) * (1 - t)).where(alpha >= 0, 1)
-    return _Function(value, (zero, slope, zero), slope * v_t, (zero, zero, zero))
-
-
-def _product(weight: Tensor, x: Tensor) -> Tensor:
-    """Nothing times infinity is nothing. A finite number keeps its derivative in a weight of 0."""
-    return (weight * x).where((weight != 0) | x.isfinite(), 0)
+def _balanced(loss: _Loss, t: _SmoothTarget, alpha: Tensor) -> _Loss:
+    """balance loss, balance = alpha t + (1 - alpha) (1 - t), or 1 where alpha is negative."""
+    has_alpha = alpha >= 0
+    balance = (alpha * t.value + (1 - alpha) * t.rest).where(has_alpha, 1)
+    slope = (2 * alpha - 1).where(has_alpha, 0) + torch.zeros_like(balance)
+    return _Loss(
+        value=product(balance, loss.value),
+        x=product(balance, loss.x),
+        t=product(balance, loss.t) + product(slope, loss.value),
+        p=product(balance, loss.p),
+        xx=product(balance, loss.xx),
+        xt=product(balance, loss.xt) + product(slope, loss.x),
+        xp=product(balance, loss.xp),
+        tt=product(balance, loss.tt) + 2 * product(slope, loss.t),
+        tp=product(balance, loss.tp) + product(slope, loss.p),
+    )
 
 
 def tangent(*arguments: Any) -> Tensor:
@@ -209,13 +290,7 @@ def backward_gradient(*arguments: Any) -> tuple[Tensor | None, ...]:
 def backward_tangent(grad_output_tangent: Tensor | None, *arguments: Any) -> tuple[Tensor | None, ...]:
     """Of the gradients, as far as they are needed. It takes tangents of the four, and then what is as above."""
     tangents, grad_output, others = arguments[:4], arguments[4], arguments[5:]
-    *tensors, options = others
-    changes = _Tangents(*tangents, *others).of_grads(grad_output)
+    options = others[-1]
+    changes = _Tangents(*tangents, *others).of_grads(grad_output, grad_output_tangent)
     needs = (options.needs_input, options.needs_target, options.needs_weight, options.needs_pos_weight)
-    scaled: Any = (None,) * 4
-    if grad_output_tangent is not None:
-        scaled = torch.ops.ce_ext.binary_cross_entropy_backward(grad_output_tangent, *tensors, *options)
-    return tuple(
-        None if not needed else change if of_scale is None else change + of_scale
-        for change, of_scale, needed in zip(changes, scaled, needs, strict=True)
-    )
+    return tuple(change if needed else None for change, needed in zip(changes, needs, strict=True))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ce_ext import shapes
 from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
+from ce_ext.predictions import LogitPrediction, LogitsPrediction, SoftmaxPrediction, power, product, split_far
 from ce_ext.reductions import NONE
 
 LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
@@ -25,18 +26,24 @@ class RowReduction:
             self._factors.append(self._to_rows(sample_weight))
 
     def reduce(self, rows: Tensor) -> Tensor:
-        for factor in self._factors:
-            rows = rows * factor
+        rows = self._weighted(rows)
         rows, dims = rows.squeeze(self._class_dim), range(self._options.batch_dims, rows.dim() - 1)
         reduced = rows if self._options.reduction == NONE or not dims else rows.sum(tuple(dims))
         return reduced.to(self._options.out_dtype or self._input.dtype)
 
-    def scale(self, grad_output: Tensor) -> Tensor:
-        """What the gradient of the loss of each row is multiplied by."""
-        scale = self._to_rows(grad_output)
+    def gradient(
+        self, of_rows: Tensor, change: Tensor, grad_output: Tensor, grad_output_tangent: Tensor | None
+    ) -> Tensor:
+        """What becomes of the gradient of the loss of each row where that and grad_output change."""
+        changed = product(self._weighted(self._to_rows(grad_output)), change)
+        if grad_output_tangent is None:
+            return changed
+        return changed + product(self._weighted(self._to_rows(grad_output_tangent)), of_rows)
+
+    def _weighted(self, rows: Tensor) -> Tensor:
         for factor in self._factors:
-            scale = scale * factor
-        return scale
+            rows = product(factor, rows)
+        return rows
 
     def _to_rows(self, values: Tensor) -> Tensor:
         """One value for each leading dimension as one for each row."""
@@ -44,21 +51,53 @@ class RowReduction:
         return values.to(self._opmath).reshape(shape).unsqueeze(self._class_dim)
 
 
+class MeanSurprise:
+    """base = sum_j q_j n_j of n = -log p, p = softmax(z): its gradient in z, and D of both along u of z and r of q.
+
+    With dev_j = u_j - <p, u>, of which D n is the negative, and excess(q)_j = p_j sum_k q_k - q_j:
+
+        D base = sum_j r_j n_j - sum_j q_j dev_j,   dbase/dz = excess(q),   D dbase/dz = excess(r) + (sum_k q_k) D p,
+        D p = p dev.
+    """
+
+    def __init__(self, row: SoftmaxPrediction, q: Tensor, u: Tensor, r: Tensor | None = None) -> None:
+        self.deviation = row.deviation(u)
+        self.dp = row.p * self.deviation
+        self.d_value = -row.total(q * self.deviation)
+        self.grad, self.d_grad = row.excess(q), row.total(q) * self.dp
+        if r is not None:
+            self.d_value = self.d_value + row.total(product(r, row.nll))
+            self.d_grad = self.d_grad + row.excess(r)
+
+
+class ZLoss:
+    """zeta lse^2: its gradient in z, 2 zeta lse p, and D of both, where D lse = <p, u>."""
+
+    def __init__(self, row: LogitsPrediction, zeta: float, u: Tensor, dp: Tensor) -> None:
+        pull, d_pull = 2 * zeta * row.log_sum_exp(), 2 * zeta * row.total(row.p * u)
+        self.d_value = pull * row.total(row.p * u)
+        self.grad, self.d_grad = pull * row.p, d_pull * row.p + pull * dp
+
+
 class _CrossEntropyTangents:
     """What changes with a tangent `v` of the logits: the loss by J v, and grad_input by H v, where H is symmetric.
 
     So J v is also the gradient in grad_output of <v, cross_entropy_backward(...)>, and H v is its gradient in input.
 
-    With the words of csrc/losses/cross_entropy.h, n for lse - z_y, e for the one-hot y, D for the derivative along v:
+    With the words of csrc/losses/cross_entropy.h, base is `MeanSurprise` with q = (1 - s) w_y e + s/C w, for e the
+    one-hot y. The focal loss is a function of the margin of y, m, whose sigmoid is p_y. Of o, the softmax of the other
+    classes, rest = 1 - p_y and mu = D m, everything has the factor f, and nothing is divided by rest:
 
-        dn = p - e,  dlse = p,  dbase = slope p - (1 - s) w_y e - s/C w,  slope = (1 - s) w_y + s/C sum_k w_k,
-        dloss = f dbase + f' base dn + 2 zeta lse dlse          in z,
-        D p = p (u - <p, u>),  u = v dz/dx.
+        m = z_y - lse of the others,    mu = u_y - <o, u>,    df/dz = -gamma f p_y (e - o)
+        dloss/dz = f A,                 A = dbase/dz + gamma p_y base (o - e)
+        D loss = f (D base - gamma p_y base mu)
+        D dloss/dz = f (D A - gamma p_y mu A),
+        D A = D dbase/dz + gamma (p_y rest mu base + p_y D base) (o - e) + gamma p_y base D o
     """
 
     def __init__(
         self,
-        v: Tensor,
+        v: Tensor | None,
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
@@ -71,67 +110,79 @@ class _CrossEntropyTangents:
         dim = shapes.class_dim(input, options.batch_dims)
         classes = input.shape[dim]
 
-        def total(x: Tensor) -> Tensor:
-            return x.sum(dim, keepdim=True)
-
-        y = target.reshape(shapes.row_shape(input, options.batch_dims)).to(torch.int64).unsqueeze(dim)
+        y = shapes.class_indices(target).reshape(shapes.row_shape(input, options.batch_dims)).unsqueeze(dim)
         self._valid = y != options.ignore_index
-        y = y.where(self._valid, 0)
-        is_target = (
-            torch.arange(classes, device=y.device).view([-1 if d == dim else 1 for d in range(input.dim())]) == y
-        )
-        e = is_target.to(opmath)
-        w = e.new_ones(classes) if weight is None else weight.to(opmath)
-        hard = (1 - options.label_smoothing) * w[y]
-        smoothing = options.label_smoothing / classes
-        slope = hard + smoothing * w.sum()
-        w = w.view([-1 if d == dim else 1 for d in range(input.dim())])
+        # CUDA has yet to report a target that is none. It picks no class, and makes its row NaN.
+        is_unknown = self._valid & ((y < 0) | (y >= classes))
+        unknown = torch.zeros_like(y, dtype=opmath).masked_fill(is_unknown, torch.nan)
+        is_target = shapes.is_class(y, input, dim)
 
-        v = v.to(opmath)
-        z, slope_x, curve_x = changed_logits(input.to(opmath).where(self._valid, 0), options)
+        def of_target(x: Tensor) -> Tensor:
+            return x.where(is_target, 0).sum(dim, keepdim=True)
+
+        ones = torch.ones_like(input, dtype=opmath)
+        w = ones if weight is None else ones * shapes.along(weight.to(opmath), input, dim)
+        hard = (1 - options.label_smoothing) * of_target(w) + unknown
+        v = torch.zeros_like(input, dtype=opmath) if v is None else v.to(opmath)
+        if options.input_is_log_prob:
+            self._of_loss = -product(hard, of_target(v))
+            self._of_grad = (-hard).where(is_target, unknown)
+            self._change_of_grad = unknown.expand_as(v)
+            return
+
+        x = input.to(opmath).where(self._valid, 0) + unknown
+        z, slope_x, curve_x = changed_logits(x, options)
         u = slope_x * v
-        p = torch.zeros_like(z) if options.input_is_log_prob else z.softmax(dim)
-        lse = z.logsumexp(dim, keepdim=True)
-        mean_u = total(p * u)
-        u_target = total(e * u)
-        dp = p * (u - mean_u)
-        grad, d_grad = slope * p - hard * e - smoothing * w, slope * dp
-        d_loss = slope * mean_u - hard * u_target - smoothing * total(w * u)
+        row = LogitsPrediction(z, dim)
+        q = hard.where(is_target, 0)
+        if options.label_smoothing > 0:
+            q = q + options.label_smoothing / max(classes, 1) * w
+        base = MeanSurprise(row, q, u)
+        d_loss, grad, d_grad = base.d_value, base.grad, base.d_grad
         if options.gamma > 0:
-            n = lse - z.gather(dim, y)
-            base = hard * n
-            if smoothing > 0:
-                base = base + smoothing * total(w * (lse - z))
-            grad_n, d_n = p - e, mean_u - u_target
-            p_target, rest = torch.exp(-n), (-torch.expm1(-n)).clamp_min(1e-30)
-            f = rest**options.gamma
-            f1 = options.gamma * p_target * rest ** (options.gamma - 1)
-            f2_base = f1 * ((options.gamma - 1) * p_target * (base / rest) - base)
-            d_grad = f * d_grad + f1 * (d_n * grad + d_loss * grad_n + base * dp) + f2_base * d_n * grad_n
-            grad, d_loss = f * grad + f1 * base * grad_n, f * d_loss + f1 * base * d_n
+            of_others = z.masked_fill(is_target, -torch.inf)
+            is_alone = (of_others == -torch.inf).all(dim, keepdim=True)
+            others = LogitsPrediction(of_others.where(~is_alone, 0), dim)
+            margin = ((of_target(z) - others.max) - others.log_sum).where(~is_alone, torch.inf)
+            near, beyond = split_far(margin, margin > 0)
+            prediction = LogitPrediction(margin)
+            p_target, rest = prediction.probability(), prediction.rest()
+            f = power(rest, LogitPrediction(near).rest(), beyond, options.gamma)
+            o, deviation = others.p.where(~is_target, 0), others.deviation(u)
+            mu, away = of_target(deviation), o - is_target.to(opmath)
+            p_base = options.gamma * product(p_target, row.total(product(q, row.nll)))
+            d_p_base = rest * mu * p_base + options.gamma * p_target * d_loss
+            d_loss = f * (d_loss - p_base * mu)
+            grad = grad + p_base * away
+            d_grad = f * (d_grad + d_p_base * away + p_base * o * deviation - options.gamma * p_target * mu * grad)
+            grad = f * grad
         if options.z_loss > 0:
-            d_grad = d_grad + 2 * options.z_loss * (mean_u * p + lse * dp)
-            grad = grad + 2 * options.z_loss * lse * p
-            d_loss = d_loss + 2 * options.z_loss * lse * mean_u
+            z_loss = ZLoss(row, options.z_loss, u, base.dp)
+            d_loss, grad, d_grad = d_loss + z_loss.d_value, grad + z_loss.grad, d_grad + z_loss.d_grad
 
         self._of_loss = d_loss
-        self._of_grad = slope_x * d_grad + curve_x * v * grad
+        self._of_grad = slope_x * grad
+        self._change_of_grad = slope_x * d_grad + curve_x * v * grad
 
     def of_loss(self) -> Tensor:
         """J v."""
         return self._rows.reduce(self._of_loss.where(self._valid, 0))
 
-    def of_grad_input(self, grad_output: Tensor) -> Tensor:
-        """H v."""
-        return (self._rows.scale(grad_output) * self._of_grad).where(self._valid, 0).to(self._input.dtype)
+    def of_grad_input(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> Tensor:
+        """H v, and with a tangent of grad_output what that adds."""
+        change = self._rows.gradient(self._of_grad, self._change_of_grad, grad_output, grad_output_tangent)
+        return change.where(self._valid, 0).to(self._input.dtype)
 
 
 def changed_logits(x: Tensor, options: LossOptions) -> tuple[Tensor, Tensor | float, Tensor | float]:
-    """The logits z that the loss is taken of, dz/dx and d2z/dx2, as csrc/losses/logits.h has them."""
+    """The logits z that the loss is taken of, dz/dx and d2z/dx2, as csrc/losses/logits.h has them.
+
+    tanh(x) = 2 p - 1, and 1 - tanh^2(x) = 4 p (1 - p), for the prediction p of the logit 2 x.
+    """
     if options.softcap == 0:
         return options.logit_scale * x, options.logit_scale, 0.0
-    t = torch.tanh(options.logit_scale / options.softcap * x)
-    slope = options.logit_scale * (1 - t * t)
+    prediction = LogitPrediction(2 * options.logit_scale / options.softcap * x)
+    t, slope = prediction.lead(), 4 * options.logit_scale * prediction.variance()
     return options.softcap * t, slope, -2 * options.logit_scale / options.softcap * t * slope
 
 
@@ -177,33 +228,28 @@ def cross_entropy_backward_tangent(
     denominator: Tensor | None,
     options: CrossEntropyOptions,
 ) -> Tensor:
-    rows = (input, target, weight, sample_weight)
-    tangent = torch.zeros_like(input)
-    if grad_output_tangent is not None:
-        tangent = torch.ops.ce_ext.cross_entropy_backward(
-            grad_output_tangent, *rows, stats, denominator, *options.of_backward()
-        )
-    if input_tangent is not None:
-        changes = _CrossEntropyTangents(input_tangent, *rows, denominator, options)
-        tangent = tangent + changes.of_grad_input(grad_output)
-    return tangent
+    changes = _CrossEntropyTangents(input_tangent, input, target, weight, sample_weight, denominator, options)
+    return changes.of_grad_input(grad_output, grad_output_tangent)
 
 
 def log_softmax_tangent(input_tangent: Tensor, output: Tensor, options: LogSoftmaxOptions) -> Tensor:
     """Of y = log_softmax(x): v_j - sum_k p_k v_k, with p = e^y."""
-    v, p = _in_opmath(input_tangent, output.exp())
-    return (v - (p * v).sum(options.dim, keepdim=True)).to(output.dtype)
+    v, y = _in_opmath(input_tangent, output)
+    return SoftmaxPrediction.of_log_probs(y, options.dim).deviation(v).to(output.dtype)
 
 
 def log_softmax_backward_gradient(
     grad_grad_input: Tensor, grad_output: Tensor, output: Tensor, options: LogSoftmaxOptions
 ) -> tuple[Tensor, Tensor]:
-    """For grad_output and output, of <v, g - e^y sum_k g_k>."""
+    """For grad_output and output, of <v, g - e^y sum_k g_k>.
+
+    For output it is -p_j v_j sum_k g_k, plus any multiple of p: log_softmax takes the sum of its own gradient times p
+    off. With v measured from that of the most likely class, that has nothing to take off which would cancel.
+    """
     v, g, y = _in_opmath(grad_grad_input, grad_output, output)
-    p = y.exp()
-    for_grad_output = v - (p * v).sum(options.dim, keepdim=True)
-    for_output = -p * v * g.sum(options.dim, keepdim=True)
-    return for_grad_output.to(output.dtype), for_output.to(output.dtype)
+    row = SoftmaxPrediction.of_log_probs(y, options.dim)
+    for_output = -row.p * (v - row.of_most_likely(v)) * row.total(g)
+    return row.deviation(v).to(output.dtype), for_output.to(output.dtype)
 
 
 def log_softmax_backward_tangent(
@@ -215,13 +261,13 @@ def log_softmax_backward_tangent(
 ) -> Tensor:
     """Of g - e^y sum_k g_k."""
     g, y = _in_opmath(grad_output, output)
-    p, tangent = y.exp(), torch.zeros_like(g)
+    row, tangent = SoftmaxPrediction.of_log_probs(y, options.dim), torch.zeros_like(g)
     if grad_output_tangent is not None:
         (dg,) = _in_opmath(grad_output_tangent)
-        tangent = dg - p * dg.sum(options.dim, keepdim=True)
+        tangent = -row.excess(dg)
     if output_tangent is not None:
         (dy,) = _in_opmath(output_tangent)
-        tangent = tangent - p * dy * g.sum(options.dim, keepdim=True)
+        tangent = tangent - row.p * dy * row.total(g)
     return tangent.to(options.dtype)
 
 

@@ -7,18 +7,17 @@ import torch
 from torch import Tensor
 
 from ce_ext import shapes
-from ce_ext.derivatives import RowReduction, changed_logits
+from ce_ext.derivatives import MeanSurprise, RowReduction, ZLoss, changed_logits
 from ce_ext.options import SoftCrossEntropyOptions
+from ce_ext.predictions import LogitsPrediction, product
 
 
 class _Tangents:
     """What changes with tangents `v` of the logits and `r` of the target: the loss by J (v, r), and its two gradients
     by H (v, r), where H is symmetric. So they also are the gradients of <(v, r), soft_cross_entropy_backward(...)>.
 
-    With the words of csrc/losses/soft_cross_entropy.h, and D for the derivative along the tangents:
-
-        D loss = sum_j ((mass + 2 zeta lse) p_j - u_j) Dz_j + sum_j (1 - s) w_j (lse - z_j) r_j
-        D lse  = <p, Dz>,  D p = p (Dz - D lse),  D u = (1 - s) w r,  D mass = sum_j D u_j
+    With the words of csrc/losses/soft_cross_entropy.h, the loss is `MeanSurprise` with q = u and D u = (1 - s) w r, and
+    `ZLoss`. Its gradient in the target is (1 - s) w n, and D n = <p, Dz> - Dz.
     """
 
     def __init__(
@@ -36,42 +35,31 @@ class _Tangents:
         self._rows = RowReduction(input, sample_weight, denominator, options)
         opmath, dim = shapes.opmath_dtype(input), shapes.class_dim(input, options.batch_dims)
 
-        def total(x: Tensor) -> Tensor:
-            return x.sum(dim, keepdim=True)
-
         z, slope_x, curve_x = changed_logits(input.to(opmath), options)
-        p, lse = z.softmax(dim), z.logsumexp(dim, keepdim=True)
         v = torch.zeros_like(z) if v is None else v.to(opmath)
         r = torch.zeros_like(z) if r is None else r.to(opmath)
-        w = (
-            z.new_ones(())
-            if weight is None
-            else weight.to(opmath).view([-1 if d == dim else 1 for d in range(z.dim())])
-        )
+        w = z.new_ones(()) if weight is None else shapes.along(weight.to(opmath), input, dim)
         confidence = (1 - options.label_smoothing) * w
-        u = confidence * target.to(opmath) + options.label_smoothing / input.shape[dim] * w
-        mass = total(u)
+        u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w
 
-        dz = slope_x * v
-        d_lse = total(p * dz)
-        dp = p * (dz - d_lse)
-        du = confidence * r
-        grad_z = (mass + 2 * options.z_loss * lse) * p - u
-        d_grad_z = (total(du) + 2 * options.z_loss * d_lse) * p + (mass + 2 * options.z_loss * lse) * dp - du
-        # Nothing times infinity is nothing.
-        gap = (lse - z).where((z != -torch.inf) | (du != 0), 0)
-        self._of_loss = total(grad_z * dz + du * gap)
-        self._of_grad_input = slope_x * d_grad_z + curve_x * v * grad_z
-        self._of_grad_target = confidence * (d_lse - dz)
+        row, dz = LogitsPrediction(z, dim), slope_x * v
+        surprise = MeanSurprise(row, u, dz, confidence * r)
+        d_loss, grad, d_grad = surprise.d_value, surprise.grad, surprise.d_grad
+        if options.z_loss > 0:
+            z_loss = ZLoss(row, options.z_loss, dz, surprise.dp)
+            d_loss, grad, d_grad = d_loss + z_loss.d_value, grad + z_loss.grad, d_grad + z_loss.d_grad
+        self._of_loss = d_loss
+        self._of_inputs = slope_x * grad, slope_x * d_grad + curve_x * v * grad
+        self._of_targets = product(confidence, row.nll), -confidence * surprise.deviation
 
     def of_loss(self) -> Tensor:
         return self._rows.reduce(self._of_loss)
 
-    def of_grad_input(self, grad_output: Tensor) -> Tensor:
-        return (self._rows.scale(grad_output) * self._of_grad_input).to(self._input.dtype)
+    def of_grad_input(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> Tensor:
+        return self._rows.gradient(*self._of_inputs, grad_output, grad_output_tangent).to(self._input.dtype)
 
-    def of_grad_target(self, grad_output: Tensor) -> Tensor:
-        return (self._rows.scale(grad_output) * self._of_grad_target).to(self._target.dtype)
+    def of_grad_target(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> Tensor:
+        return self._rows.gradient(*self._of_targets, grad_output, grad_output_tangent).to(self._target.dtype)
 
 
 def tangent(
@@ -121,14 +109,8 @@ def backward_tangent(
     options: SoftCrossEntropyOptions,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of grad_input and grad_target, as far as they are needed."""
-    rows = (input, target, weight, sample_weight)
-    changes = _Tangents(input_tangent, target_tangent, *rows, denominator, options)
-    of_input = changes.of_grad_input(grad_output) if options.needs_input else None
-    of_target = changes.of_grad_target(grad_output) if options.needs_target else None
-    if grad_output_tangent is not None:
-        scaled_input, scaled_target = torch.ops.ce_ext.soft_cross_entropy_backward(
-            grad_output_tangent, *rows, stats, denominator, *options.of_backward()
-        )
-        of_input = None if of_input is None else of_input + scaled_input
-        of_target = None if of_target is None else of_target + scaled_target
+    rows = (input, target, weight, sample_weight, denominator, options)
+    changes = _Tangents(input_tangent, target_tangent, *rows)
+    of_input = changes.of_grad_input(grad_output, grad_output_tangent) if options.needs_input else None
+    of_target = changes.of_grad_target(grad_output, grad_output_tangent) if options.needs_target else None
     return of_input, of_target
