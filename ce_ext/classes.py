@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from ce_ext import checks
+from ce_ext.shapes import class_indices
 
 
 def move_to_second(input: Tensor, dim: Any) -> Tensor:
@@ -24,7 +25,7 @@ def ignore_one(target: Tensor, ignore_index: Any) -> tuple[Tensor, int]:
         return target, max(ignored)
     first, *others = ignored
     if others:
-        target = target.long()  # unsigned dtypes have no comparisons
+        target = class_indices(target)
         for other in others:
             target = target.where(target != other, first)
     return target, first

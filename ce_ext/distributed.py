@@ -36,11 +36,12 @@ def row_denominator(
     """What the mean of the losses of rows divides by: the sum of their weights, those of all shards."""
     if probabilities:
         return shapes.row_shape(input, 0).numel() if sample_weight is None else _total(sample_weight, input)
-    valid = target != ignore_index
+    indices = shapes.class_indices(target)
+    valid = indices != ignore_index
     weights = valid
     if weight is not None:
         # A target that is no class is for the op to complain of, which has not seen it yet.
-        weights = weight[target.to(torch.int64).clamp(0, weight.shape[0] - 1)]
+        weights = weight[indices.clamp(0, weight.shape[0] - 1)]
     if sample_weight is not None:
         weights = weights * sample_weight
     return _total(weights.where(valid, 0), input)
