@@ -75,9 +75,9 @@ def register(
     return forward_result
 
 
-def all_results(op: Any, *arguments: Any) -> Any:
-    """Those of a forward op of `torch.ops`, in a form that `torch.jit.trace` can record, too."""
-    return (op.traceable if torch.jit.is_tracing() else op.default)(*arguments)
+def all_results(name: str, *arguments: Any) -> Any:
+    """Those of a forward op, in a form that `torch.jit.trace` can record, too."""
+    return _find_op(f"{name}_traced" if torch.jit.is_tracing() else name)(*arguments)
 
 
 def _find_op(qualified_name: str) -> Any:

@@ -111,7 +111,6 @@ def softmax_loss(
     tensors = (input, target, weight, sample_weight)
     zero_if_empty = on_empty == "zero"
 
-    ops = torch.ops.ce_ext
     report: Any = []
     if probabilities:
         _check_for_probabilities(ignore_index, inplace)
@@ -120,7 +119,7 @@ def softmax_loss(
             keep_stats=False, report=return_stats,
         )  # fmt: skip
         if return_stats:
-            loss, _, _, *report = autograd.all_results(ops.soft_cross_entropy_forward, *tensors, *soft_options)
+            loss, _, _, *report = autograd.all_results("ce_ext::soft_cross_entropy_forward", *tensors, *soft_options)
         else:
             loss = autograd.soft_cross_entropy(*tensors, soft_options)
     else:
@@ -134,7 +133,7 @@ def softmax_loss(
             )
             denominator = None
         elif return_stats:
-            loss, _, _, *report = autograd.all_results(ops.cross_entropy_forward, *tensors, *options)
+            loss, _, _, *report = autograd.all_results("ce_ext::cross_entropy_forward", *tensors, *options)
         else:
             loss = autograd.cross_entropy(*tensors, options)
     if denominator is not None:

@@ -43,7 +43,7 @@ def cross_entropy(
         raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     tensors = (input, target, weight, sample_weight)
     if not (input.requires_grad and torch.is_grad_enabled()) or is_transformed or distributed.is_dtensor(input):
-        loss, _, _, *reports = all_results(torch.ops.ce_ext.cross_entropy_forward, *tensors, *options)
+        loss, _, _, *reports = all_results("ce_ext::cross_entropy_forward", *tensors, *options)
         return loss if denominator is None else divide(loss, denominator, on_empty), *reports
     if overwritten is not None and (input if input._base is None else input._base).is_leaf:
         raise RuntimeError("inplace: input is, or is a view of, a leaf that requires grad, whose values would be lost")
@@ -64,7 +64,10 @@ def cross_entropy(
 
 def _is_transformed() -> bool:
     return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     )
 
 

@@ -6,15 +6,17 @@
 #include <utility>
 #include <vector>
 
+#include "python/differentiable_op.h"
+
 namespace ce_ext {
 namespace {
 
-const std::string kOverload = "traceable";
+const std::string kSuffix = "_traced";
 
-// Calls the op of which this is the overload.
-void call_default(const c10::OperatorHandle& overload, torch::jit::Stack* stack) {
-  const c10::OperatorHandle op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(overload.schema().name().c_str(), /*overload_name=*/"");
+// Calls the op that this one is defined for.
+void call_original(const c10::OperatorHandle& traced, torch::jit::Stack* stack) {
+  const std::string& name = traced.schema().name();
+  const c10::OperatorHandle op = find_op(name.substr(0, name.size() - kSuffix.size()));
   op.callBoxed(stack);
   for (size_t i = 0, count = op.schema().returns().size(); i < count; ++i) {
     at::IValue& result = torch::jit::peek(*stack, i, count);
@@ -32,14 +34,14 @@ void define_traceable(const c10::OperatorHandle& op) {
   // As long as the process, as the op.
   auto* library =
       new torch::Library(torch::Library::FRAGMENT, name.substr(0, name.find("::")), std::nullopt, __FILE__, __LINE__);
-  library->def(schema.cloneWithName(name, kOverload).cloneWithReturns(std::move(results)),
+  library->def(schema.cloneWithName(name + kSuffix, /*overload_name=*/"").cloneWithReturns(std::move(results)),
                {at::Tag::pt2_compliant_tag});
-  library->impl((name + "." + kOverload).c_str(), c10::DispatchKey::CompositeImplicitAutograd,
-                torch::CppFunction::makeFromBoxedFunction<call_default>());
+  library->impl((name + kSuffix).c_str(), c10::DispatchKey::CompositeImplicitAutograd,
+                torch::CppFunction::makeFromBoxedFunction<call_original>());
 }
 
 c10::OperatorHandle traceable(const c10::OperatorHandle& op) {
-  return c10::Dispatcher::singleton().findSchema({op.schema().name(), kOverload}).value_or(op);
+  return c10::Dispatcher::singleton().findSchema({op.schema().name() + kSuffix, ""}).value_or(op);
 }
 
 }  // namespace ce_ext

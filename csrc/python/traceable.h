@@ -5,10 +5,11 @@
 
 namespace ce_ext {
 
-// Defines the overload `traceable` of an op, which returns undefined tensors in place of None.
+// Defines NAME_traced for an op NAME, which returns undefined tensors in place of None. (No overload: of those that
+// take the same arguments, TorchScript finds the first.)
 void define_traceable(const c10::OperatorHandle& op);
 
-// That overload, or the op itself if it has none.
+// That op, or the op itself if it has none.
 c10::OperatorHandle traceable(const c10::OperatorHandle& op);
 
 }  // namespace ce_ext
