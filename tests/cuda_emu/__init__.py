@@ -44,7 +44,7 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
     sanitized = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all") if sanitizer else ()
     engine_flags = [_TOLD[name] for name in sanitizers if name in _TOLD]
     parts = [(root / EMULATOR / part, ("-O2", *engine_flags)) for part in ("engine.cpp", "copies.cpp")]
-    engine = _library("engine", root, [EMULATOR], parts)
+    engine = compile_library("engine", root, [EMULATOR], parts)
 
     def source(file: Path) -> Source:
         is_changed = changed is not None and file.stem in changed
@@ -57,7 +57,7 @@ def compile_kernels(root: Path = ROOT, sanitizer: str | None = None, changed: Se
     files = [file.relative_to(root) for file in found]
     sources = [source(file) for file in sorted(files, key=lambda file: (file.stem not in (changed or ()), file))]
     link = (*sanitized, f"-L{engine.parent}", f"-l:{engine.name}", "-Wl,-rpath,$ORIGIN")
-    return _library("kernels", root, [CSRC, EMULATOR], sources, link)
+    return compile_library("kernels", root, [CSRC, EMULATOR], sources, link)
 
 
 def _compile_binding() -> Path:
@@ -65,10 +65,10 @@ def _compile_binding() -> Path:
     flags = ("-O1", f"-I{csrc}", *(f"-isystem{path}" for path in include_paths()))
     sources = [(emulator / "binding.cpp", flags), (csrc / "cuda" / "host" / "bad_target.cpp", flags)]
     link = (*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu")
-    return _library("binding", ROOT, [CSRC, EMULATOR], sources, link)
+    return compile_library("binding", ROOT, [CSRC, EMULATOR], sources, link)
 
 
-def _library(
+def compile_library(
     name: str, root: Path, folders: Sequence[Path], sources: Sequence[Source], link: Sequence[str] = ()
 ) -> Path:
     """Compiles and links, unless there is a library that was made of just what is in these folders."""

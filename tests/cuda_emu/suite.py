@@ -39,11 +39,11 @@ def run_suite(
 def _forks(runtimes: tuple[str, ...]) -> Forks:
     if not runtimes:
         return Forks()
-    preload = ":".join(map(_runtime, runtimes))
+    preload = ":".join(map(runtime, runtimes))
     return Forks(_OPTIONS | {"LD_PRELOAD": preload}, launcher=_fixed_addresses())
 
 
-def _runtime(name: str) -> str:
+def runtime(name: str) -> str:
     path = subprocess.check_output([get_cxx_compiler(), f"-print-file-name={name}"], text=True).strip()
     if path == name:
         pytest.skip(f"the compiler comes without {name}")
