@@ -48,12 +48,12 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<A>& factors) {
       V sum, count, bad;
       const auto add = [&](int64_t i, int64_t m, V& part) {
         const Element<V> e = loaded.get(i, m);
-        const V value = loaded.unless_ignored(e, product(e.factor, formula.loss(e.x, e.target)));
+        const V value = loaded.scale(e, formula.loss(e.x, e.target));
         if (out) value.store(out + i, m);
         part = part + value.keep_first(m);
         if constexpr (!kPlain) count = count + loaded.unless_ignored(e, V(A(1))).keep_first(m);
         if constexpr (kInput == BinaryInput::kProbability) {
-          const auto is_good = are_probabilities(e.x, e.target.value);
+          const auto is_good = is_probability(e.x) & is_probability(e.target.value);
           bad = bad + loaded.unless_ignored(e, where(is_good, V(A(0)), V(A(1))));
         }
       };
@@ -94,7 +94,7 @@ bool backward(const BinaryCrossEntropyBackward& p, const Factors<A>& factors) {
         A* out = result.open(tile);
         for_each_vector<V>(tile.n, [&](int64_t i, int64_t m) {
           const Element<V> e = loaded.get(i, m);
-          loaded.unless_ignored(e, product(e.factor, derivative(e))).store(out + i, m);
+          loaded.scale(e, derivative(e)).store(out + i, m);
         });
         result.store(tile);
       };

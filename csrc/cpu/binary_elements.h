@@ -96,7 +96,7 @@ struct Element {
 };
 
 // The elements of a tile: all that a loop over them needs, for it to have in registers. In a plain problem no operand
-// but input and target differs from element to element.
+// but input and target differs from element to element, and no factor is 0.
 template <class A, bool kPlain>
 struct LoadedTile {
   using V = Lanes<A>;
@@ -118,6 +118,12 @@ struct LoadedTile {
   V unless_ignored(const Element<V>& element, V value) const {
     if constexpr (kPlain) return value;
     return where(element.target.value == ignored, V(A(0)), value);
+  }
+
+  // The loss of an element, or a derivative of it, times its factor.
+  V scale(const Element<V>& element, V value) const {
+    if constexpr (kPlain) return element.factor * value;
+    return unless_ignored(element, product(element.factor, value));
   }
 
  private:
@@ -187,8 +193,8 @@ inline Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, cons
 
 template <class A, class F>
 void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<A>& factors, F f) {
-  const bool is_plain = factors.is_constant() && p.pos_weight.is_one_number(p.dims) && !p.class_alpha.data &&
-                        !p.has_ignored && !p.target_is_class;
+  const bool is_plain = factors.is_constant() && factors.constant() != A(0) && p.pos_weight.is_one_number(p.dims) &&
+                        !p.class_alpha.data && !p.has_ignored && !p.target_is_class;
   is_plain ? f(std::true_type()) : f(std::false_type());
 }
 

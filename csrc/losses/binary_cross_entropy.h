@@ -62,7 +62,7 @@ class LogitPrediction {
   }
   // The sum of the misses times `parts` but for what both classes cost, added to `sum`.
   HOST_DEVICE T add_excess(T sum, const Sides<T>& parts, T weight = T(1)) const {
-    return add_product(sum, weight * where(is_pos_, parts.neg, parts.pos), distance_);
+    return add_term(sum, weight * where(is_pos_, parts.neg, parts.pos), distance_);
   }
 
  private:
@@ -101,10 +101,10 @@ HOST_DEVICE Sides<T> alphas_of(T alpha) {
   return {where(is_none, T(1), alpha), where(is_none, T(1), T(1) - alpha)};
 }
 
-// Of numbers from 0 to 1, and not of NaN.
+// NaN is none.
 template <class T>
-HOST_DEVICE auto are_probabilities(T x, T t) {
-  return (minimum(maximum(x, T(0)), T(1)) == x) & (minimum(maximum(t, T(0)), T(1)) == t);
+HOST_DEVICE auto is_probability(T x) {
+  return minimum(maximum(x, T(0)), T(1)) == x;
 }
 
 // Without kPower gamma is known to be 0, 1 or 2; with kBare to be 2, and pos_weight and neg_weight to be 1, and the
@@ -166,7 +166,7 @@ class BinaryCrossEntropy {
   HOST_DEVICE T in_input(T x, const Target& target) const {
     if constexpr (kProbability) {
       const T grad = (x - smooth(target)) / maximum(x * (T(1) - x), T(1e-12));
-      return where(are_probabilities(x, target.value), grad, T(NAN));
+      return where(is_probability(x), grad, T(NAN));
     } else {
       const Prediction prediction(x);
       const Sides<T> part = parts(target);
@@ -183,8 +183,7 @@ class BinaryCrossEntropy {
   HOST_DEVICE T in_target(T x, const Target& target) const {
     const Prediction prediction(x);
     if constexpr (kProbability) {
-      const T slope = confidence_ * cross_entropy_slope(x, target, prediction);
-      return where(are_probabilities(x, target.value), slope, T(NAN));
+      return where(is_probability(x), confidence_ * cross_entropy_slope(x, target, prediction), T(NAN));
     } else if constexpr (kFocal) {
       const Focused f = focus(lack(target, prediction));
       const T ce = add_cross_entropy(T(0), target, prediction), slope = cross_entropy_slope(x, target, prediction);
@@ -207,7 +206,7 @@ class BinaryCrossEntropy {
     if constexpr (kProbability) {
       const Sides<T> part = parts(target), miss = prediction.misses();
       const T all = sum + part.pos * miss.pos + part.neg * miss.neg;
-      return where(are_probabilities(x, target.value), all, T(NAN));
+      return where(is_probability(x) & is_probability(target.value), all, T(NAN));
     } else if constexpr (kFocal) {
       const T focused = balance(target) * focus(lack(target, prediction)).value;
       return add_cross_entropy(sum, target, prediction, focused);

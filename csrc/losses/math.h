@@ -176,9 +176,14 @@ template <class T>
 HOST_DEVICE T product(T weight, T x) {
   return where((weight == T(0)) & (x == x), T(0), weight * x);
 }
+// The same as one of several terms, another of which is NaN where x is: a comparison less.
 template <class T>
-HOST_DEVICE T add_product(T sum, T weight, T x) {
-  return where((weight == T(0)) & (x == x), sum, fma(weight, x, sum));
+HOST_DEVICE T term(T weight, T x) {
+  return where(weight == T(0), T(0), weight * x);
+}
+template <class T>
+HOST_DEVICE T add_term(T sum, T weight, T x) {
+  return where(weight == T(0), sum, fma(weight, x, sum));
 }
 
 // ... and an infinity does not differ from itself: inf - inf = 0.

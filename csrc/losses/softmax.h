@@ -87,14 +87,14 @@ struct SoftmaxSums {
     const T rise = difference(new_max, max);
     const T factor = exp_term(-rise);
     const T terms = exp_sum + times;
-    if constexpr (kEntropy) entropy_sum = entropy_sum * factor + terms * product(factor, rise);
+    if constexpr (kEntropy) entropy_sum = entropy_sum * factor + terms * term(factor, rise);
     exp_sum = terms * factor;
     if constexpr (kGaps == Gaps::kSumAndWeights) {
       const auto stays = new_max == max;
       weight_sum = where(stays, weight_sum, weight_sum + tie_weight);
       tie_weight = where(stays, tie_weight, T(0));
     }
-    if constexpr (kGaps != Gaps::kNone) gap_sum = gap_sum + product(weight_sum, rise);
+    if constexpr (kGaps != Gaps::kNone) gap_sum = gap_sum + term(weight_sum, rise);
     max = new_max;
   }
 
@@ -108,10 +108,10 @@ struct SoftmaxSums {
   HOST_DEVICE void add_loser(T x) {
     const T e = exp_term(x - pivot());
     exp_sum = exp_sum + e;
-    if constexpr (kEntropy) entropy_sum = entropy_sum + product(e, pivot() - x);
+    if constexpr (kEntropy) entropy_sum = entropy_sum + term(e, pivot() - x);
   }
   HOST_DEVICE void add_gap(T x, T weight) {
-    gap_sum = gap_sum + product(weight, pivot() - x);
+    gap_sum = gap_sum + term(weight, pivot() - x);
     if constexpr (kGaps == Gaps::kSumAndWeights) {
       const auto is_max = x == max;
       weight_sum = add_where(!is_max, weight_sum, weight);

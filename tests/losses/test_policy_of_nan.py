@@ -110,3 +110,14 @@ def test_elements_without_weight(loss: Loss, size: int, device: str) -> None:
     assert losses[1:4].isnan().tolist() == [True, False, False]
     assert grad[1:4].isnan().tolist() == [True, False, False]
     assert losses[2:4].tolist() == [0, 0]  # 0 * inf, and 0 * 0
+
+
+@kernel
+@ALL_BINARY_LOSSES
+def test_one_weight_of_0_for_all_elements(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((100,), torch.float32, device)
+    if loss.name != "binary_cross_entropy":
+        input[3], target[3] = torch.inf, 0
+    losses, grad = _results(loss.function, input, target, weight=torch.zeros((), device=device), reduction="none")
+    assert not losses.any()
+    assert not grad.any()
