@@ -145,6 +145,15 @@ BCE = Loss(
         BadCall("above 1", lambda: (torch.tensor([[0.5, 1.0], [1.5, 2.0]]), _elements(2, 2)), r"input\[1, 0\] = 1.5"),
         BadCall("below 0", lambda: (torch.tensor([0.5, -0.25]), _elements(2)), r"input\[1\] = -0.25"),
         BadCall("NaN", lambda: (torch.tensor(torch.nan), torch.tensor(0.0)), "input = nan"),
+        BadCall("target above 1", lambda: (_elements(2), torch.tensor([1.0, 2.0])), r"target\[1\] = 2"),
+        BadCall("target below 0", lambda: (_elements(2), torch.tensor([-0.25, 1.0])), r"target\[0\] = -0.25"),
+        BadCall("NaN target", lambda: (_elements(2), torch.tensor([0.0, torch.nan])), r"target\[1\] = nan"),
+        BadCall(
+            "target that is no label",
+            lambda: (_elements(2, 2), torch.tensor([[0, 1], [2, 1]])),
+            r"target\[1, 0\] = 2",
+            error=RuntimeError,  # torch refuses integers
+        ),
     ),
     extras={"label_smoothing": 0.1},
     is_binary=True,
