@@ -29,7 +29,12 @@ void call_original(const c10::OperatorHandle& traced, torch::jit::Stack* stack) 
 void define_traceable(const c10::OperatorHandle& op) {
   const c10::FunctionSchema& schema = op.schema();
   std::vector<c10::Argument> results;
-  for (const c10::Argument& result : schema.returns()) results.emplace_back(result.name(), c10::TensorType::get());
+  bool may_be_none = false;
+  for (const c10::Argument& result : schema.returns()) {
+    may_be_none = may_be_none || result.type()->kind() == c10::TypeKind::OptionalType;
+    results.emplace_back(result.name(), c10::TensorType::get());
+  }
+  if (!may_be_none) return;
   const std::string& name = schema.name();
   // As long as the process, as the op.
   auto* library =

@@ -5,8 +5,8 @@
 
 namespace ce_ext {
 
-// Defines NAME_traced for an op NAME, which returns undefined tensors in place of None. (No overload: of those that
-// take the same arguments, TorchScript finds the first.)
+// Defines NAME_traced for an op NAME that may return None, in place of which that returns undefined tensors. (No
+// overload: of those that take the same arguments, TorchScript finds the first.)
 void define_traceable(const c10::OperatorHandle& op);
 
 // That op, or the op itself if it has none.
