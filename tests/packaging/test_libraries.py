@@ -80,8 +80,8 @@ def test_logits_are_prefetched(isa: str) -> None:
 
 @pytest.mark.torch_modes
 def test_every_op_has_its_kernels() -> None:
-    """For the CPU always, for tensors without data, and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as it
-    does in setup.py."""
+    """For the CPU and tensors without data always, and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as in
+    setup.py."""
     with_cuda = bool(_C.cuda_architectures) or os.environ.get("CE_EXT_CUDA") == "1"
     ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ce_ext::")]
     assert ops
