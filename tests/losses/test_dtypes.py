@@ -1,4 +1,4 @@
-"""The dtype of a loss of several floating tensors: one rule for both families, which torch has for class probabilities."""
+"""The dtype of a loss of several floating tensors: one rule for both families, torch's for class probabilities."""
 
 import pytest
 import torch

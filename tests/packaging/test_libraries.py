@@ -80,7 +80,7 @@ def test_logits_are_prefetched(isa: str) -> None:
 
 @pytest.mark.torch_modes
 def test_every_op_has_its_kernels() -> None:
-    """For the CPU and tensors without data always, and for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as in
+    """For the CPU and tensors without data; for CUDA in a CUDA build, which CE_EXT_CUDA=1 asks for here as in
     setup.py."""
     with_cuda = bool(_C.cuda_architectures) or os.environ.get("CE_EXT_CUDA") == "1"
     ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ce_ext::")]
