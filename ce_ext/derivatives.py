@@ -182,7 +182,9 @@ def changed_logits(x: Tensor, options: LossOptions) -> tuple[Tensor, Tensor | fl
     if options.softcap == 0:
         return options.logit_scale * x, options.logit_scale, 0.0
     prediction = LogitPrediction(2 * options.logit_scale / options.softcap * x)
-    t, slope = prediction.lead(), 4 * options.logit_scale * prediction.variance()
+    t = prediction.lead()
+    # Where t is small, so is the derivative of the variance, of which autograd makes a difference.
+    slope = options.logit_scale * torch.where(prediction.odds > 0.5, 1 - t * t, 4 * prediction.variance())
     return options.softcap * t, slope, -2 * options.logit_scale / options.softcap * t * slope
 
 

@@ -122,9 +122,16 @@ def softmax_focal_loss(
     .. math::
         (1 - p_y)^\gamma\, \ell, \qquad p = \mathrm{softmax}(x),
 
-    where :math:`\ell` is the cross entropy, label smoothing included. The factor is taken of
-    :math:`\log(1 - p_y)`, so that the loss and its gradient are finite for every :math:`\gamma` and for all logits, and
-    keep their relative accuracy. ``gamma=0`` is `cross_entropy`.
+    where :math:`\ell` is the cross entropy, label smoothing included. Of class probabilities :math:`q`, to which the
+    loss is differentiable, too, each class has a factor of its own:
+
+    .. math::
+        -\sum_j w_j \left((1 - s)\, q_j + \frac{s}{C}\right) (1 - p_j)^\gamma \log p_j.
+
+    One-hot probabilities give the loss of class indices; but not with label smoothing, what that adds of other classes
+    to the loss of class indices fades with the target. The factors are taken of :math:`\log(1 - p)`, so that the loss
+    and its gradient are finite for every :math:`\gamma` and for all logits, and keep their relative accuracy.
+    ``gamma=0`` is `cross_entropy`.
 
     Args:
         input, target, ignore_index, reduction, label_smoothing, options: as those of `cross_entropy`.
@@ -133,7 +140,8 @@ def softmax_focal_loss(
 
     Returns, Raises: as `cross_entropy`; ValueError also for a ``gamma`` that is negative or not finite.
 
-    From Lin et al., "Focal Loss for Dense Object Detection", 2017.
+    From Lin et al., "Focal Loss for Dense Object Detection", 2017; of class probabilities it is Keras'
+    CategoricalFocalCrossentropy, without its clipping.
 
     Example:
         >>> logits = torch.randn(3, 5, requires_grad=True)
@@ -143,7 +151,11 @@ def softmax_focal_loss(
         arguments = (input, target, weight, gamma, ignore_index, reduction, label_smoothing)
         return _call_override(softmax_focal_loss, arguments[:3], arguments, options)
     checks.options(softmax_focal_loss, options, _SOFTMAX_OPTIONS)
-    return softmax_loss(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
+    probabilities = isinstance(target, Tensor) and target.is_floating_point()
+    return softmax_loss(
+        input, target, weight, ignore_index, reduction, label_smoothing,
+        gamma=gamma, probabilities=probabilities, **options,
+    )  # fmt: skip
 
 
 def nll_loss(

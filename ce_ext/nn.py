@@ -126,7 +126,7 @@ class SoftmaxFocalLoss(_Loss):
         return self._call(functional.softmax_focal_loss, input, target, options)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
-        return scripted.OfClassIndices(self)
+        return scripted.OfClasses(self)
 
 
 class NLLLoss(_Loss, torch.nn.NLLLoss):

@@ -155,6 +155,7 @@ class SoftCrossEntropyOptions(NamedTuple):
 
     reduction: int
     label_smoothing: float = 0.0
+    gamma: float = 0.0
     z_loss: float = 0.0
     logit_scale: float = 1.0
     softcap: float = 0.0

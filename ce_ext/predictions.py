@@ -128,3 +128,23 @@ class LogitsPrediction(SoftmaxPrediction):
 
     def log_sum_exp(self) -> Tensor:
         return self.max + self.log_sum
+
+
+class FocalSurprise:
+    """h(n) = (1 - p)^gamma n of n = -log p, and its derivatives h' and h'':
+
+    h' = (1 - p)^gamma (1 + k n),   h'' = (1 - p)^gamma k (2 + k n - n / (1 - p)),   k = gamma p / (1 - p).
+    """
+
+    def __init__(self, row: SoftmaxPrediction, gamma: float) -> None:
+        n, p = row.nll, row.p
+        rest = torch.where(p > 0.5, -torch.expm1(-n), 1 - p)  # so that its derivative, p, does not cancel
+        # At this bound a class is certain: all of it goes to 0 with n and with what n changes by.
+        rest = rest.clamp(min=1024 * torch.finfo(n.dtype).smallest_normal)
+        factor = (rest**gamma).where(n.isfinite(), 1)
+        near_one = n / rest  # where n is small
+        kn = gamma * product(p, near_one)
+        self.value = factor * n
+        self.slope = factor * (1 + kn)
+        k = gamma * p / rest
+        self.curve = factor * (k * (2 + kn) - product(k, near_one))

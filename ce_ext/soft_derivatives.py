@@ -9,7 +9,7 @@ from torch import Tensor
 from ce_ext import shapes
 from ce_ext.derivatives import MeanSurprise, RowReduction, ZLoss, changed_logits
 from ce_ext.options import SoftCrossEntropyOptions
-from ce_ext.predictions import LogitsPrediction, product
+from ce_ext.predictions import FocalSurprise, LogitsPrediction, product
 
 
 class _Tangents:
@@ -18,6 +18,10 @@ class _Tangents:
 
     With the words of csrc/losses/soft_cross_entropy.h, the loss is `MeanSurprise` with q = u and D u = (1 - s) w r, and
     `ZLoss`. Its gradient in the target is (1 - s) w n, and D n = <p, Dz> - Dz.
+
+    The focal loss is sum_j u_j h(n_j), and its gradient in z that of `MeanSurprise` with q = u h'(n); so
+
+        D loss = sum_j Du_j h(n_j) + sum_j u_j h'(n_j) D n_j,   D q = Du h'(n) + u h''(n) D n,   D h(n) = h'(n) D n.
     """
 
     def __init__(
@@ -43,14 +47,25 @@ class _Tangents:
         u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w
 
         row, dz = LogitsPrediction(z, dim), slope_x * v
-        surprise = MeanSurprise(row, u, dz, confidence * r)
-        d_loss, grad, d_grad = surprise.d_value, surprise.grad, surprise.d_grad
+        if options.gamma > 0:
+            focal = FocalSurprise(row, options.gamma)
+            surprise = MeanSurprise(row, u * focal.slope, dz)
+            dn = -surprise.deviation
+            changed = confidence * r * focal.slope + product(u * focal.curve, dn)
+            d_loss = surprise.d_value + row.total(product(confidence * r, focal.value))
+            d_grad = surprise.d_grad + row.excess(changed)
+            cost, d_cost = focal.value, focal.slope * dn
+        else:
+            surprise = MeanSurprise(row, u, dz, confidence * r)
+            d_loss, d_grad = surprise.d_value, surprise.d_grad
+            cost, d_cost = row.nll, -surprise.deviation
+        grad = surprise.grad
         if options.z_loss > 0:
             z_loss = ZLoss(row, options.z_loss, dz, surprise.dp)
             d_loss, grad, d_grad = d_loss + z_loss.d_value, grad + z_loss.grad, d_grad + z_loss.d_grad
         self._of_loss = d_loss
         self._of_inputs = slope_x * grad, slope_x * d_grad + curve_x * v * grad
-        self._of_targets = product(confidence, row.nll), -confidence * surprise.deviation
+        self._of_targets = product(confidence, cost), confidence * d_cost
 
     def of_loss(self) -> Tensor:
         return self._rows.reduce(self._of_loss)

@@ -115,7 +115,7 @@ def softmax_loss(
     if probabilities:
         _check_for_probabilities(ignore_index, inplace)
         soft_options = SoftCrossEntropyOptions(
-            how, label_smoothing, z_loss, logit_scale, softcap, zero_if_empty, divisor, kernel_dtype,
+            how, label_smoothing, gamma, z_loss, logit_scale, softcap, zero_if_empty, divisor, kernel_dtype,
             keep_stats=False, report=return_stats,
         )  # fmt: skip
         if return_stats:

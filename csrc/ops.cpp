@@ -19,9 +19,9 @@
 #define CROSS_ENTROPY_SETTINGS                                                                                \
   "int reduction, SymInt ignore_index, float label_smoothing, float gamma, float z_loss, float logit_scale, " \
   "float softcap, bool input_is_log_prob, bool zero_if_empty, float? divisor, ScalarType? out_dtype, int batch_dims"
-#define SOFT_CROSS_ENTROPY_SETTINGS                                                                            \
-  "int reduction, float label_smoothing, float z_loss, float logit_scale, float softcap, bool zero_if_empty, " \
-  "float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
+#define SOFT_CROSS_ENTROPY_SETTINGS                                                                          \
+  "int reduction, float label_smoothing, float gamma, float z_loss, float logit_scale, float softcap, bool " \
+  "zero_if_empty, float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
 #define BINARY_CROSS_ENTROPY_TENSORS \
   "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? class_alpha, "
 #define BINARY_CROSS_ENTROPY_SETTINGS                                                                                 \

@@ -14,9 +14,9 @@ void forward(const SoftCrossEntropyForward& p) {
   reduce_groups<A>(p, rows.chunks(), totals);
 }
 
-template <class A, bool kLogitsChange>
+template <class A, bool kLogitsChange, bool kFocal>
 void backward(const SoftCrossEntropyBackward& p) {
-  const SoftCrossEntropyBackwardRows<A, kLogitsChange> rows(p);
+  const SoftCrossEntropyBackwardRows<A, kLogitsChange, kFocal> rows(p);
   rows.chunks().parallel([&](int64_t, const Chunk& chunk) { rows.run(chunk); });
 }
 
@@ -30,8 +30,7 @@ int64_t Backend::run(const SoftCrossEntropyForward& p) {
 
 int64_t Backend::run(const SoftCrossEntropyBackward& p) {
   dispatch_opmath(p.dtype, [&](auto a) {
-    using A = decltype(a);
-    p.options.logits.change() ? backward<A, true>(p) : backward<A, false>(p);
+    dispatch_form(p, [&](auto logits_change, auto focal) { backward<decltype(a), logits_change, focal>(p); });
   });
   return kNoBadRow;
 }

@@ -9,7 +9,7 @@
 
 namespace ce_ext::cpu {
 
-template <class A, bool kLogitsChange>
+template <class A, bool kLogitsChange, bool kFocal>
 class SoftCrossEntropyBackwardRows {
   using V = Lanes<A>;
 
@@ -97,14 +97,17 @@ class SoftCrossEntropyBackwardRows {
           S* to = grad_x + begin;
           for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
             const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
-            lanes.in_logit(z, loss.mass(V::load(probabilities + i, n, A(0)), weight(i, n))).store(to + i, n);
+            const V mass = loss.mass(V::load(probabilities + i, n, A(0)), weight(i, n));
+            const V nll = negative_log_likelihood(lanes.stats, z.value);
+            lanes.in_logit(z, loss.template pull_of<kFocal>(mass, nll)).store(to + i, n);
           });
         }
         if (grad_q) {
           Q* to = grad_q + begin;
           for_each_vector<V>(count, [&](int64_t i, int64_t n) C10_ALWAYS_INLINE_ATTRIBUTE {
             const Logit<V> z = lanes.logits.with_slope(V::load(logits + i, n, A(0)));
-            lanes.in_target(z, weight(i, n)).store(to + i, n);
+            const V nll = negative_log_likelihood(lanes.stats, z.value);
+            lanes.in_target(weight(i, n), loss.template cost<kFocal>(nll)).store(to + i, n);
           });
         }
       });
@@ -125,9 +128,13 @@ class SoftCrossEntropyBackwardRows {
         const auto gradient = loss_.gradient(rows.saved(r), V::load(rows.at_max + r), V::load(rows.scale + r), logits_);
         for (int64_t c = 0; c < n; ++c) {
           const Logit<V> z = logits_.with_slope(V::load(x[c] + r));
+          const V nll = negative_log_likelihood(gradient.stats, z.value);
           const V weight = weights(c, r);
-          if (p_.grad_input) gradient.in_logit(z, loss_.mass(V::load(q[c] + r), weight)).store(x[c] + r);
-          if (p_.grad_target) gradient.in_target(z, weight).store(q[c] + r);
+          if (p_.grad_input) {
+            const V mass = loss_.mass(V::load(q[c] + r), weight);
+            gradient.in_logit(z, loss_.template pull_of<kFocal>(mass, nll)).store(x[c] + r);
+          }
+          if (p_.grad_target) gradient.in_target(weight, loss_.template cost<kFocal>(nll)).store(q[c] + r);
           next_x.prefetch(r, begin + c);
           next_q.prefetch(r, begin + c);
         }

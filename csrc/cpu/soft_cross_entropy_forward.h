@@ -35,6 +35,24 @@ class SoftCrossEntropyForwardRows {
   }
 
  private:
+  // FocalSums of every row of a chunk.
+  struct FocalChunkSums {
+    alignas(64) A loss[kMaxChunkRows] = {};
+    alignas(64) A mass_below[kMaxChunkRows] = {};
+    alignas(64) A mass_at_max[kMaxChunkRows] = {};
+
+    template <class T>
+    FocalSums<T> get(int64_t r) const {
+      return {read<T>(loss + r), read<T>(mass_below + r), read<T>(mass_at_max + r)};
+    }
+    template <class T>
+    void set(int64_t r, const FocalSums<T>& row) {
+      write(loss + r, row.loss);
+      write(mass_below + r, row.mass_below);
+      write(mass_at_max + r, row.mass_at_max);
+    }
+  };
+
   int64_t* argmax(const Chunk& chunk, int64_t r) const { return p_.report ? p_.argmax + chunk.first + r : nullptr; }
 
   // Calls f(logits, probabilities) with them as matrices of what they are.
@@ -78,21 +96,86 @@ class SoftCrossEntropyForwardRows {
     read_sample_weights(p_, chunk, sample_weights);
     auto* saved = static_cast<SavedSoftRow<A>*>(p_.saved);
     alignas(64) A losses[kMaxChunkRows];
+    [[maybe_unused]] FocalChunkSums focal;
+    if constexpr (kIsFocal<Form>)
+      plan_.classes_as_lanes ? focus_by_class(chunk, sums, focal) : focus_by_row(chunk, sums, focal);
     V loss_sum, weight_sum;
     for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
       const int64_t n = std::min<int64_t>(V::kSize, chunk.rows - r);
       const auto row_sums = sums.template get<V>(r);
-      const SavedSoftRow<V> row{row_sums.finish(), row_sums.weight_sum, row_sums.tie_weight};
+      SavedSoftRow<V> row{row_sums.finish(), row_sums.weight_sum, row_sums.tie_weight};
+      V row_loss;
+      if constexpr (kIsFocal<Form>) {
+        const auto focal_sums = focal.template get<V>(r);
+        row = {row.stats, focal_sums.mass_below, focal_sums.mass_at_max};
+        row_loss = loss_.with_z_loss(row.stats, focal_sums.loss);
+      } else {
+        row_loss = loss_.loss(row, row_sums.gap_sum);
+      }
       if (saved)
         store_rows(saved + chunk.first + r, n, row.stats.max, row.stats.log_sum, row.mass_below, row.mass_at_max);
       const V sample_weight = V::load(sample_weights + r);
-      const V loss = product(sample_weight, loss_.loss(row, row_sums.gap_sum));
+      const V loss = product(sample_weight, row_loss);
       loss.store(losses + r);
       loss_sum = loss_sum + loss;
       weight_sum = weight_sum + sample_weight;
     }
     store_losses(p_, chunk, losses);
     return {double(loss_sum.sum()), double(weight_sum.sum())};
+  }
+
+  void focus_by_class(const Chunk& chunk, const Sums& sums, FocalChunkSums& focal) const {
+    visit([&](const auto& matrix, const auto& targets) {
+      for (int64_t r = 0; r < chunk.rows; ++r) {
+        const int64_t row = chunk.first + r;
+        focal.set(r, focal_sums(matrix.row(row), targets.row(row), sums.template get<A>(r).finish()));
+      }
+    });
+  }
+
+  template <class S, class Q>
+  FocalSums<A> focal_sums(const S* x, const Q* q, const RowStats<A>& row_stats) const {
+    const RowStats<V> stats{V(row_stats.max), V(row_stats.log_sum)};
+    const MassesByClass<A, Q> masses{q, {static_cast<const A*>(p_.weight)}, loss_};
+    const auto add_up = [&](int64_t first, int64_t count) {
+      auto logits = row_logits(x + first);
+      const MassesByClass<A, Q> mass = masses.from(first);
+      const SoftCrossEntropy<V> loss = loss_;
+      FocalSums<A> sums;
+      for (int64_t begin = 0; begin < count; begin += kClassBlock<A>) {
+        const int64_t n = std::min(kClassBlock<A>, count - begin);
+        const auto* z = logits.block(begin, begin + n);
+        FocalSums<V> part;
+        for_each_vector<V>(n, [&](int64_t i, int64_t lanes) C10_ALWAYS_INLINE_ATTRIBUTE {
+          part.add(loss, stats, V::load(z + i, lanes, A(-INFINITY)), mass(begin + i, lanes));
+        });
+        sums.merge({part.loss.sum(), part.mass_below.sum(), part.mass_at_max.sum()});
+      }
+      return sums;
+    };
+    return plan_.pieces.template sum<FocalSums<A>>(
+        add_up, [](FocalSums<A>& total, const FocalSums<A>& next) { total.merge(next); });
+  }
+
+  void focus_by_row(const Chunk& chunk, const Sums& sums, FocalChunkSums& focal) const {
+    MassesByRow<A> masses(targets_, chunk, static_cast<const A*>(p_.weight), loss_);
+    Tile<A> z(chunk.rows);
+    for (int64_t begin = 0; begin < p_.classes; begin += z.max_classes()) {
+      const int64_t n = std::min(z.max_classes(), p_.classes - begin);
+      z.load(matrix_, chunk, begin, n);
+      z.apply(logits_, n);
+      masses.load(begin, n);
+      for (int64_t r = 0; r < chunk.rows; r += V::kSize) {
+        const RowStats<V> stats = sums.template get<V>(r).finish();
+        auto row = focal.template get<V>(r);
+        for_each_part(n, [&](int64_t first, int64_t last) {
+          FocalSums<V> part;
+          for (int64_t c = first; c < last; ++c) part.add(loss_, stats, V::load(z[c] + r), masses(c, r));
+          row.merge(part);
+        });
+        focal.set(r, row);
+      }
+    }
   }
 
   // The target's log-probability is sum_j q_j log p_j, of the probabilities as they are: it takes a pass of its own.

@@ -98,10 +98,10 @@ void register_soft_cross_entropy(torch::Library& m) {
 
   m.impl("soft_cross_entropy_forward", [](const Tensor& input, const Tensor& target, const MaybeTensor& weight,
                                           const MaybeTensor& sample_weight, int64_t reduction, double label_smoothing,
-                                          double z_loss, double logit_scale, double softcap, bool zero_if_empty,
-                                          MaybeNumber divisor, MaybeDtype out_dtype, bool, bool, int64_t batch_dims,
-                                          bool keep_stats, bool report) {
-    const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
+                                          double gamma, double z_loss, double logit_scale, double softcap,
+                                          bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype, bool, bool,
+                                          int64_t batch_dims, bool keep_stats, bool report) {
+    const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
     const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
     return soft_cross_entropy_forward({input, target, weight, sample_weight},
                                       {reduction, options, mean_divisor, out_dtype, batch_dims}, keep_stats, report);
@@ -109,9 +109,9 @@ void register_soft_cross_entropy(torch::Library& m) {
   m.impl("soft_cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& sample_weight, const Tensor& stats, const MaybeTensor& denominator, int64_t reduction,
-            double label_smoothing, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
+            double label_smoothing, double gamma, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
             MaybeNumber divisor, MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
-           const CrossEntropyOptions options{label_smoothing, /*gamma=*/0, z_loss, {logit_scale, softcap}};
+           const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
            const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
            return soft_cross_entropy_backward(
                grad_output, {input, target, weight, sample_weight}, stats, denominator.value_or(Tensor()),

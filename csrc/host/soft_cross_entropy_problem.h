@@ -1,6 +1,8 @@
 // A problem of cross entropy with class probabilities, after every check.
 #pragma once
 
+#include <type_traits>
+
 #include "host/softmax_loss_problem.h"
 #include "losses/soft_cross_entropy.h"
 
@@ -30,10 +32,25 @@ auto dispatch(const SoftCrossEntropyProblem& p, F f) {
   });
 }
 
+// The form of the focal loss, which takes a second pass over each row, and gathers there what others do in the first.
+struct FocalForm : FullForm<Gaps::kNone> {};
+
+template <class Form>
+constexpr bool kIsFocal = std::is_same_v<Form, FocalForm>;
+
 // Calls f with a value of the form that the problem needs.
 template <class F>
 auto dispatch_form(const SoftCrossEntropyForward& p, F f) {
-  return dispatch_form<Gaps::kSumAndWeights>(p, f);
+  return p.options.gamma > 0 ? f(FocalForm{}) : dispatch_form<Gaps::kSumAndWeights>(p, f);
+}
+
+// Calls f with whether the logits change and whether the loss is focal, of which there is the most general kernel.
+template <class F>
+auto dispatch_form(const SoftCrossEntropyBackward& p, F f) {
+  using std::bool_constant;
+  return p.options.gamma > 0         ? f(bool_constant<true>(), bool_constant<true>())
+         : p.options.logits.change() ? f(bool_constant<true>(), bool_constant<false>())
+                                     : f(bool_constant<false>(), bool_constant<false>());
 }
 
 }  // namespace ce_ext

@@ -67,6 +67,17 @@ struct CrossEntropyGradient {
   }
 };
 
+// The factor of the focal loss of a class that has the probability p = e^-nll: (1 - p)^gamma.
+template <class T>
+HOST_DEVICE T focus(T nll, T gamma) {
+  return exp(gamma * log(-expm1(-nll)));
+}
+
+// Bound of 1 - p where something is divided by it. At it, which keeps the quotient finite, what p is a factor of or p
+// itself leaves nothing of it.
+template <class Scalar>
+constexpr Scalar kLeastRest = Scalar(1024 * (sizeof(Scalar) == sizeof(double) ? DBL_MIN : double(FLT_MIN)));
+
 // Where the input holds log-probabilities, the loss is -w_y x_y, and no class has a gradient but the target.
 template <class T>
 HOST_DEVICE T nll_loss(T x_target, T weight_target) {
@@ -89,7 +100,7 @@ struct CrossEntropy {
   T weight_sum;  // sum of w_j over the classes
   T gamma;
   T z_loss;
-  T least_rest;  // bound of 1 - p_y where something is divided by it
+  T least_rest;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
@@ -102,7 +113,7 @@ struct CrossEntropy {
         weight_sum(weight_sum_),
         gamma(Scalar(options.gamma)),
         z_loss(Scalar(options.z_loss)),
-        least_rest(sizeof(Scalar) == sizeof(double) ? Scalar(1024 * DBL_MIN) : Scalar(1024 * FLT_MIN)) {}
+        least_rest(kLeastRest<Scalar>) {}
 
   // `gap_sum` is sum_j w_j (max - z_j); without label smoothing it is 0.
   HOST_DEVICE SavedRow<T> save(const RowStats<T>& stats, T gap_sum) const {
@@ -112,7 +123,7 @@ struct CrossEntropy {
   HOST_DEVICE T loss(const SavedRow<T>& row, T z_target, T weight_target) const {
     const T nll = negative_log_likelihood(row.stats, z_target);
     const T base = this->base(row, nll, weight_target);
-    const T loss = is_focal ? product(focus(nll), base) : base;
+    const T loss = is_focal ? product(focus(nll, gamma), base) : base;
     if (!has_z_loss) return loss;
     const T lse = log_sum_exp(row.stats);
     return loss + product(z_loss, lse * lse);
@@ -126,8 +137,7 @@ struct CrossEntropy {
     T factor = scale;
     if (is_focal) {
       const T nll = negative_log_likelihood(row.stats, z_target);
-      const T f = focus(nll);
-      // At its bound, which keeps the quotient finite, p_j leaves nothing of it.
+      const T f = focus(nll, gamma);
       const T rest = maximum(-expm1(-nll), least_rest);
       hard = f * hard + gamma * product(exp(-nll), product(f, base(row, nll, weight_target)) / rest);
       factor = scale * f;
@@ -143,9 +153,6 @@ struct CrossEntropy {
     const T hard = product(confidence * weight_target, nll);
     return is_smoothed ? hard + product(smoothing, row.spread) : hard;
   }
-
-  // (1 - p)^gamma for p = e^-nll
-  HOST_DEVICE T focus(T nll) const { return exp(gamma * log(-expm1(-nll))); }
 };
 
 }  // namespace ce_ext

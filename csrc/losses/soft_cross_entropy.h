@@ -5,6 +5,11 @@
 //   loss = sum_j u_j (lse - z_j) + zeta lse^2
 //   dloss/dz_j = (mass + 2 zeta lse) p_j - u_j
 //   dloss/dq_j = (1 - s) w_j (lse - z_j)
+//
+// The focal loss (Lin et al., 2017) of class probabilities is that of each class, weighted alike. Of n_j = lse - z_j,
+// which is -log p_j, it has h(n_j) in place of n_j, and in gradients in z u_j h'(n_j) in place of u_j, in mass, too:
+//
+//   h(n) = (1 - e^-n)^gamma n,   h'(n) = (1 - e^-n)^gamma (1 + gamma e^-n n / (1 - e^-n))
 #pragma once
 
 #include "losses/cross_entropy.h"
@@ -15,7 +20,7 @@ namespace ce_ext {
 template <class T>
 struct SavedSoftRow {
   RowStats<T> stats;
-  T mass_below;  // of the classes below the maximum; mass is the sum of both
+  T mass_below;  // of the classes below the maximum; mass is the sum of both; of the focal loss, that of gradients
   T mass_at_max;
 
   HOST_DEVICE T mass() const { return mass_below + mass_at_max; }
@@ -32,16 +37,14 @@ struct SoftCrossEntropyGradient {
   T target_factor;  // scale (1 - s)
   Logits<T, kLogitsChange> logits;
 
-  // In x_j. Where p_j is close to 1, mass p_j - u_j would cancel.
+  // In x_j, with u_j, or what the focal loss has in its place. Where p_j is close to 1, mass p_j - u_j would cancel.
   HOST_DEVICE T in_logit(const Logit<T>& z, T u) const {
     const T elsewhere = pull * probability(stats, z.value) - scale * u;
     return logits.chain(z, where(z.value == sure_max, at_max, elsewhere));
   }
 
-  // In q_j.
-  HOST_DEVICE T in_target(const Logit<T>& z, T weight) const {
-    return product(target_factor * weight, negative_log_likelihood(stats, z.value));
-  }
+  // In q_j, with n_j or h(n_j).
+  HOST_DEVICE T in_target(T weight, T cost) const { return product(target_factor * weight, cost); }
 };
 
 template <class T>
@@ -49,21 +52,49 @@ struct SoftCrossEntropy {
   T confidence;  // 1 - s
   T smoothing;   // s / C
   T z_loss;
+  T gamma;
+  T least_rest;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
   static HOST_DEVICE SoftCrossEntropy make(const CrossEntropyOptions& options, int64_t classes) {
     const double smoothing = options.label_smoothing > 0 ? options.label_smoothing / double(classes) : 0.0;
-    return {Scalar(1 - options.label_smoothing), Scalar(smoothing), Scalar(options.z_loss)};
+    return {Scalar(1 - options.label_smoothing), Scalar(smoothing), Scalar(options.z_loss), Scalar(options.gamma),
+            kLeastRest<Scalar>};
   }
 
   // u_j
   HOST_DEVICE T mass(T q, T weight) const { return (confidence * q + smoothing) * weight; }
 
+  // n_j, or h(n_j) if the loss is focal.
+  template <bool kFocal>
+  HOST_DEVICE T cost(T nll) const {
+    if constexpr (kFocal) {
+      return focus(nll, gamma) * nll;
+    } else {
+      return nll;
+    }
+  }
+
+  // u_j, or u_j h'(n_j). 1 - e^-n is nearly n where that is small, so that their quotient is a number.
+  template <bool kFocal>
+  HOST_DEVICE T pull_of(T mass, T nll) const {
+    if constexpr (kFocal) {
+      const T rest = maximum(-expm1(-nll), least_rest);
+      return mass * (focus(nll, gamma) * (T(1) + gamma * product(exp(-nll), nll / rest)));
+    } else {
+      return mass;
+    }
+  }
+
   // `gap_sum` is sum_j u_j (max - z_j).
   HOST_DEVICE T loss(const SavedSoftRow<T>& row, T gap_sum) const {
-    const T lse = log_sum_exp(row.stats);
-    return gap_sum + product(row.mass(), row.stats.log_sum) + product(z_loss, lse * lse);
+    return with_z_loss(row.stats, gap_sum + product(row.mass(), row.stats.log_sum));
+  }
+
+  HOST_DEVICE T with_z_loss(const RowStats<T>& stats, T loss) const {
+    const T lse = log_sum_exp(stats);
+    return loss + product(z_loss, lse * lse);
   }
 
   // The gradient in the largest logit where there is but one: mass p_max - u_max + 2 zeta lse p_max.
@@ -83,6 +114,29 @@ struct SoftCrossEntropy {
 
  private:
   HOST_DEVICE T z_pull(const SavedSoftRow<T>& row) const { return product(T(2) * z_loss, log_sum_exp(row.stats)); }
+};
+
+// What the focal loss adds up of a row, in a second pass: each class has a factor of its own, which needs the softmax.
+template <class T>
+struct FocalSums {
+  T loss = T(0);  // sum of u_j h(n_j)
+  T mass_below = T(0);
+  T mass_at_max = T(0);
+
+  HOST_DEVICE void add(const SoftCrossEntropy<T>& formula, const RowStats<T>& stats, T z, T mass) {
+    const T nll = negative_log_likelihood(stats, z);
+    const T pull = formula.template pull_of<true>(mass, nll);
+    const auto is_max = z == stats.max;
+    loss = loss + product(mass, formula.template cost<true>(nll));
+    mass_below = add_where(!is_max, mass_below, pull);
+    mass_at_max = add_where(is_max, mass_at_max, pull);
+  }
+
+  HOST_DEVICE void merge(const FocalSums& other) {
+    loss = loss + other.loss;
+    mass_below = mass_below + other.mass_below;
+    mass_at_max = mass_at_max + other.mass_at_max;
+  }
 };
 
 }  // namespace ce_ext

@@ -248,27 +248,25 @@ MARGINS = (0.0, 0.125, 10.0, 17.0, 50.0, 80.0, 100.0, 1000.0, -1.0, -10.0, -50.0
 
 def _softmax_jet(
     x: Sequence[Jet],
-    q: Sequence[Any],
+    q: Sequence[Any] | None,
     gamma: float = 0.0,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float = 0.0,
     logit_scale: float = 1.0,
 ) -> Jet:
-    """Of class probabilities q, all of which one class has where there is a gamma."""
+    """Of class probabilities q, each of whose classes fades by itself; of class indices, all of them with the first."""
     z = [logit_scale * logit for logit in x]
     z = [softcap * (logit * (1 / mpmath.mpf(softcap))).tanh() for logit in z] if softcap else z
     powers = [logit.exp() for logit in z]
     lse = sum(powers[1:], powers[0]).log()
     smoothing = mpmath.mpf(label_smoothing) / len(x)
+    factors = [(1 - (logit - lse).exp()) ** gamma if gamma else 1 for logit in z]
     parts = [
-        ((1 - label_smoothing) * share + smoothing) * weight * (lse - logit)
-        for share, weight, logit in zip(q, WEIGHTS, z, strict=True)
+        ((1 - label_smoothing) * share + smoothing) * weight * (factors[i if q else 0] * (lse - logit))
+        for i, (share, weight, logit) in enumerate(zip(q or (1, 0, 0), WEIGHTS, z, strict=True))
     ]
-    loss = sum(parts[1:], parts[0])
-    if gamma > 0:
-        loss = (1 - (z[0] - lse).exp()) ** gamma * loss
-    return loss + z_loss * (lse * lse)
+    return sum(parts[1:], parts[0]) + z_loss * (lse * lse)
 
 
 @cache
@@ -278,7 +276,7 @@ def _exact_softmax(name: str) -> tuple[list[tuple[float, ...]], Tensor]:
     margins = MARGINS[:-1] if has_none else MARGINS
     points = [(margin, 0.0, -0.5) for margin in margins] + [(0.5, margin, -0.5) for margin in margins]
     return points, torch.stack(
-        [exact_derivatives(lambda *x: _softmax_jet(x, (1, 0, 0), **SOFTMAX[name]), point) for point in points]
+        [exact_derivatives(lambda *x: _softmax_jet(x, None, **SOFTMAX[name]), point) for point in points]
     )
 
 
@@ -295,26 +293,23 @@ def test_softmax(name: str, dtype: torch.dtype, device: str) -> None:
     _check(function, *_exact_softmax(name), dtype, device)
 
 
-SOFT = {name: options for name, options in SOFTMAX.items() if "gamma" not in options}
-
-
 @cache
 def _exact_soft(name: str) -> tuple[list[tuple[float, ...]], Tensor]:
     shares = (0.75, 0.25, 0.0)
     points = [(margin, 0.0, -0.5, *shares) for margin in MARGINS] + [(0.5, margin, -0.5, *shares) for margin in MARGINS]
     return points, torch.stack(
-        [exact_derivatives(lambda *x: _softmax_jet(x[:3], x[3:], **SOFT[name]), point) for point in points]
+        [exact_derivatives(lambda *x: _softmax_jet(x[:3], x[3:], **SOFTMAX[name]), point) for point in points]
     )
 
 
 @FLOATS
-@_names(SOFT, "z-loss")
+@_names(SOFTMAX, "z-loss", "gamma 0.5")
 def test_class_probabilities(name: str, dtype: torch.dtype, device: str) -> None:
     weight = torch.tensor(WEIGHTS, dtype=dtype, device=device)
 
     def function(*columns: Tensor) -> Tensor:
         input, target = (torch.stack(part, 1) for part in (columns[:3], columns[3:]))
-        return F.cross_entropy(input, target, weight, reduction="none", **SOFT[name])
+        return F.softmax_focal_loss(input, target, weight, reduction="none", **{"gamma": 0.0, **SOFTMAX[name]})
 
     _check(function, *_exact_soft(name), dtype, device)
 
@@ -347,7 +342,7 @@ def test_rows_that_are_nan(gamma: float, device: str) -> None:
     target = torch.zeros(5, dtype=torch.int64, device=device)
     for loss in (
         lambda x: F.softmax_focal_loss(x, target, gamma=gamma, reduction="none"),
-        lambda x: F.cross_entropy(x, torch.full_like(x, 1 / 3), reduction="none"),
+        lambda x: F.softmax_focal_loss(x, torch.full_like(x, 1 / 3), gamma=gamma, reduction="none"),
     ):
         for tangent in torch.eye(3, device=device):
             v = tangent.expand_as(input)

@@ -1,5 +1,5 @@
-"""Cross entropy with class probabilities in every mode of autograd and of the compilers, against torch's own, with
-derivatives in the logits and in the target."""
+"""Cross entropy with class probabilities, and its focal loss, in every mode of autograd and of the compilers, with
+derivatives in the logits and in the target: against torch's own, and against the formula in torch's operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,14 @@ from torch.autograd import forward_ad
 
 import ce_ext
 from ce_ext.options import SoftCrossEntropyOptions
-from tests.support import oracles
+from tests.support import oracles, references
 from tests.support.cases import DTYPES
 from tests.support.marks import ALL_REDUCTIONS, KINDS_OF_DTYPES
 
 pytestmark = pytest.mark.torch_modes
 
 cross_entropy = ce_ext.functional.cross_entropy
+softmax_focal_loss = ce_ext.functional.softmax_focal_loss
 reference = torch.nn.functional.cross_entropy
 
 SHAPES = pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 70), (2, 5, 3, 4)])
@@ -39,8 +40,10 @@ def _weights(shape: tuple[int, ...], device: str) -> dict[str, Any]:
 
 
 def _assert_same(transform: Callable[[Function], Any], *arguments: Any, **options: Any) -> None:
-    ours, theirs = (lambda x, q, f=f: f(x, q, **options) for f in (cross_entropy, reference))
-    torch.testing.assert_close(transform(ours)(*arguments), transform(theirs)(*arguments))
+    focal = softmax_focal_loss, references.soft_focal_loss
+    for functions, more in (((cross_entropy, reference), {}), (focal, {"gamma": 1.5})):
+        ours, theirs = (lambda x, q, f=f, more=more: f(x, q, **options, **more) for f in functions)
+        torch.testing.assert_close(transform(ours)(*arguments), transform(theirs)(*arguments))
 
 
 ALL_OPTIONS: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.3, "softcap": 4.0, "logit_scale": 1.5}
@@ -48,8 +51,9 @@ ALL_OPTIONS: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.3, "softcap":
 
 @pytest.mark.covering(1)
 @ALL_REDUCTIONS
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)], ids=str)
-def test_gradcheck(needed: tuple[bool, bool], reduction: str, device: str) -> None:
+def test_gradcheck(needed: tuple[bool, bool], gamma: float, reduction: str, device: str) -> None:
     """In forward mode, too, and of the gradient: in the logits, the target and the upstream gradient."""
     input, target = _inputs((3, 4), device)
     options = {
@@ -57,12 +61,13 @@ def test_gradcheck(needed: tuple[bool, bool], reduction: str, device: str) -> No
         "weight": torch.rand(4, dtype=torch.float64, device=device),
         "sample_weight": torch.rand(3, dtype=torch.float64, device=device),
         "reduction": reduction,
+        "gamma": gamma,
     }
     input.requires_grad_(needed[0])
     target.requires_grad_(needed[1])
 
     def function(x: Tensor, q: Tensor) -> Tensor:
-        return cross_entropy(x, q, **options)
+        return softmax_focal_loss(x, q, **options)
 
     modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(function, (input, target), **modes)
@@ -162,7 +167,8 @@ def test_dual_numbers(dtype: torch.dtype, device: str) -> None:
     torch.testing.assert_close(*results)
 
 
-def test_second_derivative_with_an_impossible_class(device: str) -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_second_derivative_with_an_impossible_class(gamma: float, device: str) -> None:
     """A logit of -inf that has no probability: derivatives are those without the class."""
     input, target = _inputs((3, 4), device)
     input[:, 1], target[:, 1] = -torch.inf, 0
@@ -170,7 +176,7 @@ def test_second_derivative_with_an_impossible_class(device: str) -> None:
     hessians = []
     for x, q in ((input, target), (input[:, kept], target[:, kept])):
         leaf, probabilities = x.clone().requires_grad_(), q.clone().requires_grad_()
-        loss = cross_entropy(leaf, probabilities)
+        loss = softmax_focal_loss(leaf, probabilities, gamma=gamma)
         grads = torch.autograd.grad(loss, (leaf, probabilities), create_graph=True)
         total = sum((g.where(g.isfinite(), 0) ** 2).sum() for g in grads)
         hessians.append(torch.autograd.grad(total, (leaf, probabilities)))
@@ -180,7 +186,7 @@ def test_second_derivative_with_an_impossible_class(device: str) -> None:
 
 
 def _step(x: Tensor, q: Tensor) -> Tensor:
-    return cross_entropy(x * 2, q, label_smoothing=0.1) * 3
+    return cross_entropy(x * 2, q, label_smoothing=0.1) * 3 + softmax_focal_loss(x, q)
 
 
 @pytest.mark.covering(1)
@@ -250,7 +256,8 @@ def test_opcheck(dtype: torch.dtype, reduction: int, device: str) -> None:
     weight = torch.rand(5, device=device).to(dtype)
     for batch_dims, needs in ((0, (True, True)), (0, (False, True)), (1, (True, False))):
         tensors = (input, target, None if batch_dims else weight, None)
-        options = (reduction, 0.1, 0.1, 1.0, 0.0, False, None, None, *needs, batch_dims)
+        gamma = 0.0 if batch_dims else 1.5
+        options = (reduction, 0.1, gamma, 0.1, 1.0, 0.0, False, None, None, *needs, batch_dims)
         for keep_stats, report in ((True, True), (False, False)):
             torch.library.opcheck(forward, (*tensors, *options, keep_stats, report))
         result, stats, denominator, *_ = forward(*tensors, *options, True, False)
@@ -325,5 +332,5 @@ def test_errors_of_dtypes_and_devices() -> None:
         cross_entropy(input, torch.rand(4, 5, device="meta"))
     with pytest.raises(NotImplementedError, match=r"input must be .* Long"):
         cross_entropy(input.long(), torch.rand(4, 5).float())
-    with pytest.raises(RuntimeError, match=r"target .* got Float"):
-        ce_ext.functional.softmax_focal_loss(input, torch.rand(4, 5))
+    with pytest.raises(RuntimeError, match=r"target .* \[4, 5\], but got shape \[4\]"):
+        ce_ext.functional.softmax_focal_loss(input, torch.rand(4))

@@ -15,6 +15,7 @@ ROW_CHUNKS = in_cuda("rows/row_chunks")
 SELFTEST = "tests/cuda_emu/selftest.cu"  # has what no loss does yet
 SHARES = in_cuda("device/shares")
 SOFT = in_cuda("rows/soft_cross_entropy")
+SOFT_ROWS = in_cuda("rows/soft_cross_entropy_rows")
 SOFTMAX = "csrc/losses/softmax.h"
 TEAMS = in_cuda("rows/teams")
 THREAD_ROWS = in_cuda("rows/thread_rows")
@@ -586,6 +587,38 @@ ROW_MUTANTS = (
         "      tie_weight = add_where(is_max, tie_weight, weight);",
         "weight_sum = weight_sum + weight;",
         "tests/losses/softmax/test_probability_targets.py -k test_soft_confident_rows",
+        SOFT_LAUNCH,
+    ),
+    Mutant(
+        "a second pass for the report alone",
+        SOFT_ROWS,
+        "return kIsFocal<Form> || (Form::kReport && p.report);",
+        "return Form::kReport && p.report;",
+        "tests/losses/softmax/test_probability_targets.py -k test_focal_loss_of_confident_rows",
+        SOFT_LAUNCH,
+    ),
+    Mutant(
+        "the focal loss of what one thread has of a row",
+        SOFT,
+        "        second = Team<kSize>::reduce(second);\n",
+        "",
+        "tests/losses/softmax/test_probability_targets.py -k test_focal_loss_of_confident_rows",
+        SOFT_LAUNCH,
+    ),
+    Mutant(
+        "classes of the second pass with the weights of the first ones",
+        SOFT_ROWS,
+        "stats, z, loss.loss.mass(q[i], class_weight<A>(p, c + i))",
+        "stats, z, loss.loss.mass(q[i], class_weight<A>(p, i))",
+        "tests/losses/softmax/test_probability_targets.py -k test_focal_loss_of_one_hot",
+        SOFT_LAUNCH,
+    ),
+    Mutant(
+        "all of a focal target's mass in one sum",
+        "csrc/losses/soft_cross_entropy.h",
+        "mass_below = add_where(!is_max, mass_below, pull);\n    mass_at_max = add_where(is_max, mass_at_max, pull);",
+        "mass_below = mass_below + pull;",
+        "tests/losses/softmax/test_probability_targets.py -k test_focal_loss_of_confident_rows",
         SOFT_LAUNCH,
     ),
     Mutant(

@@ -55,6 +55,7 @@ class Variant:
 VARIANTS = {
     "cross_entropy": Variant(F.cross_entropy, class_index_inputs, {"label_smoothing": 0.1, "z_loss": 0.01}),
     "probabilities": Variant(F.cross_entropy, _probabilities, {"label_smoothing": 0.1}),
+    "focal probabilities": Variant(F.softmax_focal_loss, _probabilities, {"gamma": 1.5}),
     "nll_loss": Variant(F.nll_loss, log_probability_inputs, {}),
     "softmax_focal_loss": Variant(F.softmax_focal_loss, class_index_inputs, {"gamma": 1.5}),
     "binary_cross_entropy": Variant(F.binary_cross_entropy, probability_inputs, {}, is_binary=True),

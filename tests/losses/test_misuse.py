@@ -32,6 +32,9 @@ CONSTANTS: dict[str, Callable[[Tensor], Tensor]] = {
     "weight of cross_entropy": lambda x: cross_entropy(x, torch.tensor([0, 1, 2]), weight=_parameter(5)),
     "weight of nll_loss": lambda x: nll_loss(x, torch.tensor([0, 1, 2]), weight=_parameter(5)),
     "weight with probabilities": lambda x: cross_entropy(x, torch.rand(3, 5), weight=_parameter(5)),
+    "weight of a focal loss with probabilities": lambda x: softmax_focal_loss(
+        x, torch.rand(3, 5), weight=_parameter(5)
+    ),
     "weight of softmax_focal_loss": lambda x: softmax_focal_loss(x, torch.tensor([0, 1, 2]), weight=_parameter(5)),
     "sample_weight": lambda x: cross_entropy(x, torch.tensor([0, 1, 2]), sample_weight=_parameter(3)),
     "sample_weight in place": lambda x: cross_entropy(

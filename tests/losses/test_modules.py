@@ -206,7 +206,8 @@ def test_script(loss: Loss) -> None:
     """By itself and in a model, saved and loaded, with its gradient."""
     input, *targets = loss.make_inputs((4, 5), torch.float32)
     input.requires_grad_()
-    targets += [torch.rand(4, 5)] if loss.name == "cross_entropy" else []
+    takes_probabilities = loss.name in ("cross_entropy", "softmax_focal_loss")
+    targets += [torch.rand(4, 5)] if takes_probabilities else []
     targets += [torch.tensor([0, 5, 2, 4])] if loss.name == "sigmoid_focal_loss" else []
     for options in SCRIPTABLE[loss.name]:
         options = {name: torch.linspace(0.2, 0.9, 5) if value is True else value for name, value in options.items()}
@@ -218,7 +219,7 @@ def test_script(loss: Loss) -> None:
         buffer.seek(0)
         for eager, scripted in ((criterion, of_criterion), (model, of_model), (model, torch.jit.load(buffer))):
             for target in targets:
-                if loss.name == "cross_entropy" and target.is_floating_point() and "ignore_index" in options:
+                if takes_probabilities and target.is_floating_point() and "ignore_index" in options:
                     continue  # of class probabilities, which have no class to ignore
                 (grad,) = torch.autograd.grad(eager(input, target).sum(), input)
                 loss_ = scripted(input, target)

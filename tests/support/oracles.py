@@ -75,6 +75,7 @@ def soft_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     *,
+    gamma: float = 0.0,
     z_loss: float = 0.0,
     softcap: float = 0.0,
     logit_scale: float = 1.0,
@@ -82,7 +83,7 @@ def soft_cross_entropy(
     on_empty: str = "nan",
     sample_weight: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy with class probabilities; a class without probability may be impossible."""
+    """Cross entropy with class probabilities, or its focal loss; a class without probability may be impossible."""
     x, q = ((t if t.dim() == 1 else t.movedim(1, -1)).double() for t in (input, target))
     x = logit_scale * x
     if softcap:
@@ -92,6 +93,11 @@ def soft_cross_entropy(
         q = q * weight.double()
     lse = x.logsumexp(-1, keepdim=True)
     gaps = lse - x
+    if gamma > 0:
+        p, is_largest = x.softmax(-1), torch.arange(x.shape[-1], device=x.device) == x.argmax(-1, keepdim=True)
+        others = p.masked_fill(is_largest, 0).sum(-1, keepdim=True)
+        rest = torch.where(is_largest, others, 1 - p)
+        gaps = torch.where(is_largest, -torch.log1p(-others), gaps) * rest.clamp(min=1e-300) ** gamma
     loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1) + z_loss * lse.squeeze(-1) ** 2
     row_weight = torch.ones_like(loss) if sample_weight is None else sample_weight.double()
     return _reduce(row_weight * loss, row_weight, reduction, denominator, on_empty)

@@ -35,6 +35,24 @@ def softmax_focal_loss(
     return loss.sum() / nll_loss(-torch.ones_like(input), target, weight, None, ignore_index, reduction="sum")
 
 
+def soft_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """That of class probabilities."""
+    dim = min(input.dim(), 2) - 1
+    log_p = F.log_softmax(input, dim)
+    mass = _smooth(target, label_smoothing, input.shape[dim])
+    if weight is not None:
+        mass = mass * weight.reshape(-1, *(1,) * (input.dim() - 1 - dim))
+    loss = -(mass * (1 - log_p.exp()) ** gamma * log_p).sum(dim)
+    return loss if reduction == "none" else getattr(loss, reduction)()
+
+
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
@@ -76,8 +94,8 @@ def sigmoid_focal_loss(
     return loss if reduction == "none" else getattr(loss, reduction)()
 
 
-def _smooth(target: Tensor, label_smoothing: float) -> Tensor:
-    return (1 - label_smoothing) * target + label_smoothing / 2 if label_smoothing else target
+def _smooth(target: Tensor, label_smoothing: float, classes: int = 2) -> Tensor:
+    return (1 - label_smoothing) * target + label_smoothing / classes if label_smoothing else target
 
 
 class _Module(torch.nn.Module):

@@ -81,21 +81,21 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     const Q* q = target_row<Q>(p, row);
     const ChunksOfTwo<S, kSize> chunks(x, p.classes);
     const auto sums = Team<kSize>::reduce(add_classes<Form>(p, loss, chunks, x, q, /*begin=*/0));
-    Sum<A> log_prob;
+    SecondSums<A, Form> second;
     if constexpr (Form::kReport) {
-      if (p.report) {
+      if (second.needed(p)) {
         const RowStats<A> stats = Team<kSize>::share(sums.softmax.finish());
         for (int chunk = 0; chunk < chunks.count(); ++chunk) {
           HeldClasses<ChunksOfTwo<S, kSize>, S, Q> held;
           held.load(chunks, chunk, x, q);
-          held.for_each(chunks, chunk, [&](int64_t, auto& logits, auto& probabilities) {
-            log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logits, probabilities);
+          held.for_each(chunks, chunk, [&](int64_t c, auto& logits, auto& probabilities) {
+            second.add(p, loss, stats, logits, probabilities, c);
           });
         }
-        log_prob = Team<kSize>::reduce(log_prob);
+        second = Team<kSize>::reduce(second);
       }
     }
-    if (Team<kSize>::leads()) totals.merge(store_row<S>(p, loss, row, sums, log_prob.value));
+    if (Team<kSize>::leads()) totals.merge(store_row<S>(p, loss, row, sums, second));
   }
   finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, scratch);
 }
@@ -112,12 +112,12 @@ __global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart
   auto sums = block_reduce(add_classes<Form>(p, loss, chunks, x, target_row<Q>(p, row) + begin, begin));
   if (!parts.add_up(sums, part_sums, scratch)) return;
   RowTotals totals;
-  if (threadIdx.x == 0) totals = store_row<S>(p, loss, row, sums, /*target_log_prob=*/A(0));
+  if (threadIdx.x == 0) totals = store_row<S>(p, loss, row, sums, SecondSums<A, Form>());
   finish_share<S, /*kOneThread=*/true>(p, shares, row, totals, scratch);
 }
 
 // A team for a chunk of a row.
-template <class S, class Q, bool kLogitsChange, int kSize>
+template <class S, class Q, bool kLogitsChange, bool kFocal, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads,
                                                   sizeof(S) == 8 || sizeof(Q) > sizeof(S) ? 128 : 80))
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
   HeldClasses<ChunksOfTwo<S, kSize>, S, Q> held;
   held.load(chunks, chunk, x, target_row<Q>(p, row));
   held.for_each(chunks, chunk, [&](int64_t c, auto& logits, auto& probabilities) {
-    differentiate(p, loss.loss, gradient, c, logits, probabilities);
+    differentiate<kFocal>(p, loss.loss, gradient, c, logits, probabilities);
     if (grad_x) store_pack(grad_x + c, logits);
     if (grad_q) store_pack(grad_q + c, probabilities);
   });
@@ -152,23 +152,24 @@ __device__ __forceinline__ RowTotals rows_forward(const SoftCrossEntropyForward&
   RowTotals totals;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    A log_prob(0);
+    SecondSums<A, Form> second;
     if constexpr (Form::kReport) {
-      if (p.report) {
+      if (second.needed(p)) {
         const RowStats<A> stats = sums[r].softmax.finish();
         for (int64_t c = 0; c < p.classes; ++c) {
           const A logit[1] = {x.at(r, c)}, probability[1] = {q.at(r, c)};
-          log_prob += target_log_prob(stats, logits_of<true>(loss.logits), logit, probability);
+          second.add(p, loss, stats, logit, probability, c);
         }
       }
     }
-    totals.merge(store_row<S>(p, loss, row + r, sums[r], log_prob));
+    totals.merge(store_row<S>(p, loss, row + r, sums[r], second));
   }
   return totals;
 }
 
 // Their gradients. grad_x and grad_q may be where x and q are; of those that are not wanted, nothing is stored.
-template <class S, bool kLogitsChange, int kRows, class Rows, class Targets, class GradRows, class GradTargets>
+template <class S, bool kLogitsChange, bool kFocal, int kRows, class Rows, class Targets, class GradRows,
+          class GradTargets>
 __device__ __forceinline__ void rows_backward(const SoftCrossEntropyBackward& p,
                                               const SoftDeviceLoss<opmath_t<S>>& loss, int64_t row, const Rows& x,
                                               const Targets& q, const GradRows& grad_x, const GradTargets& grad_q) {
@@ -182,7 +183,7 @@ __device__ __forceinline__ void rows_backward(const SoftCrossEntropyBackward& p,
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       A logit[1] = {values[r].first}, probability[1] = {values[r].second};
-      differentiate(p, loss.loss, gradients[r], c, logit, probability);
+      differentiate<kFocal>(p, loss.loss, gradients[r], c, logit, probability);
       logits[r] = logit[0];
       probabilities[r] = probability[0];
     }
@@ -207,7 +208,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, class Q, bool kLogitsChange, int kRows>
+template <class S, class Q, bool kLogitsChange, bool kFocal, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, sizeof(S) == 8 ? 168
                                                                                 : kRows > 1    ? 128
                                                                                                : 96))
@@ -219,7 +220,7 @@ __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 
   const StridedRows<S, kRows> grad_x{grad_row<S>(p, p.grad_input, p.grad_input_rows, row), p.grad_input_class_stride};
   const StridedRows<Q, kRows> grad_q{grad_row<Q>(p, p.grad_target, p.grad_target_rows, row),
                                      p.grad_target_class_stride};
-  rows_backward<S, kLogitsChange, kRows>(p, loss, row, x, q, grad_x, grad_q);
+  rows_backward<S, kLogitsChange, kFocal, kRows>(p, loss, row, x, q, grad_x, grad_q);
 }
 
 // A stage of shared memory: logits and probabilities of a tile, which may become their gradients.
@@ -274,24 +275,24 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
           });
           return of_row;
         });
-        Sum<A> log_prob;
+        SecondSums<A, Form> second;
         if constexpr (Form::kReport) {
-          if (p.report) {
+          if (second.needed(p)) {
             const RowStats<A> stats = sums.softmax.finish();
             const S* x = stage.x.row(rows.own());
             const Q* q = stage.q.row(rows.own());
             for (int c = 0; rows.has_own(count) && c < p.classes; ++c) {
               const A logit[1] = {load(x + c)}, probability[1] = {load(q + c)};
-              log_prob.value += target_log_prob(stats, logits_of<true>(loss.logits), logit, probability);
+              second.add(p, loss, stats, logit, probability, c);
             }
           }
         }
-        if (rows.has_own(count)) totals.merge(store_row<S>(p, loss, first + rows.own(), sums, log_prob.value));
+        if (rows.has_own(count)) totals.merge(store_row<S>(p, loss, first + rows.own(), sums, second));
       });
   finish_share<S>(p, shares, blockIdx.x, totals, scratch);
 }
 
-template <class S, class Q, bool kLogitsChange>
+template <class S, class Q, bool kLogitsChange, bool kFocal>
 __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 168 : 96))
     soft_cross_entropy_backward_in_tiles(SoftCrossEntropyBackward p, SoftDeviceLoss<opmath_t<S>> loss, TileShape shape,
                                          Shares shares) {
@@ -316,7 +317,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
         rows.write(gradient, [&](int r, const Gradient& of_row) {
           stage.for_each(rows, r, [&](int64_t c, S& x, Q& q) {
             A logit[1] = {load(&x)}, probability[1] = {load(&q)};
-            differentiate(p, loss.loss, of_row, c, logit, probability);
+            differentiate<kFocal>(p, loss.loss, of_row, c, logit, probability);
             if (p.grad_input) store(&x, logit[0]);
             if (p.grad_target) store(&q, probability[0]);
           });

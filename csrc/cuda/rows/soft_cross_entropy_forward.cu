@@ -7,15 +7,17 @@ namespace {
 template <class S, class Q, class Form>
 void launch_by_class(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const SoftDeviceLoss<opmath_t<S>> loss(p);
-  const RowParts parts(p.rows, p.classes, 2 * size_of(p.dtype));
-  if (parts.per_row > 1 && !p.report) {  // a report takes two passes over the row
-    const int64_t blocks = p.rows * parts.per_row;
-    const Shares shares(p.rows, p.groups, 1);
-    auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
-    const Scratch scratch = scratch_for_parts(p, shares, context);
-    LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts,
-           shares, scratch, part_sums);
-    return;
+  if constexpr (!kIsFocal<Form>) {
+    const RowParts parts(p.rows, p.classes, 2 * size_of(p.dtype));
+    if (parts.per_row > 1 && !p.report) {  // a report takes two passes over the row, as the focal loss does
+      const int64_t blocks = p.rows * parts.per_row;
+      const Shares shares(p.rows, p.groups, 1);
+      auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
+      const Scratch scratch = scratch_for_parts(p, shares, context);
+      LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts,
+             shares, scratch, part_sums);
+      return;
+    }
   }
   dispatch_team<false>(Pass::kForward, 2 * p.classes * sizeof(S), ForwardTeams(), FewTeams(), [&](auto team) {
     launch_shares(soft_cross_entropy_forward_by_class<S, Q, Form, team.kSize>, team, p.rows, p, p, loss, context);

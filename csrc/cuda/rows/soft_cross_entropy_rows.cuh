@@ -39,7 +39,9 @@ struct AddClasses {
   template <int kCount>
   __device__ __forceinline__ void operator()(RowSums<A, Form>& sums, A (&x)[kCount], A (&q)[kCount], int64_t c) const {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) q[i] = loss.loss.mass(q[i], class_weight<A>(p, c + i));
+    for (int i = 0; i < kCount; ++i) {
+      if constexpr (Form::kGaps != Gaps::kNone) q[i] = loss.loss.mass(q[i], class_weight<A>(p, c + i));
+    }
     sums.add(logits_of<Form::kLogitsChange>(loss.logits), x, q, c);
   }
   template <int kCount>
@@ -50,27 +52,71 @@ struct AddClasses {
   }
 };
 
-// sum_j q_j log p_j over kCount classes.
-template <class A, bool kLogitsChange, int kCount>
-__device__ __forceinline__ A target_log_prob(const RowStats<A>& stats, const Logits<A, kLogitsChange>& logits,
-                                             const A (&x)[kCount], const A (&q)[kCount]) {
-  A sum(0);
+// What a second pass adds up of a row whose softmax is known: what is reported, sum_j q_j log p_j; and the focal loss.
+struct NoSums {};
+template <class A, class Form>
+struct SecondSums : std::conditional_t<kIsFocal<Form>, FocalSums<A>, NoSums> {
+  A target_log_prob = A(0);
+
+  // Whether there is one.
+  static __device__ __forceinline__ bool needed(const SoftCrossEntropyForward& p) {
+    return kIsFocal<Form> || (Form::kReport && p.report);
+  }
+
+  // Takes in kCount classes from class c on.
+  template <int kCount>
+  __device__ __forceinline__ void add(const SoftCrossEntropyProblem& p, const SoftDeviceLoss<A>& loss,
+                                      const RowStats<A>& stats, const A (&x)[kCount], const A (&q)[kCount], int64_t c) {
+    const auto logits = logits_of<Form::kLogitsChange>(loss.logits);
+    A sum(0);
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) sum -= product(q[i], negative_log_likelihood(stats, logits(x[i])));
-  return sum;
+    for (int i = 0; i < kCount; ++i) {
+      const A z = logits(x[i]);
+      sum -= product(q[i], negative_log_likelihood(stats, z));
+      if constexpr (kIsFocal<Form>) {
+        FocalSums<A>::add(loss.loss, stats, z, loss.loss.mass(q[i], class_weight<A>(p, c + i)));
+      }
+    }
+    target_log_prob += sum;
+  }
+
+  __device__ void merge(const SecondSums& other) {
+    target_log_prob += other.target_log_prob;
+    if constexpr (kIsFocal<Form>) FocalSums<A>::merge(other);
+  }
+};
+
+template <class A, class Form, class F>
+__device__ __forceinline__ SecondSums<A, Form> transform(const SecondSums<A, Form>& x, const F& f) {
+  SecondSums<A, Form> result;
+  result.target_log_prob = f(x.target_log_prob);
+  if constexpr (kIsFocal<Form>) {
+    result.loss = f(x.loss);
+    result.mass_below = f(x.mass_below);
+    result.mass_at_max = f(x.mass_at_max);
+  }
+  return result;
 }
 
 // Writes what is kept and what is reported of a row, and returns what it adds to its group. One thread calls it.
 template <class S, class Form>
 __device__ __forceinline__ RowTotals store_row(const SoftCrossEntropyForward& p,
                                                const SoftDeviceLoss<opmath_t<S>>& device_loss, int64_t row,
-                                               const RowSums<opmath_t<S>, Form>& sums, opmath_t<S> target_log_prob) {
+                                               const RowSums<opmath_t<S>, Form>& sums,
+                                               const SecondSums<opmath_t<S>, Form>& second) {
   using A = opmath_t<S>;
-  const SavedSoftRow<A> saved{sums.softmax.finish(), sums.softmax.weight_sum, sums.softmax.tie_weight};
+  SavedSoftRow<A> saved{sums.softmax.finish(), sums.softmax.weight_sum, sums.softmax.tie_weight};
+  A loss;
+  if constexpr (kIsFocal<Form>) {
+    saved = {saved.stats, second.mass_below, second.mass_at_max};
+    loss = device_loss.loss.with_z_loss(saved.stats, second.loss);
+  } else {
+    loss = device_loss.loss.loss(saved, sums.softmax.gap_sum);
+  }
   if (p.saved) static_cast<SavedSoftRow<A>*>(p.saved)[row] = saved;
-  store_report(p, row, saved.stats, sums, target_log_prob);
+  store_report(p, row, saved.stats, sums, second.target_log_prob);
   const A weight = sample_weight<A>(p, row);
-  return store_row_loss<S>(p, row, product(weight, device_loss.loss.loss(saved, sums.softmax.gap_sum)), weight);
+  return store_row_loss<S>(p, row, product(weight, loss), weight);
 }
 
 // What the gradients of a row have in common.
@@ -85,16 +131,17 @@ __device__ __forceinline__ SoftCrossEntropyGradient<opmath_t<S>, kLogitsChange> 
 }
 
 // The logits and probabilities of kCount classes from class c on become their gradients, where those are wanted.
-template <class A, bool kLogitsChange, int kCount>
+template <bool kFocal, class A, bool kLogitsChange, int kCount>
 __device__ __forceinline__ void differentiate(const SoftCrossEntropyBackward& p, const SoftCrossEntropy<A>& loss,
                                               const SoftCrossEntropyGradient<A, kLogitsChange>& gradient, int64_t c,
                                               A (&x)[kCount], A (&q)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const Logit<A> z = gradient.logits.with_slope(x[i]);
+    const A nll = negative_log_likelihood(gradient.stats, z.value);
     const A weight = class_weight<A>(p, c + i);
-    if (p.grad_input) x[i] = gradient.in_logit(z, loss.mass(q[i], weight));
-    if (p.grad_target) q[i] = gradient.in_target(z, weight);
+    if (p.grad_input) x[i] = gradient.in_logit(z, loss.template pull_of<kFocal>(loss.mass(q[i], weight), nll));
+    if (p.grad_target) q[i] = gradient.in_target(weight, loss.template cost<kFocal>(nll));
   }
 }
 

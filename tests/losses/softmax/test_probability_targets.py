@@ -1,5 +1,5 @@
-"""The kernels of cross entropy with class probabilities: values and both gradients against float64, in every layout,
-for confident rows and at infinities."""
+"""The kernels of cross entropy with class probabilities, and of its focal loss: values and both gradients against
+float64, in every layout, for confident rows and at infinities."""
 
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.support.marks import ALL_REDUCTIONS
 pytestmark = pytest.mark.kernel
 
 cross_entropy = ce_ext.functional.cross_entropy
+softmax_focal_loss = ce_ext.functional.softmax_focal_loss
 reference = torch.nn.functional.cross_entropy
 forward_op = torch.ops.ce_ext.soft_cross_entropy_forward
 backward_op = torch.ops.ce_ext.soft_cross_entropy_backward
@@ -60,7 +61,8 @@ def _assert_exact(input: Tensor, target: Tensor, **options: Any) -> None:
     shape = _rows(input.shape) if reduction == "none" else ()
     dtype = options.get("out_dtype", torch.promote_types(input.dtype, target.dtype))
     grad_output = torch.randn(shape, device=input.device).to(dtype)
-    results = _results(input, target, grad_output, **options)
+    function = softmax_focal_loss if "gamma" in options else cross_entropy
+    results = _results(input, target, grad_output, function, **options)
     exact_options = {name: value for name, value in options.items() if name != "out_dtype"}
     exact = _results(input.double(), target.double(), grad_output.double(), oracles.soft_cross_entropy, **exact_options)
     assert [x.dtype for x in results] == [dtype, input.dtype, target.dtype]
@@ -78,6 +80,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"label_smoothing": 1.0},
     {"z_loss": 0.01, "sample_weight": True},
     {"softcap": 5.0, "logit_scale": 0.7, "weight": True, "label_smoothing": 0.1, "z_loss": 0.01},
+    {"gamma": 2.0},
+    {"gamma": 0.5, "weight": True, "label_smoothing": 0.1, "sample_weight": True},
+    {"gamma": 3.5, "softcap": 5.0, "logit_scale": 0.7, "weight": True, "z_loss": 0.01},
 )
 
 
@@ -135,6 +140,7 @@ def test_layout(dim: int, name: str, classes: int, dtype: torch.dtype, device: s
     input, target = _inputs(shape, dtype, device)
     for x, q in ((change(input), target), (input, change(target)), (change(input), change(target))):
         _assert_exact(x, q, reduction="none", label_smoothing=0.1)
+        _assert_exact(x, q, reduction="none", gamma=1.5)
         grads = _results(x, q)[1:]
         assert [grad.stride() for grad in grads] == [torch.empty_like(t).stride() for t in (x, q)]
 
@@ -169,13 +175,14 @@ def test_gradients_that_nobody_needs_are_not_made(shape: tuple[int, ...], device
     input, target = _inputs(shape, torch.float32, device)
     tensors, one = (input, target, None, None), torch.ones((), device=device)
     for needs in ((True, True), (True, False), (False, True), (False, False)):
-        options = (1, 0.1, 0.0, 1.0, 0.0, False, None, None, *needs, 0)
-        _, stats, denominator, *_ = forward_op(*tensors, *options, True, False)
-        grads = backward_op(one, *tensors, stats, denominator, *options)
-        assert tuple(grad is not None for grad in grads) == needs
-        expected = _results(input, target, label_smoothing=0.1)[1:]
-        for grad, both in zip(grads, expected, strict=True):
-            assert grad is None or torch.equal(grad, both)
+        for gamma in (0.0, 1.5):
+            options = (1, 0.1, gamma, 0.0, 1.0, 0.0, False, None, None, *needs, 0)
+            _, stats, denominator, *_ = forward_op(*tensors, *options, True, False)
+            grads = backward_op(one, *tensors, stats, denominator, *options)
+            assert tuple(grad is not None for grad in grads) == needs
+            expected = _results(input, target, function=softmax_focal_loss, gamma=gamma, label_smoothing=0.1)[1:]
+            for grad, both in zip(grads, expected, strict=True):
+                assert grad is None or torch.equal(grad, both)
 
 
 # What class probabilities mean
@@ -206,6 +213,83 @@ def test_one_hot_probabilities_are_class_indices(margin: float, classes: int, de
         loss, grad, _ = _results(input, target, reduction="none", **options)
         torch.testing.assert_close(loss, expected, rtol=3e-6, atol=0)
         torch.testing.assert_close(grad, expected_grad, rtol=3e-6, atol=3e-7)
+
+
+GAMMAS = pytest.mark.parametrize("gamma", [0.25, 1.0, 2.0])
+
+
+@GAMMAS
+@pytest.mark.parametrize("classes", CLASSES)
+def test_focal_loss_of_one_hot_probabilities(classes: int, gamma: float, device: str) -> None:
+    """As of class indices, for confident rows, too, at both ends of which (1 - p)^(gamma - 1) would be infinite."""
+    index = torch.arange(14, device=device) % classes
+    target = torch.nn.functional.one_hot(index, classes).float()
+    weight = torch.rand(classes, device=device) + 0.1
+    input = torch.randn(14, classes, device=device)
+    margins = torch.tensor([0.0, 15.0, 20.0, 30.0, 60.0, 80.0, 300.0], device=device)
+    input[range(14), index] = input.amax(1) + torch.cat([margins, -margins])
+    for options in ({}, {"weight": weight, "z_loss": 0.1}, {"softcap": 300.0, "logit_scale": 0.5}):
+        options = {**options, "gamma": gamma, "reduction": "none"}
+        exact_input, exact_options = input.double().requires_grad_(), options.copy()
+        if "weight" in options:
+            exact_options["weight"] = weight.double()
+        exact = oracles.softmax_focal_loss(exact_input, index, **exact_options)
+        (exact_grad,) = torch.autograd.grad(exact.sum(), exact_input)
+        loss, grad, grad_target = _results(input, target, function=softmax_focal_loss, **options)
+        tiny = 1e-37  # where 1 - p is no number of float32
+        torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=tiny)
+        torch.testing.assert_close(grad.double(), exact_grad, rtol=3e-5, atol=tiny + 1e-6 * options.get("z_loss", 0))
+        assert grad_target.isfinite().all()
+
+
+@GAMMAS
+@pytest.mark.parametrize("classes", CLASSES)
+def test_focal_loss_of_confident_rows(classes: int, gamma: float, device: str) -> None:
+    """What the target has of other classes is not lost in what it has of the one that is as good as certain."""
+    input, target = _inputs((8, classes), torch.float32, device)
+    input[torch.arange(8), torch.arange(8) % classes] += 40
+    _assert_exact(input, target, reduction="none", gamma=gamma)
+    small = 1e-6 * target
+    small[torch.arange(8), torch.arange(8) % classes] = 1.0
+    exact_input = input.double().requires_grad_()
+    exact = oracles.soft_cross_entropy(exact_input, small.double(), gamma=gamma, reduction="none")
+    (exact_grad,) = torch.autograd.grad(exact.sum(), exact_input)
+    loss, grad, _ = _results(input, small, function=softmax_focal_loss, gamma=gamma, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad.double(), exact_grad, rtol=3e-5, atol=0)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_focal_loss_without_gamma_is_cross_entropy(classes: int, device: str) -> None:
+    input, target = _inputs((6, classes), torch.float32, device)
+    focal = _results(input, target, function=softmax_focal_loss, gamma=0.0, label_smoothing=0.1)
+    assert all(map(torch.equal, focal, _results(input, target, label_smoothing=0.1)))
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_focal_loss_with_impossible_classes(classes: int, device: str) -> None:
+    """They add nothing without probability or weight; with both, the loss is infinite."""
+    input, target = _inputs((6, classes), torch.float32, device)
+    masked = torch.rand(6, classes, device=device) < 0.5
+    masked[:, :2] = False
+    masked[0, 1:] = True  # a single class is left
+    masked[1:, classes - 1] = True
+    weight = torch.rand(classes, device=device) + 0.1
+    weight[classes - 1] = 0
+    target = target.masked_fill(masked & (weight != 0), 0)
+    options: dict[str, Any] = {"function": softmax_focal_loss, "weight": weight, "gamma": 0.5, "reduction": "none"}
+    expected = _results(input.masked_fill(masked, -1e4), target, **options)
+    loss, grad, grad_target = _results(input.masked_fill(masked, -INF), target, **options)
+    torch.testing.assert_close((loss, grad), expected[:2])
+    assert loss[0] == 0 and (grad[masked] == 0).all() and grad[0, 0] == 0
+    impossible = masked & (weight != 0)
+    assert (grad_target[impossible] == INF).all() and (grad_target[:, classes - 1] == 0).all()
+    torch.testing.assert_close(grad_target[~impossible], expected[2][~impossible])
+
+    input[1, 0], input[2, 1], input[3] = -INF, INF, -INF
+    loss, grad, grad_target = _results(input, target, **options)
+    assert loss[1] == INF and grad[1].isfinite().all() and grad_target[1, 0] == INF
+    assert loss[2:4].isnan().all() and grad[2:4].isnan().any(1).all() and loss[4:].isfinite().all()
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -285,9 +369,15 @@ def test_stats(shape: tuple[int, ...], device: str) -> None:
     for dtype, target_dtype in CASTS:
         input, target = _inputs(shape, dtype, device, target_dtype)
         weight = torch.rand(shape[1], device=device).to(dtype)
-        for options in ({}, {"softcap": 5.0, "logit_scale": 2.0}, {"weight": weight, "label_smoothing": 0.1}):
-            loss, stats = cross_entropy(input, target, return_stats=True, **options)
-            torch.testing.assert_close(loss, cross_entropy(input, target, **options))
+        for options in (
+            {},
+            {"softcap": 5.0, "logit_scale": 2.0},
+            {"weight": weight, "label_smoothing": 0.1},
+            {"gamma": 1.5, "weight": weight},
+        ):
+            options = {"gamma": 0.0, **options}
+            loss, stats = softmax_focal_loss(input, target, return_stats=True, **options)
+            torch.testing.assert_close(loss, softmax_focal_loss(input, target, **options))
             z = input.double() * options.get("logit_scale", 1.0)
             if "softcap" in options:
                 z = 5 * torch.tanh(z / 5)
