@@ -22,6 +22,8 @@ def binary_loss(
     target_may_be_class: bool = False,
     alpha: Tensor | float = -1.0,
     gamma: float = 0.0,
+    gamma_neg: float | None = None,
+    margin: float = 0.0,
     label_smoothing: float = 0.0,
     ignore_index: int | Sequence[int] | None = None,
     denominator: Tensor | float | None = None,
@@ -64,7 +66,17 @@ def binary_loss(
         how, kernel_dtype, out_dtype = reductions.SUM, opmath_dtype(input), out_dtype or dtypes.of_loss(input)
     class_alpha, alpha = (alpha, -1.0) if isinstance(alpha, Tensor) else (None, alpha)
     options = BinaryCrossEntropyOptions(
-        how, input_is_probability, gamma, alpha, label_smoothing, ignored, on_empty == "zero", divisor, kernel_dtype
+        how,
+        input_is_probability,
+        gamma,
+        alpha,
+        gamma_neg,
+        margin,
+        label_smoothing,
+        ignored,
+        on_empty == "zero",
+        divisor,
+        kernel_dtype,
     )
     loss = autograd.binary_cross_entropy(input, target, weight, pos_weight, class_alpha, options)
     if denominator is not None:

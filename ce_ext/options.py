@@ -127,6 +127,10 @@ class SigmoidFocalLossOptions(BinaryLossOptions, total=False):
     """Likewise: a factor of the positive part of the cross entropy, besides alpha."""
 
 
+class AsymmetricLossOptions(SigmoidFocalLossOptions, total=False):
+    """Those of `asymmetric_loss`, which are the same."""
+
+
 class CrossEntropyOptions(NamedTuple):
     """The settings of the ops, in their order."""
 
@@ -173,12 +177,14 @@ class SoftCrossEntropyOptions(NamedTuple):
 
 
 class BinaryCrossEntropyOptions(NamedTuple):
-    """Those of the ops of binary cross entropy and the sigmoid focal loss."""
+    """Those of the ops of binary cross entropy, the sigmoid focal loss and the asymmetric loss."""
 
     reduction: int
     input_is_probability: bool = False
-    gamma: float = 0.0
+    gamma: float = 0.0  # of the asymmetric loss that of positives
     alpha: float = -1.0  # or -1 for none
+    gamma_neg: float | None = None  # of the asymmetric loss alone
+    margin: float = 0.0
     label_smoothing: float = 0.0
     ignore_index: int | None = None
     zero_if_empty: bool = False

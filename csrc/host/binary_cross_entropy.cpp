@@ -1,4 +1,4 @@
-// The ops of binary cross entropy and the sigmoid focal loss.
+// The ops of binary cross entropy, the sigmoid focal loss and the asymmetric loss.
 #include <ATen/DimVector.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
@@ -389,10 +389,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_
 }
 
 BinaryCrossEntropyOptions make_options(bool input_is_probability, double label_smoothing, double gamma, double alpha,
-                                       bool has_class_alpha) {
+                                       std::optional<double> gamma_neg, double margin, bool has_class_alpha) {
   const bool is_focal = gamma != 0 || alpha >= 0 || has_class_alpha;
-  const BinaryInput logit = is_focal ? BinaryInput::kFocalLogit : BinaryInput::kLogit;
-  return {input_is_probability ? BinaryInput::kProbability : logit, label_smoothing, gamma, alpha};
+  BinaryCrossEntropyOptions options;
+  options.input = input_is_probability ? BinaryInput::kProbability
+                  : gamma_neg          ? BinaryInput::kAsymmetricLogit
+                  : is_focal           ? BinaryInput::kFocalLogit
+                                       : BinaryInput::kLogit;
+  options.label_smoothing = label_smoothing;
+  options.gamma = gamma;
+  options.alpha = alpha;
+  options.gamma_neg = gamma_neg.value_or(0);
+  options.margin = margin;
+  return options;
 }
 
 }  // namespace
@@ -406,10 +415,10 @@ void register_binary_cross_entropy(torch::Library& m) {
   m.impl("binary_cross_entropy_forward",
          [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& pos_weight,
             const MaybeTensor& class_alpha, int64_t reduction, bool input_is_probability, double gamma, double alpha,
-            double label_smoothing, std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor,
-            MaybeDtype out_dtype, bool, bool, bool, bool, int64_t batch_dims) {
-           const auto options =
-               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+            MaybeNumber gamma_neg, double margin, double label_smoothing, std::optional<c10::SymInt> ignore_index,
+            bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype, bool, bool, bool, bool, int64_t batch_dims) {
+           const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
+                                             is_given(class_alpha));
            const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
            return binary_cross_entropy_forward({input, target, weight, pos_weight, class_alpha},
                                                {reduction, options, ignore_index, mean_divisor, out_dtype, batch_dims});
@@ -417,11 +426,12 @@ void register_binary_cross_entropy(torch::Library& m) {
   m.impl("binary_cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const MaybeTensor& denominator,
-            int64_t reduction, bool input_is_probability, double gamma, double alpha, double label_smoothing,
-            std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype,
-            bool needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
-           const auto options =
-               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+            int64_t reduction, bool input_is_probability, double gamma, double alpha, MaybeNumber gamma_neg,
+            double margin, double label_smoothing, std::optional<c10::SymInt> ignore_index, bool zero_if_empty,
+            MaybeNumber divisor, MaybeDtype out_dtype, bool needs_input, bool needs_target, bool needs_weight,
+            bool needs_pos_weight, int64_t batch_dims) {
+           const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
+                                             is_given(class_alpha));
            const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
            return binary_cross_entropy_backward(grad_output, {input, target, weight, pos_weight, class_alpha},
                                                 denominator.value_or(Tensor()),

@@ -97,6 +97,8 @@ auto dispatch_input(const BinaryCrossEntropyProblem& p, F f) {
       return f(std::integral_constant<BinaryInput, BinaryInput::kProbability>());
     case BinaryInput::kFocalLogit:
       return f(std::integral_constant<BinaryInput, BinaryInput::kFocalLogit>());
+    case BinaryInput::kAsymmetricLogit:
+      return f(std::integral_constant<BinaryInput, BinaryInput::kAsymmetricLogit>());
     default:
       return f(std::integral_constant<BinaryInput, BinaryInput::kLogit>());
   }

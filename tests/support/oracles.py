@@ -148,14 +148,7 @@ def sigmoid_focal_loss(
     ignore_index: int | None = None,
     **options: Any,
 ) -> Tensor:
-    x = input.double()
-    valid = _valid(target, ignore_index)
-    if target.shape != input.shape:  # of classes
-        dim = min(1, x.dim() - 1)
-        classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
-        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
-    x = x.where(valid, 0)
-    t = (1 - label_smoothing) * target.double() + label_smoothing / 2
+    x, t, valid = _elements(input, target, label_smoothing, ignore_index)
     # Nothing times infinity is nothing.
     pos = (t * _softplus(-x)).masked_fill((t == 0) & (x == -torch.inf), 0)
     neg = ((1 - t) * _softplus(x)).masked_fill((t == 1) & (x == torch.inf), 0)
@@ -169,6 +162,31 @@ def sigmoid_focal_loss(
     return _reduce(loss.where(valid, 0), valid, reduction, **options)
 
 
+def asymmetric_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 1.0,
+    margin: float = 0.05,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    **options: Any,
+) -> Tensor:
+    x, t, valid = _elements(input, target, label_smoothing, ignore_index)
+    pos = torch.sigmoid(-x) ** gamma_pos * _softplus(-x)
+    is_above = torch.sigmoid(x) > margin
+    p_m = (torch.sigmoid(x) - margin).where(is_above, 0.5)
+    miss = _softplus(x) if margin == 0 else -torch.log1p(-p_m)
+    neg = (p_m**gamma_neg * miss).where(is_above, 0)
+    pos, neg = pos.where((t != 0) | pos.isfinite(), 0), neg.where((t != 1) | neg.isfinite(), 0)
+    loss = (t if pos_weight is None else pos_weight.double() * t) * pos + (1 - t) * neg
+    loss = loss if weight is None else weight.double() * loss
+    return _reduce(loss.where(valid, 0), valid, reduction, **options)
+
+
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -178,6 +196,19 @@ def binary_cross_entropy_with_logits(
     **options: Any,
 ) -> Tensor:
     return sigmoid_focal_loss(input, target, -1.0, 0.0, reduction, weight, pos_weight, **options)
+
+
+def _elements(
+    input: Tensor, target: Tensor, label_smoothing: float, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, smoothed targets, and which of them are not ignored."""
+    x = input.double()
+    valid = _valid(target, ignore_index)
+    if target.shape != input.shape:  # of classes
+        dim = min(1, x.dim() - 1)
+        classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
+        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
+    return x.where(valid, 0), (1 - label_smoothing) * target.double() + label_smoothing / 2, valid
 
 
 def _softplus(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 
 #include "cuda/elements/binary_cross_entropy.cuh"
 #include "cuda/host/launch.h"
+#include "losses/asymmetric_loss.h"
 
 namespace ce_ext::cuda {
 
@@ -65,12 +66,13 @@ template <class S, bool kBare, class F>
 void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
   using A = opmath_t<S>;
   dispatch_input(p, [&](auto input) {
-    if constexpr (input.value == BinaryInput::kFocalLogit) {
-      if (!has_whole_power(p.options)) {
-        return f(BinaryCrossEntropy<A, input.value, true>::template make<A>(p.options));
+    constexpr bool kIsAsymmetric = input.value == BinaryInput::kAsymmetricLogit;
+    if constexpr (kIsAsymmetric || input.value == BinaryInput::kFocalLogit) {
+      if (!(kIsAsymmetric ? has_whole_powers(p.options) : has_whole_power(p.options))) {
+        return f(BinaryLoss<A, input.value, true>::template make<A>(p.options));
       }
     }
-    f(BinaryCrossEntropy<A, input.value, false, kBare>::template make<A>(p.options));
+    f(BinaryLoss<A, input.value, false, kBare>::template make<A>(p.options));
   });
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ce_ext.options import BinaryCrossEntropyOptions
-from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
+from tests.support.binary_cases import ASYMMETRIC, BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
 from tests.support.cases import Loss
 from tests.support.comparison import (
     assert_all_rounded,
@@ -171,6 +171,8 @@ FUNCTIONS: dict[str, tuple[Loss, dict[str, Any]]] = {
     "focal": (SIGMOID_FOCAL, {}),
     "focal, linear": (SIGMOID_FOCAL, {"gamma": 1.0, "alpha": -1.0}),
     "focal, power": (SIGMOID_FOCAL, {"gamma": 1.7, "alpha": 0.6, "label_smoothing": 0.1}),
+    "asymmetric": (ASYMMETRIC, {}),
+    "asymmetric, powers": (ASYMMETRIC, {"gamma_neg": 2.3, "gamma_pos": 0.7, "margin": 0.1, "label_smoothing": 0.1}),
 }
 
 
@@ -211,7 +213,7 @@ TRANSFORMS = {
 
 @modes
 @pytest.mark.covering(2)
-@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
+@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power", "asymmetric, powers"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @ALL_REDUCTIONS
 def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, device: str) -> None:
@@ -223,7 +225,7 @@ def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, 
 @modes
 @pytest.mark.covering(2)
 @kernel
-@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
+@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power", "asymmetric, powers"])
 @pytest.mark.parametrize("mapped", ["x", "t", "w", "p", "xtwp", "xw", "tp"])
 @ALL_REDUCTIONS
 def test_vmap_over_any_arguments(name: str, mapped: str, reduction: str, device: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support import oracles
-from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
+from tests.support.binary_cases import ASYMMETRIC, BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
 from tests.support.cases import DTYPES, Loss
 from tests.support.comparison import assert_all_rounded, loss_and_gradients, to_double
 from tests.support.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
@@ -24,7 +24,7 @@ CASES = pytest.mark.parametrize(
     ],
 )
 ALL_SHAPES = pytest.mark.parametrize("shape", BCE.shapes, ids=lambda shape: "x".join(map(str, shape)) or "scalar")
-LOGIT_LOSSES = pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL], ids=lambda loss: loss.name)
+LOGIT_LOSSES = pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL, ASYMMETRIC], ids=lambda loss: loss.name)
 
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -303,6 +303,8 @@ def test_the_losses_agree_where_they_are_the_same(device: str) -> None:
     expected = loss_and_gradients(BCE_WITH_LOGITS.function, input, target)
     focal = partial(SIGMOID_FOCAL.function, alpha=-1.0, gamma=0.0)
     torch.testing.assert_close(loss_and_gradients(focal, input, target), expected)
+    asymmetric = partial(ASYMMETRIC.function, gamma_neg=0.0, gamma_pos=0.0, margin=0.0)
+    torch.testing.assert_close(loss_and_gradients(asymmetric, input, target), expected)
     of_probabilities = loss_and_gradients(lambda x, t: BCE.function(x.sigmoid(), t), input, target)
     torch.testing.assert_close(of_probabilities, expected)
     assert oracles.binary_cross_entropy(input.sigmoid(), target).allclose(expected[0])
