@@ -4,6 +4,7 @@ asymmetric loss, as closed forms in torch ops.
 They are the functions that `autograd.register` asks for.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -133,8 +134,7 @@ class _Tangents:
         is_index, dim = target.dim() < input.dim(), shapes.class_dim(input, self._options.batch_dims)
         if is_index:
             values = values.unsqueeze(dim)
-        ignored = self._options.ignore_index
-        valid = torch.ones_like(values, dtype=torch.bool) if ignored is None else values != ignored
+        valid = shapes.is_counted(values, self._options.ignore_index, self._options.ignore_nan)
         if not is_index:
             return target.to(self._opmath).where(valid, 0), valid
         is_known = (values >= 0) & (values <= input.shape[dim])  # the last one is the background
@@ -283,13 +283,19 @@ def _faded_miss(prediction: LogitPrediction, gamma: float) -> _Cost:
     )
 
 
-def _faded_miss_beyond(margin: float, prediction: LogitPrediction, gamma: float) -> _Cost:
-    """f miss, f = u^gamma and miss = -log(1 - u), of a negative with a margin, u = p - margin; 0 where u is not positive.
+def _faded_miss_beyond(margin: float, x: Tensor, gamma: float) -> _Cost:
+    """f miss, f = u^gamma and miss = -log(1 - u), of a negative with a margin, u = p - margin: 0 unless u > 0.
 
     With q = miss / u, k = 1 / (1 - u) and u' = v, (f miss)' = v f (gamma q + k) and v' = v (1 - 2 p).
     """
-    is_above = ~(prediction.probability() <= margin)  # which what is no number is, too
-    u = (prediction.probability() - margin).where(is_above, 0.5)
+    edge = math.log(margin) - math.log1p(-margin)
+    coarse_edge = math.floor(edge * 4096) / 4096  # in few enough digits for any dtype to have them all
+    above = (x - coarse_edge) - (edge - coarse_edge)
+    is_above = ~(above <= 0)  # which what is no number is, too
+    prediction = LogitPrediction(x.where(is_above, edge + 1))
+    above = above.where(is_above, 1)
+    odds = torch.exp(-above)
+    u = prediction.probability() * (1 - margin) * torch.where(odds > 0.5, -torch.expm1(-above), 1 - odds)
     rest = prediction.rest() + margin  # 1 - u
     is_small = u < 0.5
     miss = torch.where(is_small, -torch.log1p(-u.where(is_small, 0)), -torch.log(rest.where(~is_small, 1)))
@@ -307,7 +313,7 @@ def _asymmetric(x: Tensor, t: _SmoothTarget, p: Tensor, gamma_pos: float, gamma_
     """P t pos + (1 - t) neg"""
     pos, none = _faded_miss(LogitPrediction(x), gamma_pos), torch.zeros_like(t.value)
     if margin >= torch.finfo(x.dtype).smallest_normal:
-        neg = _faded_miss_beyond(margin, LogitPrediction(x), gamma_neg)
+        neg = _faded_miss_beyond(margin, x, gamma_neg)
     else:
         of_other_class = _faded_miss(LogitPrediction(-x), gamma_neg)
         neg = of_other_class._replace(x=-of_other_class.x)

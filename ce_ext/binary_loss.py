@@ -26,6 +26,7 @@ def binary_loss(
     margin: float = 0.0,
     label_smoothing: float = 0.0,
     ignore_index: int | Sequence[int] | None = None,
+    ignore_nan: bool = False,
     denominator: Tensor | float | None = None,
     on_empty: str = "nan",
     out_dtype: torch.dtype | None = None,
@@ -57,7 +58,7 @@ def binary_loss(
     reductions.check_options(reduction, denominator, on_empty, out_dtype)
     how = reductions.number_of(reduction)
     if distributed.is_dtensor(input) and reduction == "mean" and denominator is None:
-        denominator = distributed.element_denominator(input, target, ignored)
+        denominator = distributed.element_denominator(input, target, ignored, ignore_nan)
     divisor, denominator = reductions.split_denominator(denominator, input)
     input, promoted = dtypes.promoted(input, target)
     out_dtype = out_dtype or promoted
@@ -74,6 +75,7 @@ def binary_loss(
         margin,
         label_smoothing,
         ignored,
+        ignore_nan,
         on_empty == "zero",
         divisor,
         kernel_dtype,

@@ -95,6 +95,10 @@ class BinaryLossOptions(TypedDict, total=False):
     """The target of elements that add nothing to the loss, are not counted by the mean and get a gradient of zero. Of
     class indices, that of rows, or several of them, as in `cross_entropy`. None, the default, ignores nothing."""
 
+    ignore_nan: bool
+    """Whether elements whose target is NaN, as that of a missing label is in many data sets, are ignored, too. Else
+    their loss is NaN, or of probabilities on the CPU an error. No integer is NaN."""
+
     denominator: Tensor | float | None
     """What the mean divides by, in place of the number of elements: that of the positive ones, say, of all
     micro-batches, whose gradients are summed. A tensor is differentiable.
@@ -187,6 +191,7 @@ class BinaryCrossEntropyOptions(NamedTuple):
     margin: float = 0.0
     label_smoothing: float = 0.0
     ignore_index: int | None = None
+    ignore_nan: bool = False
     zero_if_empty: bool = False
     divisor: float | None = None  # what the mean divides by, in place of what it counts
     out_dtype: torch.dtype | None = None

@@ -24,10 +24,11 @@
   "float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
 #define BINARY_CROSS_ENTROPY_TENSORS \
   "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? class_alpha, "
-#define BINARY_CROSS_ENTROPY_SETTINGS                                                                             \
-  "int reduction, bool input_is_probability, float gamma, float alpha, float? gamma_neg, float margin, "          \
-  "float label_smoothing, SymInt? ignore_index, bool zero_if_empty, float? divisor, ScalarType? out_dtype, bool " \
-  "needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int batch_dims"
+#define BINARY_CROSS_ENTROPY_SETTINGS                                                                          \
+  "int reduction, bool input_is_probability, float gamma, float alpha, float? gamma_neg, float margin, "       \
+  "float label_smoothing, SymInt? ignore_index, bool ignore_nan, bool zero_if_empty, float? divisor, "         \
+  "ScalarType? out_dtype, bool needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int " \
+  "batch_dims"
 
 TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept; the divisor, if it is a mean;

@@ -52,6 +52,7 @@ struct BinaryCrossEntropyProblem {
 
   bool has_ignored;
   int64_t ignore_index;
+  bool ignores_nan;  // targets that are NaN; never of integers
   BinaryCrossEntropyOptions options;
 };
 

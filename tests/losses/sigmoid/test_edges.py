@@ -271,6 +271,9 @@ def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, devi
         torch.tensor([[0, 1, -100, 1, 0]], device=device).expand(4, 5),
     ):
         options = {"reduction": reduction, "ignore_index": -100}
+        if target.dim() == 2:  # and of missing ones
+            target = target.double().where(torch.eye(4, 5, device=device) == 0, torch.nan)
+            options["ignore_nan"] = True
         torch.testing.assert_close(
             torch.func.hessian(partial(SIGMOID_FOCAL.function, **options))(input, target),
             torch.func.hessian(partial(SIGMOID_FOCAL.oracle, **options))(input, target),
@@ -325,7 +328,12 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
     for with_weights in (False, True):
         tensors = (input, target, *(weights if with_weights else (None, None, None)))
         options = BinaryCrossEntropyOptions(
-            NUMBERS[reduction], gamma=1.5, label_smoothing=0.1, ignore_index=1, batch_dims=batch_dims
+            NUMBERS[reduction],
+            gamma=1.5,
+            label_smoothing=0.1,
+            ignore_index=1,
+            ignore_nan=with_weights,
+            batch_dims=batch_dims,
         )
         torch.library.opcheck(OPS.binary_cross_entropy_forward.default, (*tensors, *options))
         result, denominator = OPS.binary_cross_entropy_forward(*tensors, *options)
