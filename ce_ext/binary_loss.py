@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext import autograd, checks, classes, distributed, dtypes, reductions
+from ce_ext import autograd, checks, classes, distributed, dtypes, nested, reductions
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.shapes import opmath_dtype
 
@@ -39,6 +39,12 @@ def binary_loss(
         raise checks.not_a_tensor("weight", weight)
     if pos_weight is not None and not isinstance(pos_weight, Tensor):
         raise checks.not_a_tensor("pos_weight", pos_weight)
+    nested_input = None
+    if type(input) is not Tensor and input.is_nested:
+        nested_input = input
+        input, target, weight, pos_weight, alpha = nested.values_of(
+            input, target, weight=weight, pos_weight=pos_weight, alpha=alpha
+        )
     if target.shape != input.shape and not target_may_be_class:
         raise ValueError(
             f"target must have the shape of input, {list(input.shape)}, but got shape {list(target.shape)}"
@@ -83,4 +89,6 @@ def binary_loss(
     loss = autograd.binary_cross_entropy(input, target, weight, pos_weight, class_alpha, options)
     if denominator is not None:
         loss = reductions.divide(loss, denominator, on_empty)
+    if nested_input is not None and how == reductions.NONE:
+        loss = nested.with_values(nested_input, loss)
     return loss if out_dtype is None else loss.to(out_dtype)

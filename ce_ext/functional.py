@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, checks, distributed
+from ce_ext import autograd, checks, distributed, nested
 from ce_ext.binary_loss import binary_loss
 from ce_ext.options import (
     AsymmetricLossOptions,
@@ -230,7 +230,7 @@ def log_softmax(
         >>> ce_ext.functional.log_softmax(logits, dim=1)[:, 0].sum().backward()
     """
     if has_torch_function_unary(input):
-        return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype)
+        return _call_override(log_softmax, (input,), (input, dim, _stacklevel, dtype), {})
     if not isinstance(input, Tensor):
         raise checks.not_a_tensor("input", input)
     if type(_stacklevel) is not int:  # a dtype, for one, from whoever takes it for the third argument
@@ -468,8 +468,13 @@ def asymmetric_loss(
     )
 
 
+_OF_ROWS = (cross_entropy, softmax_focal_loss, nll_loss, log_softmax)
+
+
 def _call_override(function: Any, tensors: tuple[Any, ...], arguments: tuple[Any, ...], options: Any) -> Any:
     """Of a function that is given something whose class overrides torch's functions."""
+    if function in _OF_ROWS and any(isinstance(tensor, Tensor) and tensor.is_nested for tensor in tensors):
+        nested.refuse_rows(function)
     if isinstance(options, dict):
         return handle_torch_function(function, tensors, *arguments, **options)
     return call_with_options(function.__name__, arguments, {}, options)
