@@ -1,8 +1,10 @@
-"""Second derivatives and tangents of binary cross entropy and the sigmoid focal loss, as closed forms in torch ops.
+"""Second derivatives and tangents of the losses of elements, binary cross entropy, the sigmoid focal loss and the
+asymmetric loss, as closed forms in torch ops.
 
 They are the functions that `autograd.register` asks for.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +46,7 @@ class _Tangents:
     """What changes with tangents of input, target, weight and pos_weight: the loss by J v, and its gradients by H v,
     where H is symmetric. So they also are the gradients of <v, binary_cross_entropy_backward(...)>.
 
-    The words are those of csrc/losses/binary_cross_entropy.h.
+    The words are those of csrc/losses/binary_cross_entropy.h and csrc/losses/asymmetric_loss.h.
     """
 
     def __init__(
@@ -77,9 +79,12 @@ class _Tangents:
 
         t = _SmoothTarget.of(target_value, options.label_smoothing)
         prediction = ProbabilityPrediction(x) if options.input_is_probability else LogitPrediction(x)
-        loss = _cross_entropy(prediction, t, p)
-        if options.gamma > 0:
-            loss = _focal(loss, x, t, p, options.gamma)
+        if options.gamma_neg is not None:
+            loss = _asymmetric(x, t, p, options.gamma, options.gamma_neg, options.margin)
+        else:
+            loss = _cross_entropy(prediction, t, p)
+            if options.gamma > 0:
+                loss = _focal(loss, x, t, p, options.gamma)
         if class_alpha is not None or options.alpha >= 0:
             loss = _balanced(loss, t, options.alpha * one if class_alpha is None else self._aligned(class_alpha))
 
@@ -129,8 +134,7 @@ class _Tangents:
         is_index, dim = target.dim() < input.dim(), shapes.class_dim(input, self._options.batch_dims)
         if is_index:
             values = values.unsqueeze(dim)
-        ignored = self._options.ignore_index
-        valid = torch.ones_like(values, dtype=torch.bool) if ignored is None else values != ignored
+        valid = shapes.is_counted(values, self._options.ignore_index, self._options.ignore_nan)
         if not is_index:
             return target.to(self._opmath).where(valid, 0), valid
         is_known = (values >= 0) & (values <= input.shape[dim])  # the last one is the background
@@ -251,6 +255,79 @@ def _focal(ce: _Loss, x: Tensor, t: _SmoothTarget, p: Tensor, gamma: float) -> _
         xp=f * ce.xp + gamma * product(f, product(q_x_part, ce.p)),
         tt=gamma * product(f_over_q, product(q_t, in_target_twice)),
         tp=product(f, ce.tp) + gamma * product(f * q_t, p_part),
+    )
+
+
+class _Cost(NamedTuple):
+    """A function of x: its value and its first two derivatives."""
+
+    value: Tensor
+    x: Tensor
+    xx: Tensor
+
+
+def _faded_miss(prediction: LogitPrediction, gamma: float) -> _Cost:
+    """f miss, f = (1 - p)^gamma = e^(-gamma miss_neg) and miss = -log p, of a positive. Of a negative it is that of -x.
+
+    With r = 1 - p, (f miss)' = -f (gamma p miss + r), and f' = -gamma p f.
+    """
+    one = torch.ones_like(prediction.odds)
+    none = torch.zeros_like(one)
+    p, r, miss = prediction.probability(), prediction.rest(), prediction.loss(one, none)
+    f = torch.exp(-gamma * prediction.loss(none, one)) if gamma > 0 else one
+    p_miss = product(p, miss)
+    return _Cost(
+        value=product(f, miss),
+        x=-f * (gamma * p_miss + r),
+        xx=f * (gamma * p_miss * (gamma * p - r) + (2 * gamma + 1) * p * r),
+    )
+
+
+def _faded_miss_beyond(margin: float, x: Tensor, gamma: float) -> _Cost:
+    """f miss, f = u^gamma and miss = -log(1 - u), of a negative with a margin, u = p - margin: 0 unless u > 0.
+
+    With q = miss / u, k = 1 / (1 - u) and u' = v, (f miss)' = v f (gamma q + k) and v' = v (1 - 2 p).
+    """
+    edge = math.log(margin) - math.log1p(-margin)
+    coarse_edge = math.floor(edge * 4096) / 4096  # in few enough digits for any dtype to have them all
+    above = (x - coarse_edge) - (edge - coarse_edge)
+    is_above = ~(above <= 0)  # which what is no number is, too
+    prediction = LogitPrediction(x.where(is_above, edge + 1))
+    above = above.where(is_above, 1)
+    odds = torch.exp(-above)
+    u = prediction.probability() * (1 - margin) * torch.where(odds > 0.5, -torch.expm1(-above), 1 - odds)
+    rest = prediction.rest() + margin  # 1 - u
+    is_small = u < 0.5
+    miss = torch.where(is_small, -torch.log1p(-u.where(is_small, 0)), -torch.log(rest.where(~is_small, 1)))
+    q, k, v, f = miss / u, 1 / rest, prediction.variance(), u**gamma
+    slope = gamma * q + k
+    curvature = gamma / u * ((gamma - 1) * q + 2 * k) + k**2
+    return _Cost(
+        value=(f * miss).where(is_above, 0),
+        x=(v * f * slope).where(is_above, 0),
+        xx=(v * f * (v * curvature - prediction.lead() * slope)).where(is_above, 0),
+    )
+
+
+def _asymmetric(x: Tensor, t: _SmoothTarget, p: Tensor, gamma_pos: float, gamma_neg: float, margin: float) -> _Loss:
+    """P t pos + (1 - t) neg"""
+    pos, none = _faded_miss(LogitPrediction(x), gamma_pos), torch.zeros_like(t.value)
+    if margin >= torch.finfo(x.dtype).smallest_normal:
+        neg = _faded_miss_beyond(margin, x, gamma_neg)
+    else:
+        of_other_class = _faded_miss(LogitPrediction(-x), gamma_neg)
+        neg = of_other_class._replace(x=-of_other_class.x)
+    part = p * t.value
+    return _Loss(
+        value=product(part, pos.value) + product(t.rest, neg.value),
+        x=part * pos.x + t.rest * neg.x,
+        t=product(p, pos.value) - neg.value,
+        p=product(t.value, pos.value),
+        xx=part * pos.xx + t.rest * neg.xx,
+        xt=p * pos.x - neg.x,
+        xp=t.value * pos.x,
+        tt=none,
+        tp=pos.value + none,
     )
 
 

@@ -3,7 +3,6 @@
 import sys
 from typing import TYPE_CHECKING, TypeGuard
 
-import torch
 from torch import Tensor
 
 from ce_ext import shapes
@@ -47,12 +46,12 @@ def row_denominator(
     return _total(weights.where(valid, 0), input)
 
 
-def element_denominator(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor | float:
+def element_denominator(input: Tensor, target: Tensor, ignore_index: int | None, ignore_nan: bool) -> Tensor | float:
     """What the mean of the losses of elements divides by: the number of those that are not ignored, in all shards."""
-    if ignore_index is None:
+    if ignore_index is None and not (ignore_nan and target.is_floating_point()):
         return input.numel()
     classes = input.shape[shapes.class_dim(input, 0)] if target.dim() < input.dim() else 1
-    return _total(target != ignore_index, input) * classes
+    return _total(shapes.is_counted(target, ignore_index, ignore_nan), input) * classes
 
 
 def _total(terms: Tensor, input: Tensor) -> Tensor:

@@ -9,9 +9,15 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, checks, distributed
+from ce_ext import autograd, checks, distributed, nested
 from ce_ext.binary_loss import binary_loss
-from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext.options import (
+    AsymmetricLossOptions,
+    BinaryLossOptions,
+    NLLLossOptions,
+    SigmoidFocalLossOptions,
+    SoftmaxLossOptions,
+)
 from ce_ext.softmax_loss import SoftmaxStats as SoftmaxStats
 from ce_ext.softmax_loss import plain_cross_entropy, softmax_loss
 
@@ -19,6 +25,7 @@ _NLL_OPTIONS = NLLLossOptions.__optional_keys__
 _SOFTMAX_OPTIONS = SoftmaxLossOptions.__optional_keys__
 _BINARY_OPTIONS = BinaryLossOptions.__optional_keys__
 _SIGMOID_FOCAL_OPTIONS = SigmoidFocalLossOptions.__optional_keys__
+_ASYMMETRIC_OPTIONS = AsymmetricLossOptions.__optional_keys__
 
 
 def cross_entropy(
@@ -235,7 +242,7 @@ def log_softmax(
         >>> ce_ext.functional.log_softmax(logits, dim=1)[:, 0].sum().backward()
     """
     if has_torch_function_unary(input):
-        return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype)
+        return _call_override(log_softmax, (input,), (input, dim, _stacklevel, dtype), {})
     if not isinstance(input, Tensor):
         raise checks.not_a_tensor("input", input)
     if type(_stacklevel) is not int:  # a dtype, for one, from whoever takes it for the third argument
@@ -415,8 +422,71 @@ def sigmoid_focal_loss(
     )
 
 
+def asymmetric_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 1.0,
+    margin: float = 0.05,
+    reduction: str = "mean",
+    **options: Unpack[AsymmetricLossOptions],
+) -> Tensor:
+    r"""The asymmetric loss of sigmoid probabilities, for labels of which few are positive.
+
+    For each element, with :math:`p` the sigmoid of its logit, weight :math:`w` and weight of positives :math:`P`,
+
+    .. math::
+        \ell = -w \left(P t\, (1 - p)^{\gamma_+} \log p + (1 - t)\, p_m^{\gamma_-} \log(1 - p_m)\right), \qquad
+        p_m = \max(p - m, 0).
+
+    Negatives fade faster than positives do, and those whose probability is below the margin :math:`m` add nothing.
+    Without a margin and with both exponents alike it is the focal loss of targets that are 0 or 1. A target between
+    them has its share of both terms, where the authors' code takes one power of a mixture of probabilities; of 0 and 1
+    they are the same.
+
+    The loss and the gradient are finite for all exponents :math:`\ge 0` and every finite logit, and as accurate as the
+    logit itself: near the margin, where :math:`p - m` cancels, a rounding of the logit changes the loss as much. The
+    gradient goes through the powers, too. At the margin, where it may jump, it is that of below: 0 for negatives.
+
+    Args:
+        input: logits of any shape; float64, float32, bfloat16 or float16.
+        target: as the targets of `sigmoid_focal_loss`: of the shape of ``input``, or classes with a background.
+        gamma_neg, gamma_pos: how fast the factors of negatives and positives fade, >= 0.
+        margin: m in [0, 1), by which the probabilities of negatives are lowered: the authors' ``clip``.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. The mean is that of elements; the authors take the sum.
+        **options: `ce_ext.options.AsymmetricLossOptions`, all of it off by default.
+
+    Returns, Raises: as `sigmoid_focal_loss`; ValueError also for a ``margin`` outside [0, 1).
+
+    From Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2021.
+
+    Example:
+        >>> logits = torch.randn(3, 5, requires_grad=True)
+        >>> ce_ext.functional.asymmetric_loss(logits, torch.rand(3, 5) > 0.9, reduction="sum").backward()
+    """
+    if has_torch_function_variadic(input, target):
+        arguments = (input, target, gamma_neg, gamma_pos, margin, reduction)
+        return _call_override(asymmetric_loss, arguments[:2], arguments, options)
+    checks.options(asymmetric_loss, options, _ASYMMETRIC_OPTIONS)
+    return binary_loss(
+        input,
+        target,
+        reduction=reduction,
+        target_may_be_class=True,
+        gamma=checks.real("gamma_pos", gamma_pos),
+        gamma_neg=checks.real("gamma_neg", gamma_neg),
+        margin=checks.real("margin", margin),
+        **options,
+    )
+
+
+_OF_ROWS = (cross_entropy, softmax_focal_loss, nll_loss, log_softmax)
+
+
 def _call_override(function: Any, tensors: tuple[Any, ...], arguments: tuple[Any, ...], options: Any) -> Any:
     """Of a function that is given something whose class overrides torch's functions."""
+    if function in _OF_ROWS and any(isinstance(tensor, Tensor) and tensor.is_nested for tensor in tensors):
+        nested.refuse_rows(function)
     if isinstance(options, dict):
         return handle_torch_function(function, tensors, *arguments, **options)
     return call_with_options(function.__name__, arguments, {}, options)

@@ -11,7 +11,13 @@ from typing_extensions import Unpack
 
 from ce_ext import checks, functional, reductions, scripted
 from ce_ext.binary_loss import binary_loss
-from ce_ext.options import BinaryLossOptions, NLLLossOptions, SigmoidFocalLossOptions, SoftmaxLossOptions
+from ce_ext.options import (
+    AsymmetricLossOptions,
+    BinaryLossOptions,
+    NLLLossOptions,
+    SigmoidFocalLossOptions,
+    SoftmaxLossOptions,
+)
 from ce_ext.softmax_loss import softmax_loss
 
 
@@ -247,3 +253,28 @@ class SigmoidFocalLoss(_Loss):
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         return scripted.OfElements(self, target_may_be_class=True)
+
+
+class AsymmetricLoss(_Loss):
+    """`ce_ext.functional.asymmetric_loss` as a module. Args, shapes and options are as in `BCELoss`."""
+
+    _arguments = ("gamma_neg", "gamma_pos", "margin", "reduction")
+    _options = _defaults(AsymmetricLossOptions, binary_loss)
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
+        margin: float = 0.05,
+        reduction: str = "mean",
+        **options: Unpack[AsymmetricLossOptions],
+    ) -> None:
+        super().__init__()
+        self.gamma_neg, self.gamma_pos, self.margin, self.reduction = gamma_neg, gamma_pos, margin, reduction
+        self._take_options(options)
+
+    def forward(self, input: Tensor, target: Tensor, **options: Unpack[AsymmetricLossOptions]) -> Tensor:
+        return self._call(functional.asymmetric_loss, input, target, options)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scripted.OfElements(self, target_may_be_class=True, gamma=self.gamma_pos)

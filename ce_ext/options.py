@@ -95,6 +95,10 @@ class BinaryLossOptions(TypedDict, total=False):
     """The target of elements that add nothing to the loss, are not counted by the mean and get a gradient of zero. Of
     class indices, that of rows, or several of them, as in `cross_entropy`. None, the default, ignores nothing."""
 
+    ignore_nan: bool
+    """Whether elements whose target is NaN, as that of a missing label is in many data sets, are ignored, too. Else
+    their loss is NaN, or of probabilities on the CPU an error. No integer is NaN."""
+
     denominator: Tensor | float | None
     """What the mean divides by, in place of the number of elements: that of the positive ones, say, of all
     micro-batches, whose gradients are summed. A tensor is differentiable.
@@ -125,6 +129,10 @@ class SigmoidFocalLossOptions(BinaryLossOptions, total=False):
 
     pos_weight: Tensor | None
     """Likewise: a factor of the positive part of the cross entropy, besides alpha."""
+
+
+class AsymmetricLossOptions(SigmoidFocalLossOptions, total=False):
+    """Those of `asymmetric_loss`, which are the same."""
 
 
 class CrossEntropyOptions(NamedTuple):
@@ -174,14 +182,17 @@ class SoftCrossEntropyOptions(NamedTuple):
 
 
 class BinaryCrossEntropyOptions(NamedTuple):
-    """Those of the ops of binary cross entropy and the sigmoid focal loss."""
+    """Those of the ops of binary cross entropy, the sigmoid focal loss and the asymmetric loss."""
 
     reduction: int
     input_is_probability: bool = False
-    gamma: float = 0.0
+    gamma: float = 0.0  # of the asymmetric loss that of positives
     alpha: float = -1.0  # or -1 for none
+    gamma_neg: float | None = None  # of the asymmetric loss alone
+    margin: float = 0.0
     label_smoothing: float = 0.0
     ignore_index: int | None = None
+    ignore_nan: bool = False
     zero_if_empty: bool = False
     divisor: float | None = None  # what the mean divides by, in place of what it counts
     out_dtype: torch.dtype | None = None

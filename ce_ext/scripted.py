@@ -40,7 +40,9 @@ class OfClasses(OfClassIndices):
 
 
 class OfElements(torch.nn.Module):
-    def __init__(self, module: Any, input_is_probability: bool = False, target_may_be_class: bool = False) -> None:
+    def __init__(
+        self, module: Any, input_is_probability: bool = False, target_may_be_class: bool = False, **settings: Any
+    ) -> None:
         super().__init__()
         self.target_may_be_class = target_may_be_class
         alpha = getattr(module, "alpha", -1.0)
@@ -49,7 +51,7 @@ class OfElements(torch.nn.Module):
         self.register_buffer("alpha", alpha if isinstance(alpha, Tensor) else None)
         of_all = -1.0 if isinstance(alpha, Tensor) else alpha
         self.options = _settings(
-            module, BinaryCrossEntropyOptions, input_is_probability=input_is_probability, alpha=of_all
+            module, BinaryCrossEntropyOptions, input_is_probability=input_is_probability, alpha=of_all, **settings
         )
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def _settings(module: Any, options: Any, **settings: Any) -> tuple[Any, ...]:
     of_ops = {*CrossEntropyOptions._fields, *BinaryCrossEntropyOptions._fields}
     of_python = {"denominator", *(name for name, value in given.items() if isinstance(value, (tuple, list)))}
     for name in given:
-        if name in of_python or name not in {"on_empty", *of_ops, *module._buffers}:
+        if name in of_python or name not in {"on_empty", "gamma_pos", *of_ops, *module._buffers}:
             raise NotImplementedError(f"torch.jit.script takes no {name}={given[name]!r} of a {type(module).__name__}")
     settings |= {"reduction": reductions.number_of(module.reduction), "zero_if_empty": module.on_empty == "zero"}
     named = {name: value for name, value in given.items() if name in options._fields}

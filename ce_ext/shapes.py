@@ -28,6 +28,12 @@ def class_indices(target: Tensor) -> Tensor:
     return indices
 
 
+def is_counted(target: Tensor, ignore_index: int | None, ignore_nan: bool) -> Tensor:
+    """Where it is not ignored, of elements or of the classes of rows."""
+    valid = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    return valid & ~target.isnan() if ignore_nan else valid
+
+
 def along(values: Tensor, input: Tensor, dim: int) -> Tensor:
     """One value for each class, as it is multiplied with elements of `input`."""
     return values.view([-1 if d == dim else 1 for d in range(input.dim())])

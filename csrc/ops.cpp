@@ -24,10 +24,11 @@
   "zero_if_empty, float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, int batch_dims"
 #define BINARY_CROSS_ENTROPY_TENSORS \
   "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? class_alpha, "
-#define BINARY_CROSS_ENTROPY_SETTINGS                                                                                 \
-  "int reduction, bool input_is_probability, float gamma, float alpha, float label_smoothing, SymInt? ignore_index, " \
-  "bool zero_if_empty, float? divisor, ScalarType? out_dtype, bool needs_input, bool needs_target, bool "             \
-  "needs_weight, bool needs_pos_weight, int batch_dims"
+#define BINARY_CROSS_ENTROPY_SETTINGS                                                                          \
+  "int reduction, bool input_is_probability, float gamma, float alpha, float? gamma_neg, float margin, "       \
+  "float label_smoothing, SymInt? ignore_index, bool ignore_nan, bool zero_if_empty, float? divisor, "         \
+  "ScalarType? out_dtype, bool needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int " \
+  "batch_dims"
 
 TORCH_LIBRARY(ce_ext, m) {
   // Returns the loss; what the backward pass needs of every row, if it is to be kept; the divisor, if it is a mean;
@@ -65,9 +66,9 @@ TORCH_LIBRARY(ce_ext, m) {
   m.def("log_softmax_forward(Tensor input, int dim, ScalarType? dtype) -> Tensor output", {at::Tag::pt2_compliant_tag});
   m.def("log_softmax_backward(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor grad_input",
         {at::Tag::pt2_compliant_tag});
-  // Binary cross entropy of probabilities or logits, and the sigmoid focal loss, which it is where gamma, alpha or
-  // class_alpha is given. The target has the shape of input, or holds class indices. weight, pos_weight and class_alpha
-  // are broadcast.
+  // Binary cross entropy of probabilities or logits; the asymmetric loss, which it is where gamma_neg is given; and the
+  // sigmoid focal loss, which it is where gamma, alpha or class_alpha is. The target has the shape of input, or holds
+  // class indices. weight, pos_weight and class_alpha are broadcast.
   m.def("binary_cross_entropy_forward(" BINARY_CROSS_ENTROPY_TENSORS BINARY_CROSS_ENTROPY_SETTINGS
         ") -> (Tensor loss, Tensor? denominator)",
         {at::Tag::pt2_compliant_tag});

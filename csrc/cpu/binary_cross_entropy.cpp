@@ -1,6 +1,4 @@
 // The CPU drivers of binary cross entropy: elements in chunks, chunks in tiles, and the formula on their lanes.
-#include "losses/binary_cross_entropy.h"
-
 #include <atomic>
 #include <vector>
 
@@ -9,6 +7,7 @@
 #include "cpu/chunks.h"
 #include "cpu/memory.h"
 #include "cpu/row_losses.h"
+#include "losses/asymmetric_loss.h"
 
 namespace ce_ext::cpu {
 namespace {
@@ -30,7 +29,7 @@ void for_each_tile(const Tiling& tiling, const Chunk& chunk, F f) {
 template <class A, BinaryInput kInput, bool kPlain>
 bool forward(const BinaryCrossEntropyForward& p, const Factors<A>& factors) {
   using V = Lanes<A>;
-  const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
+  const auto loss = BinaryLoss<V, kInput>::template make<A>(p.options);
   const Tiling tiling = tiling_of(p, p.groups, p.loss_strides, p.loss_strides);
   const Chunks chunks = chunks_of(tiling, p.groups);
   const DType loss_dtype = opmath_if(p.loss_is_opmath, p.dtype);
@@ -75,7 +74,7 @@ bool forward(const BinaryCrossEntropyForward& p, const Factors<A>& factors) {
 template <class A, BinaryInput kInput, bool kPlain>
 bool backward(const BinaryCrossEntropyBackward& p, const Factors<A>& factors) {
   using V = Lanes<A>;
-  const auto loss = BinaryCrossEntropy<V, kInput>::template make<A>(p.options);
+  const auto loss = BinaryLoss<V, kInput>::template make<A>(p.options);
   const DType grad_target_dtype = opmath_if(p.grad_target_is_opmath, p.dtype);
   if (p.grad_input) advise_huge_pages(p.grad_input, p.elements * size_of(p.dtype));
   if (p.grad_target) advise_huge_pages(p.grad_target, p.elements * size_of(grad_target_dtype));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "cpu/elements.h"
@@ -61,14 +62,22 @@ class Factors {
   bool is_constant_ = true;
 };
 
-// Targets that are classes as those of their elements: 1 or 0, `ignored`, or NaN for what is none.
-template <class A>
-class ClassTargets {
- public:
-  explicit ClassTargets(const BinaryCrossEntropyProblem& p) : p_(p) {}
+// Integers of which float32 has not all.
+inline bool is_wide(NumberType type) { return type == NumberType::kInt32 || type == NumberType::kInt64; }
 
-  // Whether all of them are classes, background or ignored.
-  bool load(const TileElements& tile, A ignored, A* targets) {
+// Targets that are compared as integers, as those of elements: `ignored` where they are the ignored one.
+template <class A>
+class IntegerTargets {
+ public:
+  explicit IntegerTargets(const BinaryCrossEntropyProblem& p) : p_(p) {}
+
+  void load(const TileElements& tile, A ignored, A* targets) {
+    const int64_t* integers = tile_.load(p_.target, p_.dtype, tile);
+    for (int64_t i = 0; i < tile.n; ++i) targets[i] = integers[i] == p_.ignore_index ? ignored : A(integers[i]);
+  }
+
+  // Of classes 1 or 0, or NaN for what is none. Returns whether all of them are classes, background or ignored.
+  bool load_classes(const TileElements& tile, A ignored, A* targets) {
     const int64_t* classes = tile_.load(p_.target, p_.dtype, tile);
     const int64_t stride = tile.stride(p_.class_numbers);
     bool all_good = true;
@@ -87,6 +96,15 @@ class ClassTargets {
   const BinaryCrossEntropyProblem& p_;
   InputTile<int64_t> tile_;
 };
+
+// What the targets of ignored elements are in tiles, which is no other target; NaN, which equals nothing, if none is
+// ignored.
+template <class A>
+A mark_of_ignored(const BinaryCrossEntropyProblem& p) {
+  if (p.target_is_class) return A(-1);
+  if (p.has_ignored) return is_wide(p.target.type) ? A(0.5) : A(p.ignore_index);
+  return p.ignores_nan ? -std::numeric_limits<A>::infinity() : A(NAN);
+}
 
 template <class V>
 struct Element {
@@ -139,8 +157,7 @@ class Elements {
  public:
   // Of tiles of at most so many elements.
   Elements(const BinaryCrossEntropyProblem& p, const Factors<A>& factors, int64_t tile_elements)
-      : p_(p), factors_(factors), class_targets_(p), ignored_(p.has_ignored ? A(p.ignore_index) : A(NAN)) {
-    if (p.target_is_class) ignored_ = A(-1);
+      : p_(p), factors_(factors), integer_targets_(p), ignored_(mark_of_ignored<A>(p)) {
     if (kPlain) {
       if (p.elements > 0) pos_weight_of_all_ = one_number<A>(p.pos_weight, p.dtype);
       return;
@@ -162,9 +179,15 @@ class Elements {
       const A* targets = target_.values();
       bool all_good = true;
       if (p_.target_is_class) {
-        all_good = class_targets_.load(tile, ignored_, target_.values());
+        all_good = integer_targets_.load_classes(tile, ignored_, target_.values());
+      } else if (p_.has_ignored && is_wide(p_.target.type)) {
+        integer_targets_.load(tile, ignored_, target_.values());
       } else {
         targets = target_.load(p_.target, p_.dtype, tile);
+        if (p_.ignores_nan) {
+          mark_nan(targets, tile.n);
+          targets = target_.values();
+        }
       }
       factors_.load(tile, factor_.values(), spare_);
       if (p_.pos_weight.data) pos_weights_ = pos_weight_.load(p_.pos_weight, p_.dtype, tile);
@@ -174,10 +197,19 @@ class Elements {
   }
 
  private:
+  // A target that equals the mark by itself is none either way.
+  void mark_nan(const A* numbers, int64_t n) {
+    const V mark(ignored_), unmarked(p_.has_ignored ? ignored_ : A(NAN));
+    for_each_vector<V>(n, [&](int64_t i, int64_t m) {
+      const V t = V::load(numbers + i, m, A(0));
+      where(t == t, where(t == mark, unmarked, t), mark).store(target_.values() + i, m);
+    });
+  }
+
   const BinaryCrossEntropyProblem& p_;
   const Factors<A>& factors_;
   InputTile<A> input_, target_, factor_, pos_weight_, alpha_, spare_;
-  ClassTargets<A> class_targets_;
+  IntegerTargets<A> integer_targets_;
   const A *pos_weights_, *alphas_;
   A ignored_;
   A pos_weight_of_all_ = 1;
@@ -194,7 +226,7 @@ inline Tiling tiling_of(const BinaryCrossEntropyProblem& p, int64_t groups, cons
 template <class A, class F>
 void dispatch_form(const BinaryCrossEntropyProblem& p, const Factors<A>& factors, F f) {
   const bool is_plain = factors.is_constant() && factors.constant() != A(0) && p.pos_weight.is_one_number(p.dims) &&
-                        !p.class_alpha.data && !p.has_ignored && !p.target_is_class;
+                        !p.class_alpha.data && !p.has_ignored && !p.ignores_nan && !p.target_is_class;
   is_plain ? f(std::true_type()) : f(std::false_type());
 }
 

@@ -1,4 +1,4 @@
-// The ops of binary cross entropy and the sigmoid focal loss.
+// The ops of binary cross entropy, the sigmoid focal loss and the asymmetric loss.
 #include <ATen/DimVector.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
@@ -33,6 +33,7 @@ struct BinaryCrossEntropySettings {
   int64_t reduction;
   BinaryCrossEntropyOptions options;
   std::optional<c10::SymInt> ignore_index;
+  bool ignore_nan;
   MeanDivisor mean_divisor;
   std::optional<at::ScalarType> out_dtype;
   int64_t batch_dims;
@@ -188,6 +189,7 @@ struct Arguments {
     problem.classes = target_is_class ? input.size(class_dim()) : 0;
     problem.has_ignored = ignore_index.has_value();
     problem.ignore_index = ignore_index.value_or(0);
+    problem.ignores_nan = settings.ignore_nan && target.is_floating_point();
     problem.options = settings.options;
   }
 
@@ -202,8 +204,10 @@ struct Arguments {
                         " classes, and ", classes, " is the background");
     }
     const auto is_none = [&](const at::Tensor& tensor) {
-      const at::Tensor bad = at::logical_and(tensor.ge(0), tensor.le(1)).logical_not();
-      return ignore_index ? at::logical_and(bad, target.ne(*ignore_index)) : bad;
+      at::Tensor bad = at::logical_and(tensor.ge(0), tensor.le(1)).logical_not();
+      if (ignore_index) bad = at::logical_and(bad, target.ne(*ignore_index));
+      if (settings.ignore_nan) bad = at::logical_and(bad, target.eq(target));
+      return bad;
     };
     const at::Tensor bad_inputs = is_none(input);
     const bool is_input = bad_inputs.any().item<bool>();
@@ -225,7 +229,8 @@ struct Arguments {
   at::Tensor numbers(const at::Tensor& tensor, bool or_integers) const {
     const bool is_number = or_integers || tensor.is_floating_point();
     const bool is_taken = is_number && number_type(tensor.scalar_type(), input.scalar_type(), opmath).has_value();
-    return is_taken ? tensor : tensor.to(opmath);
+    const bool is_integer = tensor.scalar_type() == at::kUInt16 || tensor.scalar_type() == at::kUInt32;
+    return is_taken ? tensor : tensor.to(or_integers && is_integer ? at::kLong : opmath);
   }
 
   void check_numbers(const char* name, const at::Tensor& tensor) const {
@@ -389,10 +394,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> binary_cross_entropy_
 }
 
 BinaryCrossEntropyOptions make_options(bool input_is_probability, double label_smoothing, double gamma, double alpha,
-                                       bool has_class_alpha) {
+                                       std::optional<double> gamma_neg, double margin, bool has_class_alpha) {
   const bool is_focal = gamma != 0 || alpha >= 0 || has_class_alpha;
-  const BinaryInput logit = is_focal ? BinaryInput::kFocalLogit : BinaryInput::kLogit;
-  return {input_is_probability ? BinaryInput::kProbability : logit, label_smoothing, gamma, alpha};
+  BinaryCrossEntropyOptions options;
+  options.input = input_is_probability ? BinaryInput::kProbability
+                  : gamma_neg          ? BinaryInput::kAsymmetricLogit
+                  : is_focal           ? BinaryInput::kFocalLogit
+                                       : BinaryInput::kLogit;
+  options.label_smoothing = label_smoothing;
+  options.gamma = gamma;
+  options.alpha = alpha;
+  options.gamma_neg = gamma_neg.value_or(0);
+  options.margin = margin;
+  return options;
 }
 
 }  // namespace
@@ -406,27 +420,30 @@ void register_binary_cross_entropy(torch::Library& m) {
   m.impl("binary_cross_entropy_forward",
          [](const Tensor& input, const Tensor& target, const MaybeTensor& weight, const MaybeTensor& pos_weight,
             const MaybeTensor& class_alpha, int64_t reduction, bool input_is_probability, double gamma, double alpha,
-            double label_smoothing, std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor,
-            MaybeDtype out_dtype, bool, bool, bool, bool, int64_t batch_dims) {
-           const auto options =
-               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+            MaybeNumber gamma_neg, double margin, double label_smoothing, std::optional<c10::SymInt> ignore_index,
+            bool ignore_nan, bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype, bool, bool, bool, bool,
+            int64_t batch_dims) {
+           const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
+                                             is_given(class_alpha));
            const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
-           return binary_cross_entropy_forward({input, target, weight, pos_weight, class_alpha},
-                                               {reduction, options, ignore_index, mean_divisor, out_dtype, batch_dims});
+           return binary_cross_entropy_forward(
+               {input, target, weight, pos_weight, class_alpha},
+               {reduction, options, ignore_index, ignore_nan, mean_divisor, out_dtype, batch_dims});
          });
   m.impl("binary_cross_entropy_backward",
          [](const Tensor& grad_output, const Tensor& input, const Tensor& target, const MaybeTensor& weight,
             const MaybeTensor& pos_weight, const MaybeTensor& class_alpha, const MaybeTensor& denominator,
-            int64_t reduction, bool input_is_probability, double gamma, double alpha, double label_smoothing,
-            std::optional<c10::SymInt> ignore_index, bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype,
-            bool needs_input, bool needs_target, bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
-           const auto options =
-               make_options(input_is_probability, label_smoothing, gamma, alpha, is_given(class_alpha));
+            int64_t reduction, bool input_is_probability, double gamma, double alpha, MaybeNumber gamma_neg,
+            double margin, double label_smoothing, std::optional<c10::SymInt> ignore_index, bool ignore_nan,
+            bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype, bool needs_input, bool needs_target,
+            bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
+           const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
+                                             is_given(class_alpha));
            const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
-           return binary_cross_entropy_backward(grad_output, {input, target, weight, pos_weight, class_alpha},
-                                                denominator.value_or(Tensor()),
-                                                {reduction, options, ignore_index, mean_divisor, out_dtype, batch_dims},
-                                                {needs_input, needs_target, needs_weight, needs_pos_weight});
+           return binary_cross_entropy_backward(
+               grad_output, {input, target, weight, pos_weight, class_alpha}, denominator.value_or(Tensor()),
+               {reduction, options, ignore_index, ignore_nan, mean_divisor, out_dtype, batch_dims},
+               {needs_input, needs_target, needs_weight, needs_pos_weight});
          });
 }
 

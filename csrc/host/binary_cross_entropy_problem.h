@@ -52,6 +52,7 @@ struct BinaryCrossEntropyProblem {
 
   bool has_ignored;
   int64_t ignore_index;
+  bool ignores_nan;  // targets that are NaN; never of integers
   BinaryCrossEntropyOptions options;
 };
 
@@ -97,6 +98,8 @@ auto dispatch_input(const BinaryCrossEntropyProblem& p, F f) {
       return f(std::integral_constant<BinaryInput, BinaryInput::kProbability>());
     case BinaryInput::kFocalLogit:
       return f(std::integral_constant<BinaryInput, BinaryInput::kFocalLogit>());
+    case BinaryInput::kAsymmetricLogit:
+      return f(std::integral_constant<BinaryInput, BinaryInput::kAsymmetricLogit>());
     default:
       return f(std::integral_constant<BinaryInput, BinaryInput::kLogit>());
   }

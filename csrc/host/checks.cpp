@@ -127,22 +127,28 @@ void check_from_forward(const char* name, const at::Tensor& tensor, c10::SymIntA
               tensor.scalar_type(), " tensor of shape ", tensor.sym_sizes(), " on ", tensor.device());
 }
 
-template <class Options>
-void check_smoothing_and_gamma(const Options& options) {
-  TORCH_CHECK(options.label_smoothing >= 0.0 && options.label_smoothing <= 1.0,
-              "label_smoothing must be between 0.0 and 1.0, but got ", options.label_smoothing);
-  TORCH_CHECK_VALUE(options.gamma >= 0.0 && std::isfinite(options.gamma),
-                    "gamma must be finite and not negative, but got ", options.gamma);
+void check_label_smoothing(double label_smoothing) {
+  TORCH_CHECK(label_smoothing >= 0.0 && label_smoothing <= 1.0, "label_smoothing must be between 0.0 and 1.0, but got ",
+              label_smoothing);
+}
+
+void check_gamma(const char* name, double gamma) {
+  TORCH_CHECK_VALUE(gamma >= 0.0 && std::isfinite(gamma), name, " must be finite and not negative, but got ", gamma);
 }
 
 void check_options(const BinaryCrossEntropyOptions& options) {
-  check_smoothing_and_gamma(options);
+  check_label_smoothing(options.label_smoothing);
+  check_gamma(options.input == BinaryInput::kAsymmetricLogit ? "gamma_pos" : "gamma", options.gamma);
+  check_gamma("gamma_neg", options.gamma_neg);
+  TORCH_CHECK_VALUE(options.margin >= 0.0 && options.margin < 1.0,
+                    "margin must be at least 0.0 and less than 1.0, but got ", options.margin);
   TORCH_CHECK_VALUE(options.alpha == -1.0 || (options.alpha >= 0.0 && options.alpha <= 1.0),
                     "alpha must be between 0.0 and 1.0, or -1 for none, but got ", options.alpha);
 }
 
 void check_options(const CrossEntropyOptions& options) {
-  check_smoothing_and_gamma(options);
+  check_label_smoothing(options.label_smoothing);
+  check_gamma("gamma", options.gamma);
   TORCH_CHECK_VALUE(options.z_loss >= 0.0 && std::isfinite(options.z_loss),
                     "z_loss must be finite and not negative, but got ", options.z_loss);
   TORCH_CHECK_VALUE(std::isfinite(options.logits.scale), "logit_scale must be finite, but got ", options.logits.scale);

@@ -10,7 +10,7 @@
 //
 //   balance q^gamma loss,   balance = alpha t + (1 - alpha) (1 - t),   q = p (1 - t) + (1 - p) t
 //
-// Label smoothing s takes (1 - s) t + s/2 for t.
+// The asymmetric loss is in asymmetric_loss.h. Label smoothing s takes (1 - s) t + s/2 for t.
 #pragma once
 
 #include <cfloat>
@@ -20,14 +20,16 @@
 
 namespace ce_ext {
 
-enum class BinaryInput { kProbability, kLogit, kFocalLogit };
+enum class BinaryInput { kProbability, kLogit, kFocalLogit, kAsymmetricLogit };
 
 struct BinaryCrossEntropyOptions {
   BinaryInput input = BinaryInput::kLogit;
   double label_smoothing = 0;
-  double gamma = 0;
+  double gamma = 0;       // of the asymmetric loss that of positives
   double alpha = -1;      // negative: balance is 1
   double neg_weight = 1;  // of miss_neg: with 0, and P = 1, the loss is its derivative in P
+  double gamma_neg = 0;   // of the asymmetric loss, as margin
+  double margin = 0;
 };
 
 HOST_DEVICE bool has_whole_power(const BinaryCrossEntropyOptions& options) {
@@ -49,6 +51,8 @@ class LogitPrediction {
 
   // e^-|x|, the less likely class against the other one.
   HOST_DEVICE T odds() const { return odds_; }
+  HOST_DEVICE T probability() const { return likely_ * where(is_pos_, T(1), odds_); }  // p
+  HOST_DEVICE T rest() const { return likely_ * where(is_pos_, odds_, T(1)); }         // 1 - p
   // p pos + (1 - p) neg
   HOST_DEVICE T expectation(T pos, T neg) const {
     return likely_ * (where(is_pos_, pos, neg) + odds_ * where(is_pos_, neg, pos));
@@ -94,6 +98,35 @@ struct BinaryTarget {
   Sides<T> alphas;
 };
 
+// The smoothed t, and what it makes of the two sides.
+template <class T>
+class SmoothTargets {
+ public:
+  // Scalar is T, or the type of one of its lanes.
+  template <class Scalar>
+  static HOST_DEVICE SmoothTargets make(const BinaryCrossEntropyOptions& options) {
+    SmoothTargets targets;
+    targets.confidence_ = T(Scalar(1 - options.label_smoothing));
+    targets.smoothing_ = T(Scalar(options.label_smoothing / 2));
+    targets.neg_of_zero_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing / 2)));
+    targets.neg_slope_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing)));
+    return targets;
+  }
+
+  HOST_DEVICE T smooth(T t) const { return confidence_ * t + smoothing_; }
+  // Its derivative in t.
+  HOST_DEVICE T slope() const { return confidence_; }
+  // P t and 1 - t of the smoothed t, what the misses weigh. The latter in one multiplication and addition.
+  HOST_DEVICE Sides<T> parts(const BinaryTarget<T>& target) const {
+    return {target.pos_weight * smooth(target.value), neg_of_zero_ - neg_slope_ * target.value};
+  }
+
+ private:
+  T confidence_;               // 1 - s
+  T smoothing_;                // s / 2
+  T neg_of_zero_, neg_slope_;  // of its part: neg_weight (1 - s / 2), neg_weight (1 - s)
+};
+
 // alpha and 1 - alpha, or 1 and 1 where alpha is negative.
 template <class T>
 HOST_DEVICE Sides<T> alphas_of(T alpha) {
@@ -124,11 +157,8 @@ class BinaryCrossEntropy {
   template <class Scalar>
   static HOST_DEVICE BinaryCrossEntropy make(const BinaryCrossEntropyOptions& options) {
     BinaryCrossEntropy loss;
-    loss.confidence_ = T(Scalar(1 - options.label_smoothing));
-    loss.smoothing_ = T(Scalar(options.label_smoothing / 2));
+    loss.targets_ = SmoothTargets<T>::template make<Scalar>(options);
     loss.neg_weight_ = T(Scalar(options.neg_weight));
-    loss.neg_of_zero_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing / 2)));
-    loss.neg_slope_ = T(Scalar(options.neg_weight * (1 - options.label_smoothing)));
     loss.gamma_ = T(Scalar(options.gamma));
     loss.alphas_ = alphas_of(T(Scalar(options.alpha)));
     loss.least_lack_ = T(sizeof(Scalar) == sizeof(double) ? Scalar(DBL_MIN) : Scalar(FLT_MIN));
@@ -183,15 +213,15 @@ class BinaryCrossEntropy {
   HOST_DEVICE T in_target(T x, const Target& target) const {
     const Prediction prediction(x);
     if constexpr (kProbability) {
-      return where(is_probability(x), confidence_ * cross_entropy_slope(x, target, prediction), T(NAN));
+      return where(is_probability(x), targets_.slope() * cross_entropy_slope(x, target, prediction), T(NAN));
     } else if constexpr (kFocal) {
       const Focused f = focus(lack(target, prediction));
       const T ce = add_cross_entropy(T(0), target, prediction), slope = cross_entropy_slope(x, target, prediction);
       const T lack_slope = prediction.expectation(T(-1), T(1));
       const T fading = f.slope * product(lack_slope, ce) + product(f.value, slope);
-      return confidence_ * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
+      return targets_.slope() * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
     } else {
-      return confidence_ * cross_entropy_slope(x, target, prediction);
+      return targets_.slope() * cross_entropy_slope(x, target, prediction);
     }
   }
 
@@ -215,16 +245,11 @@ class BinaryCrossEntropy {
     }
   }
 
-  HOST_DEVICE T smooth(const Target& target) const {
-    return kBare ? target.value : confidence_ * target.value + smoothing_;
-  }
+  HOST_DEVICE T smooth(const Target& target) const { return kBare ? target.value : targets_.smooth(target.value); }
 
-  // P t and 1 - t of the smoothed t, what the misses weigh.
   HOST_DEVICE Sides<T> parts(const Target& target) const {
-    const T t = smooth(target);
-    if constexpr (kBare) return {t, T(1) - t};
-    // The latter in one multiplication and addition.
-    return {target.pos_weight * t, neg_of_zero_ - neg_slope_ * target.value};
+    if constexpr (kBare) return {target.value, T(1) - target.value};
+    return targets_.parts(target);
   }
 
   // That of a logit, times `weight`.
@@ -262,10 +287,8 @@ class BinaryCrossEntropy {
     return {focus_[0] + q * (focus_[1] + q * focus_[2]), focus_[1] + T(2) * focus_[2] * q};
   }
 
-  T confidence_;  // 1 - s
-  T smoothing_;   // s / 2
+  SmoothTargets<T> targets_;
   T neg_weight_;
-  T neg_of_zero_, neg_slope_;  // of its part: neg_weight (1 - s / 2), neg_weight (1 - s)
   T gamma_;
   Sides<T> alphas_;
   T least_lack_;

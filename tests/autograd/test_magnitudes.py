@@ -211,6 +211,52 @@ def test_binary(name: str, dtype: torch.dtype, device: str) -> None:
     _check(function, *_exact_binary(name), dtype, device, composed=not is_steep)
 
 
+ASYMMETRIC: dict[str, dict[str, Any]] = {
+    "plain": {"gamma_neg": 4.0, "gamma_pos": 1.0, "margin": 0.0625},
+    "no margin": {"gamma_neg": 2.0, "gamma_pos": 0.0, "margin": 0.0},
+    "below 1": {"gamma_neg": 0.5, "gamma_pos": 0.25, "margin": 0.0},
+    "below 1, margin": {"gamma_neg": 0.5, "gamma_pos": 0.25, "margin": 0.0625},
+    "no power": {"gamma_neg": 0.0, "gamma_pos": 0.0, "margin": 0.5},
+    "smoothed": {"gamma_neg": 1.5, "gamma_pos": 3.75, "margin": 0.0625, "label_smoothing": 0.125},
+}
+
+
+def _asymmetric_jet(
+    x: Jet,
+    t: Jet,
+    w: Jet,
+    pos: Jet,
+    gamma_neg: float,
+    gamma_pos: float,
+    margin: float,
+    label_smoothing: float = 0.0,
+) -> Jet:
+    t = (1 - label_smoothing) * t + label_smoothing / 2
+    p = (1 + (-x).exp()) ** -1
+    p_m = p - margin
+    of_negative = -(p_m**gamma_neg * (1 - p_m).log()) if p_m.value > 0 else 0 * p
+    return w * (-(pos * t * (1 - p) ** gamma_pos * p.log()) + (1 - t) * of_negative)
+
+
+@cache
+def _exact_asymmetric(name: str) -> tuple[list[tuple[float, ...]], Tensor]:
+    options = ASYMMETRIC[name]
+    points = [(x, t, 1.5, 2.5) for x in LOGITS for t in TARGETS]
+    # At the margin a derivative may jump.
+    points = [point for point in points if (options["margin"], point[0]) != (0.5, 0.0)]
+    jets = [exact_derivatives(lambda *x: _asymmetric_jet(*x, **options), point) for point in points]
+    return points, torch.stack(jets)
+
+
+@FLOATS
+@_names(ASYMMETRIC, "plain", "below 1")
+def test_asymmetric(name: str, dtype: torch.dtype, device: str) -> None:
+    def function(x: Tensor, t: Tensor, w: Tensor, p: Tensor) -> Tensor:
+        return F.asymmetric_loss(x, t, weight=w, pos_weight=p, reduction="none", **ASYMMETRIC[name])
+
+    _check(function, *_exact_asymmetric(name), dtype, device)
+
+
 def _check(
     function: Callable[..., Tensor],
     points: list[tuple[float, ...]],

@@ -25,6 +25,11 @@ def _probabilities(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, 
     return input, class_index_inputs(shape, dtype, seed=1)[0].softmax(class_dim(shape))
 
 
+def _missing_labels(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    input, target = logit_inputs(shape, dtype)
+    return input, target.where(target != 0, torch.nan)
+
+
 @dataclass(frozen=True)
 class Variant:
     """A loss, and what it takes."""
@@ -43,6 +48,7 @@ class Variant:
             if self.is_binary:
                 shapes = {"weight": shape, "pos_weight": shape[-1:], "alpha": (*shape[:1], *(1,) * (len(shape) - 1))}
                 names = {"binary_cross_entropy": 1, "binary_cross_entropy_with_logits": 2, "sigmoid_focal_loss": 3}
+                names["asymmetric_loss"] = 2
                 shapes = dict(list(shapes.items())[: names[self.function.__name__]])
             tensors |= {name: torch.rand(shape, dtype=torch.float64) + 0.1 for name, shape in shapes.items()}
         return tensors
@@ -63,6 +69,7 @@ VARIANTS = {
         F.binary_cross_entropy_with_logits, logit_inputs, {"label_smoothing": 0.1}, is_binary=True
     ),
     "sigmoid_focal_loss": Variant(F.sigmoid_focal_loss, logit_inputs, {"ignore_index": 0}, is_binary=True),
+    "asymmetric_loss": Variant(F.asymmetric_loss, _missing_labels, {"ignore_nan": True}, is_binary=True),
     "sigmoid_focal_loss of classes": Variant(
         F.sigmoid_focal_loss, class_index_inputs, {"ignore_index": IGNORED}, is_binary=True
     ),

@@ -196,6 +196,7 @@ SCRIPTABLE: dict[str, list[dict[str, Any]]] = {
     "binary_cross_entropy": [{}, {"weight": True, "reduction": "sum"}, {"ignore_index": 1, "reduction": "none"}],
     "binary_cross_entropy_with_logits": [{}, {"weight": True, "pos_weight": True}, {"label_smoothing": 0.1}],
     "sigmoid_focal_loss": [{}, {"alpha": 0.7, "gamma": 1.5, "reduction": "mean"}, {"alpha": True}],
+    "asymmetric_loss": [{}, {"gamma_neg": 2.5, "gamma_pos": 0.0, "margin": 0.2, "reduction": "sum"}],
 }
 
 
@@ -208,7 +209,7 @@ def test_script(loss: Loss) -> None:
     input.requires_grad_()
     takes_probabilities = loss.name in ("cross_entropy", "softmax_focal_loss")
     targets += [torch.rand(4, 5)] if takes_probabilities else []
-    targets += [torch.tensor([0, 5, 2, 4])] if loss.name == "sigmoid_focal_loss" else []
+    targets += [torch.tensor([0, 5, 2, 4])] if loss.name in ("sigmoid_focal_loss", "asymmetric_loss") else []
     for options in SCRIPTABLE[loss.name]:
         options = {name: torch.linspace(0.2, 0.9, 5) if value is True else value for name, value in options.items()}
         criterion = loss.module(**options)

@@ -199,7 +199,11 @@ def test_numbers_of_other_libraries(make: Callable[[float], Any]) -> None:
     number = 1.0 if make is np.int64 else 0.25
     for loss in LOSSES:
         input, target = loss.make_inputs((4, 5), torch.float32)
-        names = [name for name in inspect.signature(loss.function).parameters if name in ("alpha", "gamma")]
+        names = [
+            name
+            for name in inspect.signature(loss.function).parameters
+            if name in ("alpha", "margin") or "gamma" in name
+        ]
         for name in (*names, "denominator", *(["z_loss", "label_smoothing"] if "z_loss" in _options(loss) else [])):
             reduction = {"reduction": "mean"}
             expected = loss.function(input, target, **{name: number}, **reduction)
@@ -234,6 +238,9 @@ def test_what_is_no_number(bad: Any) -> None:
     for name in ("alpha", "gamma", "label_smoothing"):
         with pytest.raises(TypeError, match=f"{name} must be a float, but got .* of type {type(bad).__name__}"):
             ours.sigmoid_focal_loss(INPUT, TAGS, **{name: bad})
+    for name in ("gamma_neg", "gamma_pos", "margin", "label_smoothing"):
+        with pytest.raises(TypeError, match=f"{name} must be a float, but got .* of type {type(bad).__name__}"):
+            ours.asymmetric_loss(INPUT, TAGS, **{name: bad})
 
 
 @pytest.mark.parametrize("bad", [[1.0, 1.0, 1.0], 0.25, np.ones(3, np.float32)], ids=["list", "float", "ndarray"])
@@ -244,7 +251,7 @@ def test_what_is_no_tensor(bad: Any) -> None:
         ],
         "pos_weight": [
             lambda x, f=f: f(INPUT, TAGS, pos_weight=x)
-            for f in (ours.binary_cross_entropy_with_logits, ours.sigmoid_focal_loss)
+            for f in (ours.binary_cross_entropy_with_logits, ours.sigmoid_focal_loss, ours.asymmetric_loss)
         ],
         "sample_weight": [
             lambda x, f=f: f(INPUT, CLASSES, sample_weight=x)

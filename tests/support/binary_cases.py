@@ -126,6 +126,28 @@ BAD_LOGIT_CALLS = (
         {"pos_weight": torch.ones(4, device="meta")},
     ),
 )
+# Of those whose targets may be classes.
+BAD_CLASSES = (
+    BadCall(
+        "class",
+        lambda: (_elements(3, 4), torch.tensor([0, 4, 5])),
+        r"target\[2\] = 5 is out of bounds: input has 4 classes, and 4 is the background",
+        error=IndexError,
+    ),
+    BadCall(
+        "negative class",
+        lambda: (_elements(2, 3, 2), torch.tensor([[0, -100], [-1, 2]])),
+        r"target\[1, 0\] = -1 is out of bounds",
+        {"ignore_index": -100},
+        error=IndexError,
+    ),
+    BadCall(
+        "floating classes",
+        lambda: (_elements(3, 4), torch.tensor([0.0, 1.0, 2.0])),
+        r"target .* shape \[3\], but got Float of shape \[3\]",
+        error=ValueError,
+    ),
+)
 
 # Around the sizes where a kernel changes its ways: vectors, tiles, chunks, slices.
 SHAPES = ((), (1,), (7,), (1, 1), (5, 3), (33, 100), (2, 1031), (3, 8200), (20, 1700), (2, 3, 4, 5))
@@ -211,28 +233,49 @@ SIGMOID_FOCAL = Loss(
             {"alpha": torch.ones(4, requires_grad=True)},
             error=RuntimeError,
         ),
-        BadCall(
-            "class",
-            lambda: (_elements(3, 4), torch.tensor([0, 4, 5])),
-            r"target\[2\] = 5 is out of bounds: input has 4 classes, and 4 is the background",
-            error=IndexError,
-        ),
-        BadCall(
-            "negative class",
-            lambda: (_elements(2, 3, 2), torch.tensor([[0, -100], [-1, 2]])),
-            r"target\[1, 0\] = -1 is out of bounds",
-            {"ignore_index": -100},
-            error=IndexError,
-        ),
-        BadCall(
-            "floating classes",
-            lambda: (_elements(3, 4), torch.tensor([0.0, 1.0, 2.0])),
-            r"target .* shape \[3\], but got Float of shape \[3\]",
-            error=ValueError,
-        ),
+        *BAD_CLASSES,
     ),
     extras={"gamma": 1.5, "alpha": 0.4, "label_smoothing": 0.1},
     is_binary=True,
 )
 
-BINARY_LOSSES = (BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL)
+ASYMMETRIC = Loss(
+    name="asymmetric_loss",
+    function=ce_ext.functional.asymmetric_loss,
+    reference=references.asymmetric_loss,
+    oracle=oracles.asymmetric_loss,
+    module=ce_ext.nn.AsymmetricLoss,
+    reference_module=references.AsymmetricLoss,
+    make_inputs=logit_inputs,
+    shapes=SHAPES,
+    options=(
+        {},
+        {"gamma_neg": 0.0, "gamma_pos": 0.0, "margin": 0.0},
+        {"gamma_neg": 3.0, "gamma_pos": 0.0, "margin": 0.3},
+        {"gamma_neg": 0.5, "gamma_pos": 2.0},
+        {"gamma_neg": 3.7, "gamma_pos": 1.5, "margin": 0.0, "label_smoothing": 0.2, "pos_weight": True},
+    ),
+    bad_calls=(
+        *BAD_LOGIT_CALLS,
+        *(
+            BadCall(
+                f"{name} {value}",
+                lambda: (_elements(4), _elements(4)),
+                f"{name} .* {value}",
+                {name: value},
+                error=ValueError,
+            )
+            for name, values in {
+                "gamma_neg": (-1.0, "inf"),
+                "gamma_pos": (-1.0, "nan"),
+                "margin": (-0.5, 1.0, "nan"),
+            }.items()
+            for value in map(float, values)
+        ),
+        *BAD_CLASSES,
+    ),
+    extras={"gamma_neg": 2.5, "gamma_pos": 1.5, "margin": 0.1, "label_smoothing": 0.1},
+    is_binary=True,
+)
+
+BINARY_LOSSES = (BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL, ASYMMETRIC)

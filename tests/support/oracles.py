@@ -132,9 +132,10 @@ def binary_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    ignore_nan: bool = False,
     **options: Any,
 ) -> Tensor:
-    p, t, valid = input.double(), target.double(), _valid(target, ignore_index)
+    p, t, valid = input.double(), target.double(), _valid(target, ignore_index, ignore_nan)
     p = p.where(valid, 0.5)
     t = (1 - label_smoothing) * t + label_smoothing / 2
     loss = -t * torch.log(p).clamp_min(-100) - (1 - t) * torch.log1p(-p).clamp_min(-100)
@@ -152,16 +153,10 @@ def sigmoid_focal_loss(
     pos_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    ignore_nan: bool = False,
     **options: Any,
 ) -> Tensor:
-    x = input.double()
-    valid = _valid(target, ignore_index)
-    if target.shape != input.shape:  # of classes
-        dim = min(1, x.dim() - 1)
-        classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
-        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
-    x = x.where(valid, 0)
-    t = (1 - label_smoothing) * target.double() + label_smoothing / 2
+    x, t, valid = _elements(input, target, label_smoothing, ignore_index, ignore_nan)
     # Nothing times infinity is nothing.
     pos = (t * _softplus(-x)).masked_fill((t == 0) & (x == -torch.inf), 0)
     neg = ((1 - t) * _softplus(x)).masked_fill((t == 1) & (x == torch.inf), 0)
@@ -171,6 +166,36 @@ def sigmoid_focal_loss(
         loss = lack**gamma * loss
     alpha = torch.as_tensor(alpha, dtype=torch.float64, device=x.device)
     loss = loss * (alpha * t + (1 - alpha) * (1 - t)).where(alpha >= 0, 1)
+    loss = loss if weight is None else weight.double() * loss
+    return _reduce(loss.where(valid, 0), valid, reduction, **options)
+
+
+def asymmetric_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 1.0,
+    margin: float = 0.05,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    ignore_nan: bool = False,
+    **options: Any,
+) -> Tensor:
+    x, t, valid = _elements(input, target, label_smoothing, ignore_index, ignore_nan)
+    pos = torch.exp(-gamma_pos * _softplus(x).clamp_max(1e9)) * _softplus(-x)
+    if margin == 0:
+        neg = torch.exp(-gamma_neg * _softplus(-x).clamp_max(1e9)) * _softplus(x)
+    else:
+        above = torch.where(x > 0, (1 - margin) - torch.sigmoid(-x), torch.sigmoid(x) - margin)
+        is_above = above > 0
+        p_m = above.where(is_above, 0.25)
+        miss = torch.where(p_m > 0.5, -torch.log(torch.sigmoid(-x) + margin), -torch.log1p(-p_m.clamp_max(0.5)))
+        neg = (p_m**gamma_neg * miss).where(is_above, 0)
+    pos, neg = pos.where((t != 0) | pos.isfinite(), 0), neg.where((t != 1) | neg.isfinite(), 0)
+    loss = (t if pos_weight is None else pos_weight.double() * t) * pos + (1 - t) * neg
     loss = loss if weight is None else weight.double() * loss
     return _reduce(loss.where(valid, 0), valid, reduction, **options)
 
@@ -186,12 +211,26 @@ def binary_cross_entropy_with_logits(
     return sigmoid_focal_loss(input, target, -1.0, 0.0, reduction, weight, pos_weight, **options)
 
 
+def _elements(
+    input: Tensor, target: Tensor, label_smoothing: float, ignore_index: int | None, ignore_nan: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, smoothed targets, and which of them are not ignored."""
+    x = input.double()
+    valid = _valid(target, ignore_index, ignore_nan)
+    if target.shape != input.shape:  # of classes
+        dim = min(1, x.dim() - 1)
+        classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
+        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
+    return x.where(valid, 0), (1 - label_smoothing) * target.double() + label_smoothing / 2, valid
+
+
 def _softplus(x: Tensor) -> Tensor:
     return torch.nn.functional.softplus(x, threshold=1000)
 
 
-def _valid(target: Tensor, ignore_index: int | None) -> Tensor:
-    return torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+def _valid(target: Tensor, ignore_index: int | None, ignore_nan: bool) -> Tensor:
+    valid = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    return valid & ~target.isnan() if ignore_nan else valid
 
 
 def _reduce(

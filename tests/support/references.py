@@ -89,6 +89,31 @@ def sigmoid_focal_loss(
     loss = loss * (1 - p_t) ** gamma
     if alpha >= 0:
         loss = (alpha * target + (1 - alpha) * (1 - target)) * loss
+    return _reduce(loss, reduction)
+
+
+def asymmetric_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 1.0,
+    margin: float = 0.05,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """As its authors compute it, but for targets that are neither 0 nor 1."""
+    target = _smooth(target, label_smoothing)
+    p = torch.sigmoid(input)
+    rest = (1 - p + margin).clamp(max=1)
+    pos = -target * (1 - p) ** gamma_pos * torch.log(p.clamp(min=1e-8))
+    neg = -(1 - target) * (1 - rest) ** gamma_neg * torch.log(rest.clamp(min=1e-8))
+    loss = pos + neg if pos_weight is None else pos_weight * pos + neg
+    return _reduce(loss if weight is None else weight * loss, reduction)
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
     return loss if reduction == "none" else getattr(loss, reduction)()
@@ -127,3 +152,7 @@ class BCEWithLogitsLoss(_Module):
 
 class SigmoidFocalLoss(_Module):
     function = sigmoid_focal_loss
+
+
+class AsymmetricLoss(_Module):
+    function = asymmetric_loss

@@ -6,6 +6,7 @@
 
 #include "cuda/elements/binary_cross_entropy.cuh"
 #include "cuda/host/launch.h"
+#include "losses/asymmetric_loss.h"
 
 namespace ce_ext::cuda {
 
@@ -16,6 +17,12 @@ auto dispatch_number(NumberType type, F f) {
   if (type == NumberType::kOpMath) return f(opmath_t<S>());
   return f(S());
 }
+
+// In float64 the asymmetric loss is too long for a compiler to have it in the loops over packs.
+template <class Loss>
+constexpr bool kFitsPacks = true;
+template <bool kPower>
+constexpr bool kFitsPacks<AsymmetricLoss<double, kPower>> = false;
 
 // As PlainElements has it, losses or gradients being `results`.
 template <class S>
@@ -30,7 +37,9 @@ bool is_plain(const BinaryCrossEntropyProblem& p, std::initializer_list<Operand>
   };
   const auto is_either = [&](const Operand& operand) { return is_one_number(operand) || is_like_input(operand); };
   const bool has_integers = p.target.type > NumberType::kUInt8;
-  const bool has_more = !is_one_number(p.pos_weight) || p.class_alpha.data || p.has_ignored || p.target_is_class;
+  if (sizeof(S) == sizeof(double) && p.options.input == BinaryInput::kAsymmetricLogit) return false;
+  const bool has_ignored = p.has_ignored || p.ignores_nan;
+  const bool has_more = !is_one_number(p.pos_weight) || p.class_alpha.data || has_ignored || p.target_is_class;
   return p.dims.ndim == 1 && !has_integers && !has_more && is_like_input(p.input) && is_like_input(p.target) &&
          is_either(p.weight) && is_either(p.grad_output) && is_one_number(p.divisor) &&
          std::all_of(results.begin(), results.end(), is_either);
@@ -65,12 +74,13 @@ template <class S, bool kBare, class F>
 void dispatch_loss(const BinaryCrossEntropyProblem& p, F f) {
   using A = opmath_t<S>;
   dispatch_input(p, [&](auto input) {
-    if constexpr (input.value == BinaryInput::kFocalLogit) {
-      if (!has_whole_power(p.options)) {
-        return f(BinaryCrossEntropy<A, input.value, true>::template make<A>(p.options));
+    constexpr bool kIsAsymmetric = input.value == BinaryInput::kAsymmetricLogit;
+    if constexpr (kIsAsymmetric || input.value == BinaryInput::kFocalLogit) {
+      if (!(kIsAsymmetric ? has_whole_powers(p.options) : has_whole_power(p.options))) {
+        return f(BinaryLoss<A, input.value, true>::template make<A>(p.options));
       }
     }
-    f(BinaryCrossEntropy<A, input.value, false, kBare>::template make<A>(p.options));
+    f(BinaryLoss<A, input.value, false, kBare>::template make<A>(p.options));
   });
 }
 
@@ -81,7 +91,9 @@ void dispatch_plain(const BinaryCrossEntropyProblem& p, F f) {
   const bool is_bare = !p.pos_weight.data && options.neg_weight == 1 && options.label_smoothing == 0 &&
                        (options.input != BinaryInput::kFocalLogit || options.gamma == 2);
   dispatch_number<S>(p.target.type, [&](auto number) {
-    const auto launch = [&](const auto& loss) { f(number, loss); };
+    const auto launch = [&](const auto& loss) {
+      if constexpr (kFitsPacks<std::decay_t<decltype(loss)>>) f(number, loss);
+    };
     if constexpr (sizeof(S) < sizeof(double)) {
       if (is_bare) return dispatch_loss<S, true>(p, launch);
     }

@@ -203,10 +203,27 @@ class ElementRun {
     if constexpr (std::is_integral_v<N>) {
       if (p_.target_is_class) return load_classes(numbers, targets, bad_target);
     }
-    load_run(numbers, stride(p_.target.strides), targets);
-    if (!p_.has_ignored) return;
+    Numbers<N, kCount> loaded;
+    copy_run(numbers, stride(p_.target.strides), loaded);
+    convert_numbers(loaded, targets);
+    if (p_.has_ignored) {
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(targets[k] == A(p_.ignore_index)) << k;
+      for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(is_ignored_index(loaded.stored[k], targets[k])) << k;
+    }
+    if (!std::is_integral_v<N> && p_.ignores_nan) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(targets[k] != targets[k]) << k;
+    }
+  }
+
+  // Of a target as it is stored, and as it is computed with: integers may be rounded by that.
+  template <class N>
+  __device__ __forceinline__ bool is_ignored_index(N stored, A target) const {
+    if constexpr (std::is_integral_v<N>) {
+      return stored == p_.ignore_index;
+    } else {
+      return target == A(p_.ignore_index);
+    }
   }
 
   // Of every element whether it is that of its row's class.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ce_ext.options import BinaryCrossEntropyOptions
-from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
+from tests.support.binary_cases import ASYMMETRIC, BCE, BCE_WITH_LOGITS, SIGMOID_FOCAL
 from tests.support.cases import Loss
 from tests.support.comparison import (
     assert_all_rounded,
@@ -171,6 +171,8 @@ FUNCTIONS: dict[str, tuple[Loss, dict[str, Any]]] = {
     "focal": (SIGMOID_FOCAL, {}),
     "focal, linear": (SIGMOID_FOCAL, {"gamma": 1.0, "alpha": -1.0}),
     "focal, power": (SIGMOID_FOCAL, {"gamma": 1.7, "alpha": 0.6, "label_smoothing": 0.1}),
+    "asymmetric": (ASYMMETRIC, {}),
+    "asymmetric, powers": (ASYMMETRIC, {"gamma_neg": 2.3, "gamma_pos": 0.7, "margin": 0.1, "label_smoothing": 0.1}),
 }
 
 
@@ -211,7 +213,7 @@ TRANSFORMS = {
 
 @modes
 @pytest.mark.covering(2)
-@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
+@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power", "asymmetric, powers"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @ALL_REDUCTIONS
 def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, device: str) -> None:
@@ -223,7 +225,7 @@ def test_transforms_in_all_arguments(name: str, transform: str, reduction: str, 
 @modes
 @pytest.mark.covering(2)
 @kernel
-@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power"])
+@pytest.mark.parametrize("name", ["probabilities", "logits", "focal, power", "asymmetric, powers"])
 @pytest.mark.parametrize("mapped", ["x", "t", "w", "p", "xtwp", "xw", "tp"])
 @ALL_REDUCTIONS
 def test_vmap_over_any_arguments(name: str, mapped: str, reduction: str, device: str) -> None:
@@ -269,6 +271,9 @@ def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, devi
         torch.tensor([[0, 1, -100, 1, 0]], device=device).expand(4, 5),
     ):
         options = {"reduction": reduction, "ignore_index": -100}
+        if target.dim() == 2:  # and of missing ones
+            target = target.double().where(torch.eye(4, 5, device=device) == 0, torch.nan)
+            options["ignore_nan"] = True
         torch.testing.assert_close(
             torch.func.hessian(partial(SIGMOID_FOCAL.function, **options))(input, target),
             torch.func.hessian(partial(SIGMOID_FOCAL.oracle, **options))(input, target),
@@ -323,7 +328,12 @@ def test_opcheck(dtype: torch.dtype, batch_dims: int, reduction: str, device: st
     for with_weights in (False, True):
         tensors = (input, target, *(weights if with_weights else (None, None, None)))
         options = BinaryCrossEntropyOptions(
-            NUMBERS[reduction], gamma=1.5, label_smoothing=0.1, ignore_index=1, batch_dims=batch_dims
+            NUMBERS[reduction],
+            gamma=1.5,
+            label_smoothing=0.1,
+            ignore_index=1,
+            ignore_nan=with_weights,
+            batch_dims=batch_dims,
         )
         torch.library.opcheck(OPS.binary_cross_entropy_forward.default, (*tensors, *options))
         result, denominator = OPS.binary_cross_entropy_forward(*tensors, *options)

@@ -1,11 +1,12 @@
 """Where torch's binary losses lose accuracy, or a naive kernel its footing."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
 
-from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
+from tests.support.binary_cases import ASYMMETRIC, BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
 from tests.support.cases import DTYPES, Loss
 from tests.support.comparison import assert_rounded, loss_and_gradients, to_double
 from tests.support.marks import ALL_BINARY_LOSSES
@@ -87,6 +88,64 @@ def test_focal_loss_of_any_logit(dtype: torch.dtype, target: float, gamma: float
     torch.testing.assert_close(loss[finite], exact[0][finite], rtol=rtol, atol=lost)
     scale = exact[1][finite].nan_to_num().abs().max().item()
     assert_rounded(grad[finite], exact[1][finite].nan_to_num(), roundings=20, scale=scale)
+
+
+@pytest.mark.covering(2)
+@ALL_GAMMAS
+@pytest.mark.parametrize("margin", [0.0, 1e-30, 1e-6, 0.05, 0.9])
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_asymmetric_loss_of_any_logit(
+    dtype: torch.dtype, target: float, margin: float, gamma: float, device: str
+) -> None:
+    """A margin is rounded to float32, and is none where that has no normal number for it."""
+    input = _logits(device, dtype)
+    options = {"gamma_neg": gamma, "gamma_pos": 2 * gamma, "margin": margin, "reduction": "none"}
+    function = partial(ASYMMETRIC.function, out_dtype=torch.float64, **options)
+    loss, grad, grad_target = loss_and_gradients(function, input, torch.full_like(input, target))
+    if dtype != torch.float64:
+        options["margin"] = torch.tensor(margin).item()
+    oracle = partial(ASYMMETRIC.oracle, **options)
+    exact = loss_and_gradients(oracle, *to_double(input, torch.full_like(input, target)))
+    finite = input.isfinite()
+    assert loss[finite].isfinite().all() and grad.isfinite().all() and grad_target[finite].isfinite().all()
+    assert not loss.isnan().any() and not grad_target.isnan().any()
+    rtol = 2e-5 if dtype != torch.float64 else 1e-12
+    torch.testing.assert_close(loss, exact[0], rtol=rtol, atol=SMALLEST)
+    scale = exact[1][finite].abs().max().item()
+    assert_rounded(grad[finite], exact[1][finite], roundings=20, scale=scale)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 4.0, 5.5])
+@pytest.mark.parametrize("margin", [0.05, 0.5, 0.75])
+def test_asymmetric_loss_at_its_margin(margin: float, gamma: float, device: str) -> None:
+    """Below it negatives cost nothing. Above, the loss is as exact as if the logit were rounded once."""
+    at_margin = torch.tensor(margin, dtype=torch.float64).logit().item()
+    offsets = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2, 0.1], device=device)
+    target = torch.zeros(5, device=device)
+    function, oracle = (
+        partial(f, gamma_neg=gamma, margin=margin, reduction="none") for f in (ASYMMETRIC.function, ASYMMETRIC.oracle)
+    )
+    loss, grad, grad_target = loss_and_gradients(function, at_margin - offsets, target)
+    assert (loss == 0).all() and (grad == 0).all() and (grad_target > 0).all()
+    input = at_margin + offsets
+    loss, grad, _ = loss_and_gradients(function, input, target)
+    rounding = 4e-7 * max(abs(at_margin), 1)
+    around = [loss_and_gradients(oracle, input.double() + change, target.double()) for change in (-rounding, rounding)]
+    for actual, (low, high) in zip((loss, grad), zip(*(x[:2] for x in around), strict=True), strict=True):
+        assert ((low * (1 - 1e-6) <= actual) & (actual <= high * (1 + 1e-6))).all()
+
+
+def test_asymmetric_loss_of_infinite_logits(device: str) -> None:
+    """A margin bounds what a wrong negative costs."""
+    input = torch.tensor([INF, -INF, INF, -INF, float("nan"), float("nan")], device=device)
+    target = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0], device=device)
+    for margin, cost in ((0.0, INF), (0.25, 0.75**4 * math.log(4))):
+        function = partial(ASYMMETRIC.function, margin=margin, reduction="none")
+        result, grad, _ = loss_and_gradients(function, input, target)
+        torch.testing.assert_close(result[:4], torch.tensor([0, 0, cost, INF], device=device))
+        assert grad[:2].tolist() == [0, 0] and grad[2] >= 0 > grad[3] and grad[:4].isfinite().all()
+        assert result[4:].isnan().all() and grad[4:].isnan().all()
 
 
 @pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL], ids=lambda loss: loss.name)

@@ -191,3 +191,49 @@ def test_cross_entropy_with_a_weight_on_the_positives(alpha: float, device: str)
     pos_weight = torch.full((7,), alpha, device=device, dtype=torch.float64)
     of_logits = F.binary_cross_entropy_with_logits(p.logit(), target, reduction="none", pos_weight=pos_weight)
     torch.testing.assert_close(of_logits, expected)
+
+
+def _asymmetric_of_its_authors(
+    x: Tensor, y: Tensor, gamma_neg: float, gamma_pos: float, clip: float, eps: float = 1e-8
+) -> Tensor:
+    """`AsymmetricLoss.forward` of github.com/Alibaba-MIIL/ASL, with `disable_torch_grad_focal_loss=False`."""
+    xs_pos = torch.sigmoid(x)
+    xs_neg = 1 - xs_pos
+    if clip is not None and clip > 0:
+        xs_neg = (xs_neg + clip).clamp(max=1)
+    los_pos = y * torch.log(xs_pos.clamp(min=eps))
+    los_neg = (1 - y) * torch.log(xs_neg.clamp(min=eps))
+    loss = los_pos + los_neg
+    if gamma_neg > 0 or gamma_pos > 0:
+        pt0 = xs_pos * y
+        pt1 = xs_neg * (1 - y)  # pt = p if t > 0 else 1-p
+        pt = pt0 + pt1
+        one_sided_gamma = gamma_pos * y + gamma_neg * (1 - y)
+        one_sided_w = torch.pow(1 - pt, one_sided_gamma)
+        loss *= one_sided_w
+    return -loss.sum()
+
+
+@pytest.mark.parametrize("gamma_neg", [0.0, 2.0, 4.0, 4.5])
+@pytest.mark.parametrize("gamma_pos", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("clip", [0.0, 0.05, 0.3])
+def test_asymmetric_loss_of_its_authors(clip: float, gamma_pos: float, gamma_neg: float, device: str) -> None:
+    input = 3 * torch.randn(50, 20, dtype=torch.float64, device=device)
+    target = (torch.rand(50, 20, device=device) > 0.8).double()
+    actual, expected = (
+        loss_and_gradients(partial(f, target=target), input)
+        for f in (
+            lambda x, target: F.asymmetric_loss(x, target, gamma_neg, gamma_pos, clip, "sum"),
+            lambda x, target: _asymmetric_of_its_authors(x, target, gamma_neg, gamma_pos, clip),
+        )
+    )
+    torch.testing.assert_close(actual, expected)
+
+
+def test_asymmetric_loss_is_a_focal_loss_of_labels(device: str) -> None:
+    """Of two exponents that are the same, without a margin."""
+    input = 3 * torch.randn(50, 20, device=device)
+    target = torch.rand(50, 20, device=device) > 0.8
+    torch.testing.assert_close(
+        F.asymmetric_loss(input, target, 2, 2, 0, "none"), F.sigmoid_focal_loss(input, target, -1, 2)
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support import oracles
-from tests.support.binary_cases import BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
+from tests.support.binary_cases import ASYMMETRIC, BCE, BCE_WITH_LOGITS, BINARY_LOSSES, SIGMOID_FOCAL
 from tests.support.cases import DTYPES, Loss
 from tests.support.comparison import assert_all_rounded, loss_and_gradients, to_double
 from tests.support.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
@@ -24,7 +24,7 @@ CASES = pytest.mark.parametrize(
     ],
 )
 ALL_SHAPES = pytest.mark.parametrize("shape", BCE.shapes, ids=lambda shape: "x".join(map(str, shape)) or "scalar")
-LOGIT_LOSSES = pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL], ids=lambda loss: loss.name)
+LOGIT_LOSSES = pytest.mark.parametrize("loss", [BCE_WITH_LOGITS, SIGMOID_FOCAL, ASYMMETRIC], ids=lambda loss: loss.name)
 
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -228,17 +228,26 @@ def test_ignored_rows_of_classes(ignore_index: int, device: str) -> None:
 @ALL_BINARY_LOSSES
 @pytest.mark.parametrize(
     ("target_dtype", "ignore_index"),
-    [(torch.uint8, 255), (torch.int64, -100), (torch.float32, -100), (torch.bfloat16, -1), (torch.int64, 0)],
+    [
+        (torch.uint8, 255),
+        (torch.int64, -100),
+        (torch.float32, -100),
+        (torch.bfloat16, -1),
+        (torch.int64, 0),
+        *((dtype, torch.nan) for dtype in DTYPES),
+    ],
 )
-def test_ignored_elements(loss: Loss, target_dtype: torch.dtype, ignore_index: int, device: str) -> None:
+def test_ignored_elements(loss: Loss, target_dtype: torch.dtype, ignore_index: float, device: str) -> None:
+    """Of a number, or of targets that are NaN."""
+    options = {"ignore_nan": True} if ignore_index != ignore_index else {"ignore_index": ignore_index}
     input, _ = loss.make_inputs((40, 7), torch.float32, device)
     target = torch.randint(0, 2, (40, 7), device=device).to(target_dtype)
     target.view(-1)[::3] = ignore_index
-    kept = target != ignore_index
+    kept = ~target.isnan() if "ignore_nan" in options else target != ignore_index
     poisoned = input.where(kept, torch.nan)
     weight = _weights(7, dtype=torch.float32, device=device)
     for reduction in ("mean", "sum", "none"):
-        function = partial(loss.function, reduction=reduction, ignore_index=ignore_index)
+        function = partial(loss.function, reduction=reduction, **options)
         loss_value, grad, *_ = loss_and_gradients(partial(function, weight=weight), poisoned, target)
         alone = partial(function, weight=weight.expand(40, 7)[kept])
         expected, expected_grad, *_ = loss_and_gradients(alone, input[kept], target[kept])
@@ -247,6 +256,55 @@ def test_ignored_elements(loss: Loss, target_dtype: torch.dtype, ignore_index: i
         assert (grad[~kept] == 0).all()
         if reduction == "none":
             assert (loss_value[~kept] == 0).all()
+
+
+@ALL_BINARY_LOSSES
+def test_ignored_numbers_and_nan(loss: Loss, device: str) -> None:
+    """Both at once; and where NaN is not ignored, or no target is NaN. Infinite targets are not ignored."""
+    input, _ = loss.make_inputs((40, 7), torch.float32, device)
+    target = torch.randint(0, 2, (40, 7), device=device).float()
+    target[::3], target[::5] = torch.nan, -100
+    kept = target.isfinite() & (target >= 0)
+    weight = _weights(7, dtype=torch.float32, device=device)
+    function = partial(loss.function, weight=weight, ignore_index=-100, ignore_nan=True)
+    result, grad, grad_target = loss_and_gradients(function, input, target)
+    alone = partial(loss.function, weight=weight.expand(40, 7)[kept])
+    expected, expected_grad, _ = loss_and_gradients(alone, input[kept], target[kept])
+    torch.testing.assert_close((result, grad[kept]), (expected, expected_grad))
+    assert (grad[~kept] == 0).all() and (grad_target[~kept] == 0).all()
+
+    labels = target.where(kept, 0).long()
+    nan_ignored = partial(loss.function, reduction="none", ignore_nan=True)
+    assert torch.equal(nan_ignored(input, labels), loss.function(input, labels, reduction="none"))
+    if loss is not BCE:
+        losses = loss.function(input, target, reduction="none", ignore_index=-100)
+        assert torch.equal(losses.isnan(), target.isnan())
+        for infinite in (torch.inf, -torch.inf):
+            assert (nan_ignored(input, torch.full_like(target, infinite)) != 0).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_probabilities_with_targets_that_are_none(value: float, device: str, runs_cuda_kernels: bool) -> None:
+    """The error shows the first of those that are not ignored."""
+    input, target = BCE.make_inputs((4, 5), torch.float32, device)
+    target[1] = torch.nan
+    BCE.function(input, target, ignore_nan=True)
+    target[2, 3] = -1 if value != value else value
+    if not runs_cuda_kernels:
+        with pytest.raises(RuntimeError, match=rf"target\[2, 3\] = -{'1' if value != value else 'inf'}"):
+            BCE.function(input, target, ignore_nan=True)
+
+
+@ALL_BINARY_LOSSES
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint32])
+def test_ignored_integers_that_floats_do_not_have(loss: Loss, dtype: torch.dtype, device: str) -> None:
+    """2^24 + 1 is 2^24 in float32, and no label."""
+    if loss is BCE:
+        pytest.skip("the target must be a probability")
+    input, _ = loss.make_inputs((3,), torch.float32, device)
+    target = torch.tensor([1, 2**24 + 1, 2**24], device=device).to(dtype)
+    losses = loss.function(input, target, ignore_index=2**24 + 1, reduction="none")
+    assert (losses == 0).tolist() == [False, True, False]
 
 
 @ALL_REDUCTIONS
@@ -303,6 +361,8 @@ def test_the_losses_agree_where_they_are_the_same(device: str) -> None:
     expected = loss_and_gradients(BCE_WITH_LOGITS.function, input, target)
     focal = partial(SIGMOID_FOCAL.function, alpha=-1.0, gamma=0.0)
     torch.testing.assert_close(loss_and_gradients(focal, input, target), expected)
+    asymmetric = partial(ASYMMETRIC.function, gamma_neg=0.0, gamma_pos=0.0, margin=0.0)
+    torch.testing.assert_close(loss_and_gradients(asymmetric, input, target), expected)
     of_probabilities = loss_and_gradients(lambda x, t: BCE.function(x.sigmoid(), t), input, target)
     torch.testing.assert_close(of_probabilities, expected)
     assert oracles.binary_cross_entropy(input.sigmoid(), target).allclose(expected[0])
