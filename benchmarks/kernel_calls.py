@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.callgrind import start_instrumentation
-from ce_ext.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
+from ce_ext.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, softmax_focal_loss
 from tests.support.binary_cases import logit_inputs
 from tests.support.cases import class_index_inputs
 from tests.support.losses import LOSSES
@@ -56,6 +56,7 @@ def _all_calls() -> Iterator[Call]:
     yield from _calls("cross_entropy(weight)", lambda x, y: cross_entropy(x, y, _weight(x.shape[1], x.dtype)))
     yield from _calls("cross_entropy(grad_in_forward)", with_gradient, passes=("forward",))
     yield from _calls("cross_entropy(probabilities)", cross_entropy, _class_probability_inputs)
+    yield from _calls("softmax_focal_loss(probabilities)", softmax_focal_loss, _class_probability_inputs)
     yield from _calls("log_softmax", lambda x, y: log_softmax(x, 1))
     yield from _calls(
         "binary_cross_entropy_with_logits(weight)",
