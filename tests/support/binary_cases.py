@@ -261,7 +261,7 @@ ASYMMETRIC = Loss(
             BadCall(
                 f"{name} {value}",
                 lambda: (_elements(4), _elements(4)),
-                f"{name} .* {value}",
+                f"{name} .* {value:g}",
                 {name: value},
                 error=ValueError,
             )

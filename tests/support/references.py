@@ -104,6 +104,7 @@ def asymmetric_loss(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """As its authors compute it, but for targets that are neither 0 nor 1."""
+    F.binary_cross_entropy_with_logits(input, target, weight, pos_weight=pos_weight)  # refuses what torch does
     target = _smooth(target, label_smoothing)
     p = torch.sigmoid(input)
     rest = (1 - p + margin).clamp(max=1)
