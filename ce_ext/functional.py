@@ -485,7 +485,8 @@ _OF_ROWS = (cross_entropy, softmax_focal_loss, nll_loss, log_softmax)
 
 def _call_override(function: Any, tensors: tuple[Any, ...], arguments: tuple[Any, ...], options: Any) -> Any:
     """Of a function that is given something whose class overrides torch's functions."""
-    if function in _OF_ROWS and any(isinstance(tensor, Tensor) and tensor.is_nested for tensor in tensors):
+    subclasses = (tensor for tensor in tensors if isinstance(tensor, Tensor) and type(tensor) is not Tensor)
+    if function in _OF_ROWS and any(tensor.is_nested for tensor in subclasses):
         nested.refuse_rows(function)
     if isinstance(options, dict):
         return handle_torch_function(function, tensors, *arguments, **options)
