@@ -452,10 +452,18 @@ ROW_MUTANTS = (
     Mutant(
         "the gradient of the forward pass starts before the divisor is known",
         "csrc/cuda/rows/cross_entropy_with_grad.cu",
-        "if (forward.reduction == Reduction::kMean) {",
+        "if (backward.denominator) {",
         "if (false) {",
         "tests/losses/softmax/test_options.py -k inplace",
         "cross_entropy_with_grad",
+    ),
+    Mutant(
+        "a divisor that is given is counted all the same",
+        "csrc/losses/reduction.h",
+        "is_given ? given : counted",
+        "counted",
+        "tests/losses/softmax/test_options.py -k test_denominator_of_any_kind",
+        f"{CROSS_ENTROPY} cross_entropy_with_grad",
     ),
     Mutant(
         "negative targets taken for classes",
