@@ -70,6 +70,7 @@ GPU_CASES: dict[str, tuple[tuple[str, str, dict[str, Any], tuple[Shape, ...]], .
         ("sigmoid_focal_loss", "bfloat16", {}, (GPU_ELEMENTS,)),
         ("cross_entropy", "float32", {}, (GPU_ROWS, (32_768, 1024), (8, 16))),
         ("cross_entropy", "float16", {}, (GPU_ROWS,)),
+        ("asymmetric_loss", "bfloat16", {}, (GPU_ELEMENTS,)),
     ),
     "others": (
         ("log_softmax", "bfloat16", {}, (GPU_ROWS, (1_048_576, 10))),
