@@ -4,6 +4,7 @@ from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Muta
 
 BINARY = in_cuda("elements/binary_cross_entropy")
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
+ASYMMETRIC = "csrc/losses/asymmetric_loss.h"
 MATH = "csrc/losses/math.h"
 ELEMENTS = in_cuda("elements/elements")
 LAUNCH = in_cuda("elements/binary_cross_entropy_launch")
@@ -273,6 +274,30 @@ ELEMENT_MUTANTS = (
         "unlikely_(where(is_pos_, T(1) - p, p))",
         "unlikely_(p)",
         "tests/losses/sigmoid/test_values.py -k loss_and_gradients",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "negatives that fade as positives do",
+        ASYMMETRIC,
+        "make<Scalar>(options.gamma_neg)",
+        "make<Scalar>(options.gamma)",
+        "tests/losses/sigmoid/test_peers.py -k of_its_authors",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "a slope below the margin",
+        ASYMMETRIC,
+        "where(p_m == T(0), T(0), slope)",
+        "slope",
+        "tests/losses/sigmoid/test_numerics.py -k asymmetric_loss_of_any_logit",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "targets that are NaN not ignored",
+        ELEMENTS,
+        "p_.ignores_nan) {",
+        "false) {",
+        "tests/losses/sigmoid/test_values.py -k ignored_numbers_and_nan",
         BINARY_LAUNCH,
     ),
 )
