@@ -50,6 +50,7 @@ class AsymmetricLoss {
   using Target = BinaryTarget<T>;
 
  public:
+  static constexpr bool kProbability = false;
   static constexpr bool kFocal = true;
   static constexpr bool kPowers = kPower;
   static constexpr bool kIsBare = false;

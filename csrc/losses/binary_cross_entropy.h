@@ -137,18 +137,19 @@ HOST_DEVICE Sides<T> alphas_of(T alpha) {
 // NaN is none.
 template <class T>
 HOST_DEVICE auto is_probability(T x) {
-  return minimum(maximum(x, T(0)), T(1)) == x;
+  return saturate(x) == x;
 }
 
 // Without kPower gamma is known to be 0, 1 or 2; with kBare to be 2, and pos_weight and neg_weight to be 1, and the
 // smoothing to be 0.
 template <class T, BinaryInput kInput, bool kPower = true, bool kBare = false>
 class BinaryCrossEntropy {
-  static constexpr bool kProbability = kInput == BinaryInput::kProbability;
-  using Prediction = std::conditional_t<kProbability, ProbabilityPrediction<T>, LogitPrediction<T>>;
+  using Prediction =
+      std::conditional_t<kInput == BinaryInput::kProbability, ProbabilityPrediction<T>, LogitPrediction<T>>;
   using Target = BinaryTarget<T>;
 
  public:
+  static constexpr bool kProbability = kInput == BinaryInput::kProbability;
   static constexpr bool kFocal = kInput == BinaryInput::kFocalLogit;
   static constexpr bool kPowers = kFocal && kPower;
   static constexpr bool kIsBare = kBare;

@@ -138,6 +138,10 @@ HOST_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
 HOST_DEVICE double maximum(double a, double b) { return ::fmax(a, b); }
 HOST_DEVICE float minimum(float a, float b) { return ::fminf(a, b); }
 HOST_DEVICE double minimum(double a, double b) { return ::fmin(a, b); }
+template <class T>
+HOST_DEVICE T saturate(T x) {
+  return minimum(maximum(x, T(0)), T(1));
+}
 // The lesser of the two, and NaN if either is.
 HOST_DEVICE float lesser(float x, float y) {
 #if defined(__CUDA_ARCH__)

@@ -12,9 +12,9 @@ template <class S, class N, class Loss, bool kGradient>
 constexpr int plain_registers() {
   constexpr bool kConverts = sizeof(S) == 2 && !std::is_same_v<S, N>;
   if (std::is_same_v<S, double> || Loss::kPowers) return 128;
-  if (Loss::kFocal && kGradient && !Loss::kIsBare) return kConverts ? 128 : 80;
+  if (Loss::kFocal && kGradient && !Loss::kIsBare) return sizeof(S) == 2 ? 128 : 80;
   if (Loss::kFocal && (kGradient || !Loss::kIsBare || kConverts)) return 80;
-  return kConverts && std::is_integral_v<N> ? 80 : 64;
+  return kConverts && (std::is_integral_v<N> || (Loss::kProbability && !kGradient)) ? 80 : 64;
 }
 template <class S, class Loss>
 constexpr int kAnyRegisters = std::is_same_v<S, double> || Loss::kFocal ? 128 : 80;
