@@ -44,7 +44,7 @@ demo: $(BUILD_STAMP)  ## train a small net on handwritten digits with ce_ext and
 demo-imbalanced: $(BUILD_STAMP)  ## find rare digits with BCE, weighted BCE and focal loss, of ce_ext and of torch
 	@$(VENV)/bin/python examples/imbalanced.py $(ARGS)
 
-test: $(BUILD_STAMP)  ## run the tests, those of CUDA kernels without a GPU, too: two to three minutes on two cores
+test: $(BUILD_STAMP)  ## run the tests, those of CUDA kernels without a GPU, too: about five minutes on two cores
 	@$(PYTEST) $(ARGS)
 
 test-all: $(BUILD_STAMP)  ## run all tests, with all combinations of parameters, under sanitizers and with planted bugs

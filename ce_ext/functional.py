@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from typing_extensions import Unpack
 
-from ce_ext import autograd, checks, distributed, nested
+from ce_ext import autograd, checks, distributed, dtypes, nested
 from ce_ext.binary_loss import binary_loss
 from ce_ext.options import (
     AsymmetricLossOptions,
@@ -200,8 +200,7 @@ def nll_loss(
     return softmax_loss(input, target, weight, ignore_index, reduction, 0.0, input_is_log_prob=True, **options)
 
 
-_HALVES = (torch.float16, torch.bfloat16)
-_FLOATS = (torch.float64, torch.float32, *_HALVES)
+_FLOATS = (torch.float64, torch.float32, *dtypes.HALVES)
 
 
 def log_softmax(
@@ -258,7 +257,7 @@ def log_softmax(
             raise TypeError(f"dtype must be a torch.dtype, but got {type(dtype).__name__}")
         if dtype not in _FLOATS:
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
-        if not (dtype == torch.float32 and input.dtype in _HALVES):  # the kernels cast that themselves
+        if not (dtype == torch.float32 and input.dtype in dtypes.HALVES):  # the kernels cast that themselves
             input, dtype = input.to(dtype), None
     distributed.is_dtensor(input)  # asked for what it does: by then the op knows what to do with one
     return autograd.log_softmax(input, (dim, dtype))  # LogSoftmaxOptions, which take a while to make

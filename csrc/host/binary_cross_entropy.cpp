@@ -111,6 +111,7 @@ struct Arguments {
   const at::Tensor& input;
   const BinaryCrossEntropyTensors& tensors;
   const BinaryCrossEntropySettings& settings;
+  DType dtype;  // of the input
   at::ScalarType opmath;
   Reduction reduction;
   at::ScalarType loss_dtype;
@@ -128,7 +129,7 @@ struct Arguments {
         settings(settings_),
         opmath(opmath_dtype(input)),
         reduction(check_reduction(settings.reduction)) {
-    check_input_dtype(input);
+    dtype = check_input_dtype(input);
     TORCH_CHECK(settings.batch_dims >= 0 && settings.batch_dims <= input.dim(), "batch_dims must be in [0, ",
                 input.dim(), "] for input of shape ", input.sym_sizes(), ", but got ", settings.batch_dims);
     check_options(settings.options);
@@ -176,7 +177,7 @@ struct Arguments {
                                  {or_input(numbers), kNoClassDim, problem.class_numbers},
                                  {or_input(result1), kNoClassDim, first.strides},
                                  {or_input(result2), kNoClassDim, second.strides}});
-    problem.dtype = check_input_dtype(input);
+    problem.dtype = dtype;
     problem.elements = input.numel();
     point(problem.input, input);
     point(problem.target, target);
@@ -425,7 +426,7 @@ void register_binary_cross_entropy(torch::Library& m) {
             int64_t batch_dims) {
            const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
                                              is_given(class_alpha));
-           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
            return binary_cross_entropy_forward(
                {input, target, weight, pos_weight, class_alpha},
                {reduction, options, ignore_index, ignore_nan, mean_divisor, out_dtype, batch_dims});
@@ -439,7 +440,7 @@ void register_binary_cross_entropy(torch::Library& m) {
             bool needs_weight, bool needs_pos_weight, int64_t batch_dims) {
            const auto options = make_options(input_is_probability, label_smoothing, gamma, alpha, gamma_neg, margin,
                                              is_given(class_alpha));
-           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
            return binary_cross_entropy_backward(
                grad_output, {input, target, weight, pos_weight, class_alpha}, denominator.value_or(Tensor()),
                {reduction, options, ignore_index, ignore_nan, mean_divisor, out_dtype, batch_dims},

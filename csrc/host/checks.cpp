@@ -169,6 +169,10 @@ Reduction check_reduction(int64_t reduction) {
   return static_cast<Reduction>(reduction);
 }
 
+MeanDivisor make_mean_divisor(bool zero_if_empty, std::optional<double> divisor) {
+  return {zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+}
+
 std::string describe_number(const char* name, const at::Tensor& tensor, at::IntArrayRef place) {
   std::ostringstream text;
   text << name;

@@ -59,6 +59,9 @@ at::ScalarType check_out_dtype(std::optional<at::ScalarType> out_dtype, at::Scal
 
 Reduction check_reduction(int64_t reduction);
 
+// What the mean divides by: `divisor`, or without one what it counts.
+MeanDivisor make_mean_divisor(bool zero_if_empty, std::optional<double> divisor);
+
 // The number at this place of a tensor, as text: x[1, 0] = 7, say.
 std::string describe_number(const char* name, const at::Tensor& tensor, at::IntArrayRef place);
 

@@ -149,7 +149,7 @@ void register_cross_entropy(torch::Library& m) {
             double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty, MaybeNumber divisor,
             MaybeDtype out_dtype, int64_t batch_dims, bool keep_stats, bool report) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
            return cross_entropy_forward(
                {input, target, weight, sample_weight},
                {{reduction, options, mean_divisor, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, keep_stats,
@@ -162,7 +162,7 @@ void register_cross_entropy(torch::Library& m) {
                                       double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
                                       MaybeNumber divisor, MaybeDtype out_dtype, int64_t batch_dims) {
     const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-    const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+    const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
     return cross_entropy_backward(
         grad_output, {input, target, weight, sample_weight}, stats.value_or(Tensor()), denominator.value_or(Tensor()),
         {{reduction, options, mean_divisor, out_dtype, batch_dims}, ignore_index, input_is_log_prob});
@@ -173,7 +173,7 @@ void register_cross_entropy(torch::Library& m) {
             double gamma, double z_loss, double logit_scale, double softcap, bool input_is_log_prob, bool zero_if_empty,
             MaybeNumber divisor, MaybeDtype out_dtype, int64_t batch_dims, bool report, double loss_scale) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
            return cross_entropy_with_grad(
                grad_input, {input, target, weight, sample_weight},
                {{reduction, options, mean_divisor, out_dtype, batch_dims}, ignore_index, input_is_log_prob}, report,

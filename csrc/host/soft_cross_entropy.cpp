@@ -102,7 +102,7 @@ void register_soft_cross_entropy(torch::Library& m) {
                                           bool zero_if_empty, MaybeNumber divisor, MaybeDtype out_dtype, bool, bool,
                                           int64_t batch_dims, bool keep_stats, bool report) {
     const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-    const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+    const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
     return soft_cross_entropy_forward({input, target, weight, sample_weight},
                                       {reduction, options, mean_divisor, out_dtype, batch_dims}, keep_stats, report);
   });
@@ -112,7 +112,7 @@ void register_soft_cross_entropy(torch::Library& m) {
             double label_smoothing, double gamma, double z_loss, double logit_scale, double softcap, bool zero_if_empty,
             MaybeNumber divisor, MaybeDtype out_dtype, bool needs_input, bool needs_target, int64_t batch_dims) {
            const CrossEntropyOptions options{label_smoothing, gamma, z_loss, {logit_scale, softcap}};
-           const MeanDivisor mean_divisor{zero_if_empty, divisor.has_value(), divisor.value_or(0)};
+           const MeanDivisor mean_divisor = make_mean_divisor(zero_if_empty, divisor);
            return soft_cross_entropy_backward(
                grad_output, {input, target, weight, sample_weight}, stats, denominator.value_or(Tensor()),
                {reduction, options, mean_divisor, out_dtype, batch_dims}, needs_input, needs_target);

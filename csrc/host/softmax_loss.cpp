@@ -15,7 +15,7 @@ at::Tensor convert(const at::Tensor& tensor, at::ScalarType dtype) {
 SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, const SoftmaxLossSettings& settings_,
                                            int64_t saved_numbers_)
     : input(tensors.input), settings(settings_), saved_numbers(saved_numbers_), opmath(opmath_dtype(input)) {
-  check_input_dtype(input);
+  dtype = check_input_dtype(input);
   class_dim = check_class_dim("input", input, settings.batch_dims);
   reduction = check_reduction(settings.reduction);
   check_options(settings.options);
@@ -34,7 +34,7 @@ SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, co
 }
 
 void SoftmaxLossArguments::describe(SoftmaxLossProblem& problem) const {
-  problem.dtype = check_input_dtype(input);
+  problem.dtype = dtype;
   problem.loss_is_opmath = loss_dtype == opmath;
   problem.rows = c10::multiply_integers(C10_AS_INTARRAYREF_SLOW(row_shape));
   problem.classes = classes();

@@ -34,6 +34,7 @@ struct SoftmaxLossArguments {
   const at::Tensor& input;
   const SoftmaxLossSettings& settings;
   int64_t saved_numbers;  // that the forward pass keeps of a row
+  DType dtype;            // of the input
   Reduction reduction;
   at::ScalarType opmath;
   at::ScalarType loss_dtype;

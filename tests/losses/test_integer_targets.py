@@ -1,5 +1,6 @@
 """Targets of every integer dtype: they mean what their numbers say, in every pass, and are read within their memory."""
 
+import ctypes
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -78,20 +79,15 @@ def _largest(dtype: torch.dtype) -> int:
 @ALL_CLASS_LOSSES
 @ALL_INTEGERS
 def test_bad_class_indices(loss: Loss, dtype: torch.dtype) -> None:
-    """In forward and in backward; the numbers are shown as they are."""
+    """The numbers are shown as they are."""
     input, _ = loss.make_inputs((4, 5), torch.float32)
     bad = [5, _largest(dtype)] + ([-1] if dtype in SIGNED else [])
     for value in bad:
         target = torch.tensor([0, value, 1, 2], dtype=dtype)
         with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds: input has 5 classes"):
             loss.function(input, target)
-        loss.function(input, target.where(target != value, 0) if dtype in SIGNED else _replaced(target, 1))
-
-
-def _replaced(target: Tensor, place: int) -> Tensor:
-    target = target.clone()
-    target[place] = 0
-    return target
+        target[1] = 0
+        loss.function(input, target)
 
 
 @pytest.mark.parametrize("value", [2**64 - 100, 2**64 - 1, 2**63, 2**63 - 1])
@@ -139,8 +135,6 @@ class _BeforeTheEnd:
 
 
 def _mprotect(address: int, size: int, protection: int) -> int:
-    import ctypes
-
     return ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), protection)
 
 
