@@ -10,9 +10,10 @@ from benchmarks.inputs import Inputs
 
 # Of the largest error, relative to the largest exact element: of ce_ext, a rounding of its results or a few.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 1e-3}
-# Eager torch sets the width for others: in half types it rounds every log-probability to them, and in float32 it adds
-# up the exponentials of a row with millions of classes one by one.
-TOLERANCE_FOR_OTHERS = {torch.float32: 2e-4, torch.bfloat16: 4e-2, torch.float16: 5e-3}
+# Eager torch sets the width for others: in half types it rounds every log-probability to them, and for the asymmetric
+# loss a difference of probabilities, of which it takes a high power; in float32 it adds up the exponentials of a row
+# with millions of classes one by one.
+TOLERANCE_FOR_OTHERS = {torch.float32: 2e-4, torch.bfloat16: 8e-2, torch.float16: 1e-2}
 
 
 class WrongResultError(Exception):

@@ -57,7 +57,7 @@ class AsymmetricLoss {
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
-  static HOST_DEVICE AsymmetricLoss make(const BinaryCrossEntropyOptions& options) {
+  static AsymmetricLoss make(const BinaryCrossEntropyOptions& options) {
     AsymmetricLoss loss;
     loss.targets_ = SmoothTargets<T>::template make<Scalar>(options);
     loss.neg_weight_ = T(Scalar(options.neg_weight));
@@ -66,10 +66,10 @@ class AsymmetricLoss {
     const double least = sizeof(Scalar) == sizeof(double) ? DBL_MIN : double(FLT_MIN);
     loss.least_ = T(Scalar(least));
     loss.has_margin_ = options.margin >= least;
-    const double edge = loss.has_margin_ ? ::log(options.margin) - ::log1p(-options.margin) : 0;
-    const double coarse_edge = ::floor(edge * 4096) / 4096;  // in few enough digits for Scalar to have them all
-    loss.coarse_edge_ = T(Scalar(coarse_edge));
-    loss.fine_edge_ = T(Scalar(edge - coarse_edge));
+    // In more digits than those of double where the host has any: next to the edge, the difference to it needs them.
+    const long double margin = options.margin, edge = loss.has_margin_ ? std::log(margin) - std::log1p(-margin) : 0;
+    loss.coarse_edge_ = T(Scalar(edge));
+    loss.fine_edge_ = T(Scalar(edge - Scalar(edge)));
     loss.margin_ = T(Scalar(options.margin));
     loss.rest_of_margin_ = T(Scalar(1 - options.margin));
     return loss;

@@ -51,6 +51,7 @@ class LogitPrediction {
 
   // e^-|x|, the less likely class against the other one.
   HOST_DEVICE T odds() const { return odds_; }
+  HOST_DEVICE T log_odds() const { return -distance_; }
   HOST_DEVICE T probability() const { return likely_ * where(is_pos_, T(1), odds_); }  // p
   HOST_DEVICE T rest() const { return likely_ * where(is_pos_, odds_, T(1)); }         // 1 - p
   // p pos + (1 - p) neg
@@ -205,7 +206,8 @@ class BinaryCrossEntropy {
       if constexpr (!kFocal) return slope;
       const Focused f = focus(lack(target, prediction));
       const T t = smooth(target), lack_slope = prediction.variance() * ((T(1) - t) - t);
-      const T fading = f.slope * add_cross_entropy(T(0), target, prediction, lack_slope);
+      // In this order the power of a very small q meets what makes up for it before anything is too small.
+      const T fading = add_cross_entropy(T(0), target, prediction, f.slope * lack_slope);
       return balance(target) * (f.value * slope + fading);
     }
   }
@@ -216,11 +218,20 @@ class BinaryCrossEntropy {
     if constexpr (kProbability) {
       return where(is_probability(x), targets_.slope() * cross_entropy_slope(x, target, prediction), T(NAN));
     } else if constexpr (kFocal) {
-      const Focused f = focus(lack(target, prediction));
+      const T q = lack(target, prediction), lack_slope = prediction.expectation(T(-1), T(1));
       const T ce = add_cross_entropy(T(0), target, prediction), slope = cross_entropy_slope(x, target, prediction);
-      const T lack_slope = prediction.expectation(T(-1), T(1));
-      const T fading = f.slope * product(lack_slope, ce) + product(f.value, slope);
-      return targets_.slope() * (balance_slope(target) * product(f.value, ce) + balance(target) * fading);
+      Focused f = focus(q);
+      T fading = f.slope * product(lack_slope, ce);
+      if (kPower && is_power_) {
+        // Where q is too small for a number, its power need not be. There q is e^-|x|, and so many parts are the cross
+        // entropy.
+        const Sides<T> part = parts(target);
+        const auto is_far = q < least_lack_;
+        f.value = where(is_far, exp(gamma_ * prediction.log_odds()), f.value);
+        fading = where(is_far, gamma_ * f.value * lack_slope * prediction.expectation(part.pos, part.neg), fading);
+      }
+      const T of_balance = product(balance_slope(target), product(f.value, ce));
+      return targets_.slope() * (of_balance + balance(target) * (fading + product(f.value, slope)));
     } else {
       return targets_.slope() * cross_entropy_slope(x, target, prediction);
     }

@@ -47,8 +47,9 @@ struct Logits {
   HOST_DEVICE Logit<T> with_slope(T x) const {
     if constexpr (!kChanged) return {x, T(1)};
     if (!capped) return {scale * x, scale};
-    const T t = tanh(scale * x);
-    return {cap * t, cap * scale * ((T(1) - t) * (T(1) + t))};
+    // 1 - tanh^2(y) in e^-2|y|: it cancels nowhere.
+    const T y = scale * x, odds = exp_nonpositive(T(-2) * abs(y)), likely = reciprocal(T(1) + odds);
+    return {cap * tanh(y), T(4) * (cap * scale) * (likely * (odds * likely))};
   }
 
   // A gradient in z as one in x.

@@ -199,9 +199,25 @@ ELEMENT_MUTANTS = (
     Mutant(
         "nothing times infinity",
         BINARY_LOSS,
-        "f.slope * add_cross_entropy(T(0), target, prediction, lack_slope)",
+        "add_cross_entropy(T(0), target, prediction, f.slope * lack_slope)",
         "f.slope * lack_slope * add_cross_entropy(T(0), target, prediction)",
         "tests/losses/sigmoid/test_numerics.py -k infinite",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "a product with the cross entropy that is too small for a number",
+        BINARY_LOSS,
+        "add_cross_entropy(T(0), target, prediction, f.slope * lack_slope)",
+        "f.slope * add_cross_entropy(T(0), target, prediction, lack_slope)",
+        "tests/losses/sigmoid/test_numerics.py -k focal_gradients",
+        BINARY_LAUNCH,
+    ),
+    Mutant(
+        "a power of nothing",
+        BINARY_LOSS,
+        "where(is_far, exp(gamma_ * prediction.log_odds()), f.value)",
+        "f.value",
+        "tests/losses/sigmoid/test_numerics.py -k focal_gradients",
         BINARY_LAUNCH,
     ),
     Mutant(

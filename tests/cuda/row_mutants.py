@@ -64,6 +64,14 @@ ROW_MUTANTS = (
         "cross_entropy_with_grad",
     ),
     Mutant(
+        "the slope of a capped logit as a difference",
+        "csrc/losses/logits.h",
+        "T(4) * (cap * scale) * (likely * (odds * likely))",
+        "cap * scale * (T(1) - tanh(y) * tanh(y))",
+        "tests/losses/softmax/test_options.py -k far_above_the_cap",
+        f"{CROSS_ENTROPY} {SOFT_LAUNCH}",
+    ),
+    Mutant(
         "no barrier before shared memory is reused",
         REDUCE,
         "  __syncthreads();  // warp_sums is free for the next call\n",

@@ -4,6 +4,7 @@ They keep their relative accuracy where the prediction is confident, which log_s
 compared with the log-sum-exp of the *other* classes.
 """
 
+from decimal import Decimal
 from typing import Any
 
 import torch
@@ -189,9 +190,13 @@ def asymmetric_loss(
     if margin == 0:
         neg = torch.exp(-gamma_neg * _softplus(-x).clamp_max(1e9)) * _softplus(x)
     else:
-        above = torch.where(x > 0, (1 - margin) - torch.sigmoid(-x), torch.sigmoid(x) - margin)
+        # sigmoid(x) - sigmoid(edge), without their difference. The margin's logit has more digits than float64.
+        edge = Decimal(margin).ln() - (1 - Decimal(margin)).ln()
+        above = (x - float(edge)) - float(edge - Decimal(float(edge)))
         is_above = above > 0
-        p_m = above.where(is_above, 0.25)
+        above = above.where(is_above, 1)
+        rise = torch.where(above < 0.5, -torch.expm1(-above), 1 - torch.exp(-above))  # each with its own derivative
+        p_m = (torch.exp(-_softplus(-x)) * (1 - margin) * rise).where(is_above, 0.25)
         miss = torch.where(p_m > 0.5, -torch.log(torch.sigmoid(-x) + margin), -torch.log1p(-p_m.clamp_max(0.5)))
         neg = (p_m**gamma_neg * miss).where(is_above, 0)
     pos, neg = pos.where((t != 0) | pos.isfinite(), 0), neg.where((t != 1) | neg.isfinite(), 0)

@@ -90,6 +90,21 @@ def test_focal_loss_of_any_logit(dtype: torch.dtype, target: float, gamma: float
     assert_rounded(grad[finite], exact[1][finite].nan_to_num(), roundings=20, scale=scale)
 
 
+@ALL_GAMMAS
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
+def test_focal_gradients_keep_their_relative_accuracy(target: float, gamma: float, device: str) -> None:
+    """Though the factors of one, the powers of a small 1 - p, may be too large or small for a number."""
+    input = torch.tensor([0.25, 8.0, 30.0, 50.0, 88.5, 104.0, 200.0], device=device)
+    input = torch.cat((input, -input))
+    tensors = (input, torch.full_like(input, target))
+    actual, exact = (
+        loss_and_gradients(partial(function, gamma=gamma, reduction="none"), *of)
+        for function, of in ((SIGMOID_FOCAL.function, tensors), (SIGMOID_FOCAL.oracle, to_double(*tensors)))
+    )
+    for ours, theirs in zip(actual, exact, strict=True):  # subnormal numbers are 0, and multiplied with logits
+        torch.testing.assert_close(ours.double(), theirs, rtol=3e-5, atol=400 * SMALLEST)
+
+
 @pytest.mark.covering(2)
 @ALL_GAMMAS
 @pytest.mark.parametrize("margin", [0.0, 1e-30, 1e-6, 0.05, 0.9])

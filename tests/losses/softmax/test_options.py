@@ -125,6 +125,24 @@ def test_stats(dtype: torch.dtype, shape: tuple[int, ...], name: str, device: st
         torch.testing.assert_close(chosen, z.amax(1), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("is_probability", [False, True], ids=["indices", "probabilities"])
+def test_gradient_far_above_the_cap(is_probability: bool, device: str) -> None:
+    """1 - tanh^2 of a rounded tanh has no digits left from a scaled logit of 9 caps on."""
+    x = torch.tensor([0.5, 4.0, 8.0, 12.0, 20.0, 40.0], device=device)
+    input = torch.stack((x, -x, x / 2), 1)
+    target = torch.full((6,), 1, device=device)
+    if is_probability:
+        target = torch.nn.functional.one_hot(target, 3).float()
+    input.requires_grad_()
+    loss = _loss(input, target, softcap=1.0, logit_scale=1.5, reduction="sum")
+    (grad,) = torch.autograd.grad(loss, input)
+    input = input.detach().double()
+    p = torch.softmax(torch.tanh(1.5 * input), 1)
+    odds = torch.exp(-3 * input.abs())
+    exact = 1.5 * 4 * odds / (1 + odds) ** 2 * (p - torch.tensor([0, 1, 0], device=device))
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-5, atol=torch.finfo(torch.float32).smallest_normal)
+
+
 def test_stats_without_classes(device: str) -> None:
     """As of a row whose classes are all masked, but that its target is ignored."""
     target = torch.full((3,), -100, device=device)
