@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext import reductions
+from ce_ext import checks, reductions
 from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions, SoftCrossEntropyOptions
 
 
@@ -77,10 +77,14 @@ def _settings(module: Any, options: Any, **settings: Any) -> tuple[Any, ...]:
     """The options of an op, from the attributes of a module that have their names."""
     given = {name: getattr(module, name) for name in (*module._arguments, *module._chosen)}
     of_ops = {*CrossEntropyOptions._fields, *BinaryCrossEntropyOptions._fields}
-    of_python = {"denominator", *(name for name, value in given.items() if isinstance(value, (tuple, list)))}
-    for name in given:
-        if name in of_python or name not in {"on_empty", "gamma_pos", *of_ops, *module._buffers}:
-            raise NotImplementedError(f"torch.jit.script takes no {name}={given[name]!r} of a {type(module).__name__}")
+    of_ops = {"denominator", "on_empty", "gamma_pos", *CrossEntropyOptions._fields, *BinaryCrossEntropyOptions._fields}
+    for name, value in given.items():
+        is_of_python = isinstance(value, (tuple, list)) or (name == "denominator" and isinstance(value, Tensor))
+        if is_of_python or name not in {*of_ops, *module._buffers}:
+            raise NotImplementedError(f"torch.jit.script takes no {name}={value!r} of a {type(module).__name__}")
+    reductions.check_options(module.reduction, module.denominator, module.on_empty, out_dtype=None)
     settings |= {"reduction": reductions.number_of(module.reduction), "zero_if_empty": module.on_empty == "zero"}
+    if module.denominator is not None:
+        settings["divisor"] = float(checks.real("denominator", module.denominator))
     named = {name: value for name, value in given.items() if name in options._fields}
     return tuple(options(**named | settings))

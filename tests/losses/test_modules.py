@@ -250,9 +250,19 @@ def test_script_of_the_mean_over_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_script_of_a_mean_with_a_denominator() -> None:
+    tensors = torch.rand(3, 5), torch.rand(3, 5)
+    for module in (ce_ext.nn.CrossEntropyLoss, ce_ext.nn.SoftmaxFocalLoss, ce_ext.nn.BCELoss):
+        criterion = module(denominator=7)
+        assert torch.equal(torch.jit.script(copy.deepcopy(criterion))(*tensors), criterion(*tensors))
+    with pytest.raises(ValueError, match="reduction is 'sum'"):
+        torch.jit.script(ce_ext.nn.BCELoss(denominator=7, reduction="sum"))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_script_refuses_what_only_python_does() -> None:
     for options, shown in (
-        ({"denominator": 3}, "denominator=3"),
+        ({"denominator": torch.tensor(3)}, r"denominator=tensor\(3\)"),
         ({"return_stats": True}, "return_stats=True"),
         ({"inplace": True}, "inplace=True"),
         ({"dim": -1}, "dim=-1"),
