@@ -79,15 +79,21 @@ def _largest(dtype: torch.dtype) -> int:
 @ALL_CLASS_LOSSES
 @ALL_INTEGERS
 def test_bad_class_indices(loss: Loss, dtype: torch.dtype) -> None:
-    """The numbers are shown as they are."""
+    """In each pass; the numbers are shown as they are."""
     input, _ = loss.make_inputs((4, 5), torch.float32)
+    input.requires_grad_()
     bad = [5, _largest(dtype)] + ([-1] if dtype in SIGNED else [])
     for value in bad:
-        target = torch.tensor([0, value, 1, 2], dtype=dtype)
-        with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds: input has 5 classes"):
-            loss.function(input, target)
-        target[1] = 0
-        loss.function(input, target)
+        target = torch.tensor([0, 0, 1, 2], dtype=dtype)
+        result = loss.function(input, target)
+        target.data[1] = value  # which autograd does not see
+        for call in (
+            lambda: loss.function(input, target),
+            lambda: torch.autograd.grad(result, input),
+            lambda: torch.func.jvp(lambda x: loss.function(x, target), (input,), (input,)),
+        ):
+            with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds: input has 5 classes"):
+                call()
 
 
 @pytest.mark.parametrize("value", [2**64 - 100, 2**64 - 1, 2**63, 2**63 - 1])
