@@ -194,27 +194,29 @@ struct Arguments {
     problem.options = settings.options;
   }
 
-  // After a driver has found what no kernel can take: the first of it.
+  // After a driver has found what no kernel can take: the first of it. In the dtype of the target, numbers to compare
+  // it with may be others.
   [[noreturn]] void throw_bad_element() const {
+    const at::Tensor labels = target.is_floating_point() ? target.to(opmath) : class_indices(target, ignore_index);
+    const auto counted = [&](const at::Tensor& bad, const at::Tensor& of) {
+      return ignore_index ? at::logical_and(bad, of.ne(*ignore_index)) : bad;
+    };
     if (target_is_class) {
       const int64_t classes = input.size(class_dim());
-      const at::Tensor indices = target.select(class_dim(), 0);
-      at::Tensor bad = at::logical_or(indices.lt(0), indices.gt(classes));
-      if (ignore_index) bad = at::logical_and(bad, indices.ne(*ignore_index));
-      TORCH_CHECK_INDEX(false, first_where(bad, "target", tensors.target), " is out of bounds: input has ", classes,
-                        " classes, and ", classes, " is the background");
+      const at::Tensor indices = labels.select(class_dim(), 0);
+      const at::Tensor bad = counted(at::logical_or(indices.lt(0), indices.gt(classes)), indices);
+      TORCH_CHECK_INDEX(!bad.any().item<bool>(), first_where(bad, "target", tensors.target),
+                        " is out of bounds: input has ", classes, " classes, and ", classes, " is the background");
     }
     const auto is_none = [&](const at::Tensor& tensor) {
-      at::Tensor bad = at::logical_and(tensor.ge(0), tensor.le(1)).logical_not();
-      if (ignore_index) bad = at::logical_and(bad, target.ne(*ignore_index));
-      if (settings.ignore_nan) bad = at::logical_and(bad, target.eq(target));
-      return bad;
+      const at::Tensor bad = counted(at::logical_and(tensor.ge(0), tensor.le(1)).logical_not(), labels);
+      return settings.ignore_nan ? at::logical_and(bad, labels.eq(labels)) : bad;
     };
     const at::Tensor bad_inputs = is_none(input);
-    const bool is_input = bad_inputs.any().item<bool>();
+    const bool is_input = target_is_class || bad_inputs.any().item<bool>();
     const char* name = is_input ? "input" : "target";
     TORCH_CHECK(false, name, " must hold probabilities, from 0 to 1, but ",
-                is_input ? first_where(bad_inputs, name, input) : first_where(is_none(target), name, tensors.target));
+                is_input ? first_where(bad_inputs, name, input) : first_where(is_none(labels), name, tensors.target));
   }
 
  private:
