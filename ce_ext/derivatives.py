@@ -150,7 +150,8 @@ class _CrossEntropyTangents:
             f = power(rest, LogitPrediction(near).rest(), beyond, options.gamma)
             o, deviation = others.p.where(~is_target, 0), others.deviation(u)
             mu, away = of_target(deviation), o - is_target.to(opmath)
-            p_base = options.gamma * product(p_target, row.total(product(q, row.nll)))
+            # Smoothing makes it infinite where a logit is -inf, of which a factor of 0 leaves nothing.
+            p_base = options.gamma * product(p_target, row.total(product(q, row.nll))).where(f != 0, 0)
             d_p_base = rest * mu * p_base + options.gamma * p_target * d_loss
             d_loss = f * (d_loss - p_base * mu)
             grad = grad + p_base * away

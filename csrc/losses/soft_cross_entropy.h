@@ -54,13 +54,14 @@ struct SoftCrossEntropy {
   T z_loss;
   T gamma;
   T least_rest;
+  bool has_classes;
 
   // Scalar is T, or the type of one of its lanes.
   template <class Scalar>
   static HOST_DEVICE SoftCrossEntropy make(const CrossEntropyOptions& options, int64_t classes) {
     const double smoothing = options.label_smoothing > 0 ? options.label_smoothing / double(classes) : 0.0;
     return {Scalar(1 - options.label_smoothing), Scalar(smoothing), Scalar(options.z_loss), Scalar(options.gamma),
-            kLeastRest<Scalar>};
+            kLeastRest<Scalar>, classes > 0};
   }
 
   // u_j
@@ -87,9 +88,10 @@ struct SoftCrossEntropy {
     }
   }
 
-  // `gap_sum` is sum_j u_j (max - z_j).
+  // `gap_sum` is sum_j u_j (max - z_j). Where all classes are masked there is no loss, even if none has any mass.
   HOST_DEVICE T loss(const SavedSoftRow<T>& row, T gap_sum) const {
-    return with_z_loss(row.stats, gap_sum + product(row.mass(), row.stats.log_sum));
+    const T of_max = has_classes ? row.stats.max - row.stats.max : T(0);
+    return with_z_loss(row.stats, of_max + gap_sum + product(row.mass(), row.stats.log_sum));
   }
 
   HOST_DEVICE T with_z_loss(const RowStats<T>& stats, T loss) const {

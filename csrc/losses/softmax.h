@@ -176,9 +176,10 @@ struct SoftmaxSums {
     if constexpr (kEntropy) entropy_sum = entropy_sum + other.entropy_sum;
   }
 
-  // Of classes that are all masked, both are -inf. An infinite maximum makes the row NaN.
+  // Of classes that are all masked, both are -inf; NaN among them, of which a maximum does not tell, is in the sum. An
+  // infinite maximum makes the row NaN.
   HOST_DEVICE RowStats<T> finish() const {
-    return {max, where(max == T(-INFINITY), max, log1p(exp_sum) + (max - max))};
+    return {max, where(max == T(-INFINITY), max + exp_sum, log1p(exp_sum) + (max - max))};
   }
 
   // -sum_j p_j log p_j = log_sum + sum_j p_j (max - x_j)
