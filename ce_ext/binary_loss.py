@@ -40,7 +40,7 @@ def binary_loss(
     if pos_weight is not None and not isinstance(pos_weight, Tensor):
         raise checks.not_a_tensor("pos_weight", pos_weight)
     nested_input = None
-    if type(input) is not Tensor and input.is_nested:
+    if input.is_nested:
         nested_input = input
         input, target, weight, pos_weight, alpha = nested.values_of(
             input, target, weight=weight, pos_weight=pos_weight, alpha=alpha

@@ -25,11 +25,16 @@ def constant(name: str, value: Any) -> None:
         raise RuntimeError(f"{name} is not differentiable and must not require grad")
 
 
+def is_boolean(value: Any) -> bool:
+    """Also of numpy, or a tensor."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
 def integer(name: str, value: Any) -> Any:
     """What torch takes for an int: also integers of numpy and tensors of one integer, but no bool."""
     if type(value) is int or isinstance(value, torch.SymInt):
         return value
-    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    is_bool = is_boolean(value)
     if not is_bool:
         try:
             return operator.index(value)
@@ -46,7 +51,8 @@ def real(name: str, value: Any) -> Any:
         return value
     if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
         raise TypeError(f"{name} must be a float, but got a tensor that requires grad")
-    if hasattr(type(value), "__float__") and getattr(value, "ndim", 0) == 0:
+    is_complex = "complex" in str(getattr(value, "dtype", ""))
+    if hasattr(type(value), "__float__") and getattr(value, "ndim", 0) == 0 and not is_complex:
         return float(value)
     raise TypeError(f"{name} must be a float, but got {value!r} of type {type(value).__name__}")
 

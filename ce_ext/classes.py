@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ce_ext import checks
@@ -12,6 +13,16 @@ def move_to_second(input: Tensor, dim: Any) -> Tensor:
     """A view with the classes of dimension `dim` where the ops look for them."""
     dim = checks.dimension(dim, input)
     return input.movedim(dim, 1) if input.dim() > 1 else input
+
+
+def check_rows(target: Tensor, input: Tensor, dim: Any, moved: Tensor) -> None:
+    """As the ops do, whose message would be about an input that nobody has given."""
+    rows = moved.shape[:1] + moved.shape[2:] if moved.dim() > 1 else ()
+    if target.shape != torch.Size(rows):
+        raise ValueError(
+            f"target must have shape {list(rows)} for input of shape {list(input.shape)} with its classes in dimension "
+            f"{dim}, but got shape {list(target.shape)}"
+        )
 
 
 def ignore_one(target: Tensor, ignore_index: Any) -> tuple[Tensor, int]:

@@ -31,7 +31,8 @@ def taken(input: Tensor, factor: Tensor) -> Tensor:
 
 def of_loss(input: Tensor) -> torch.dtype:
     """The dtype that an op gives to a loss if it is asked for none: csrc/host/autocast.cpp has the rule."""
-    is_autocast = input.dtype in HALVES and torch.is_autocast_enabled(input.device.type)
+    device = input.device.type  # of which meta has no autocast to ask for
+    is_autocast = input.dtype in HALVES and device != "meta" and torch.is_autocast_enabled(device)
     return torch.float32 if is_autocast else input.dtype
 
 

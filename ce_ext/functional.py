@@ -252,15 +252,17 @@ def log_softmax(
         message = f"Implicit dimension choice for log_softmax has been deprecated. {advice}"
         warnings.warn(message, stacklevel=_stacklevel - 1)  # torch warns one call further in
     dim = checks.dimension(dim, input)
+    of_op = dtype
     if dtype is not None:
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype, but got {type(dtype).__name__}")
         if dtype not in _FLOATS:
             raise NotImplementedError(f"dtype must be float64, float32, float16 or bfloat16, but got {dtype}")
         if not (dtype == torch.float32 and input.dtype in dtypes.HALVES):  # the kernels cast that themselves
-            input, dtype = input.to(dtype), None
+            input, of_op = input.to(dtype), None
     distributed.is_dtensor(input)  # asked for what it does: by then the op knows what to do with one
-    return autograd.log_softmax(input, (dim, dtype))  # LogSoftmaxOptions, which take a while to make
+    result = autograd.log_softmax(input, (dim, of_op))  # LogSoftmaxOptions, which take a while to make
+    return result if dtype is None else result.to(dtype)  # where autocast has another
 
 
 def binary_cross_entropy(

@@ -73,8 +73,10 @@ class SoftmaxLossOptions(NLLLossOptions, total=False):
     """The same, with the gradient in the memory of ``input``, whose values are lost: ``input.argmax()`` after the call
     would be that of gradients. Take it before, or ask for ``return_stats``. Python's ``input`` refuses to be read from
     then on, as `ce_ext.with_grad.OverwrittenLogits`, until it is written anew; so does the tensor that ``input`` is a
-    view of all of. Views that were made before do not. Whoever needs the values in a backward pass gets autograd's
-    error about tensors modified in place; leaves that require grad are refused, and so are class probabilities."""
+    view of all of. Views that were made before do not, and the output of a `torch.nn.Linear` with a bias is one of a
+    matrix if its input is no matrix: give it with ``dim=-1`` as it is, and not a view of it. Whoever needs the values
+    in a backward pass gets autograd's error about tensors modified in place; leaves that require grad are refused, and
+    so are class probabilities."""
 
     loss_scale: float | None
     """The upstream gradient that ``grad_in_forward`` shall expect, 1 by default: a loss scaler's factor, for one,

@@ -14,7 +14,7 @@ REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
 
 def number_of(reduction: str) -> int:
-    number = REDUCTIONS.get(reduction)
+    number = REDUCTIONS.get(reduction) if isinstance(reduction, str) else None
     if number is None:
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but got {reduction!r}")
     return number
@@ -26,7 +26,7 @@ def check_options(reduction: str, denominator: Any, on_empty: str, out_dtype: An
     if denominator is not None:
         if reduction != "mean":
             raise ValueError(f"denominator is what the mean divides by, but reduction is {reduction!r}")
-        if isinstance(denominator, bool):
+        if checks.is_boolean(denominator) or (isinstance(denominator, Tensor) and denominator.is_complex()):
             raise TypeError(f"denominator must be a number or a Tensor, but got {denominator!r}")
         if isinstance(denominator, Tensor) and denominator.dim() > 0:
             raise ValueError(f"denominator must be a tensor of shape (), but got shape {tuple(denominator.shape)}")

@@ -93,7 +93,9 @@ def softmax_loss(
     given = input
     if dim is not None:
         input = classes.move_to_second(input, dim)
-        if probabilities and target.dim() == input.dim():
+        if not probabilities:
+            classes.check_rows(target, given, dim, input)
+        elif target.dim() == input.dim():
             target = classes.move_to_second(target, dim)
     if type(ignore_index) is not int:
         target, ignore_index = classes.ignore_one(target, ignore_index)

@@ -81,14 +81,16 @@ class OverwrittenLogits(Tensor):
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", str(function))
-        if not (name in _READ_NO_VALUES or name in _WRITE_ALL_VALUES or function in _METADATA):
+        is_source = any(isinstance(argument, cls) for argument in (*args[1:], *(kwargs or {}).values()))
+        writes = name in _WRITE_ALL_VALUES and not is_source
+        if not (name in _READ_NO_VALUES or writes or function in _METADATA):
             raise RuntimeError(
                 f"{name}: these logits hold their gradient since cross_entropy(inplace=True): read them before, or ask "
                 "for return_stats"
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*args, **(kwargs or {}))
-        if name in _WRITE_ALL_VALUES and isinstance(args[0], cls):
+        if writes:
             args[0].__class__ = Tensor  # type: ignore[assignment]
         return result
 
@@ -106,8 +108,8 @@ def _refuse_reads(logits: Tensor) -> None:
 # By their names, of which torch's versions have more or fewer.
 _READ_NO_VALUES = frozenset(
     {
-        "__format__", "__hash__", "__len__", "__repr__", "_is_view", "_use_count", "backward", "data_ptr", "dim",
-        "dim_order", "element_size", "get_device", "grad", "has_names", "is_complex", "is_contiguous",
+        "__dir__", "__format__", "__hash__", "__len__", "__repr__", "_is_view", "_use_count", "backward", "data_ptr",
+        "dim", "dim_order", "element_size", "get_device", "grad", "has_names", "is_complex", "is_contiguous",
         "is_floating_point", "is_inference", "is_signed", "ndimension", "nelement", "numel", "record_stream",
         "register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "retain_grad", "size",
         "storage_offset", "stride", "untyped_storage",

@@ -74,9 +74,9 @@ class SoftCrossEntropyForwardRows {
         gather_row(matrix.row(row), targets.row(row), chunk, r, sums);
       }
     });
-    for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) {
-      sums.set(r, SoftmaxSums<A, Form::kGaps, Form::kReport>());
-    }
+    SoftmaxSums<A, Form::kGaps, Form::kReport> of_no_row;
+    of_no_row.max = A(0);  // its loss is 0
+    for (int64_t r = chunk.rows; r < V::round_up(chunk.rows); ++r) sums.set(r, of_no_row);
   }
 
   template <class S, class Q>

@@ -381,6 +381,18 @@ def test_log_softmax_and_nll(dtype: torch.dtype, device: str) -> None:
     _check(all_classes, [points[i] for i in finite], exact[finite], dtype, device)
 
 
+def test_a_factor_of_0_leaves_nothing_of_what_smoothing_makes_infinite(device: str) -> None:
+    target = torch.tensor([0], device=device)
+    input = torch.tensor([[2.0, -torch.inf, -torch.inf]], device=device)
+
+    def loss(x: Tensor) -> Tensor:
+        return F.softmax_focal_loss(x, target, gamma=2.0, label_smoothing=0.1)
+
+    assert loss(input) == 0 and (torch.func.grad(loss)(input) == 0).all()
+    assert torch.func.jvp(loss, (input,), (torch.ones_like(input),))[1] == 0
+    assert (torch.func.hessian(loss)(input) == 0).all()
+
+
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_rows_that_are_nan(gamma: float, device: str) -> None:
     """As those of the kernels: where a logit is infinite or NaN, or all classes are masked."""

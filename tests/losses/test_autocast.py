@@ -90,6 +90,10 @@ def test_log_softmax() -> None:
     result.sum().backward()
     assert input.grad is not None
     assert input.grad.dtype == torch.bfloat16
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = ce_ext.functional.log_softmax(input, 1, dtype=dtype)
+            assert result.dtype == torch.nn.functional.log_softmax(input, 1, dtype=dtype).dtype == dtype
 
 
 # One layer, whose output is half under autocast, and micro-batches: what a training step is about.

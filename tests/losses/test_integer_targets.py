@@ -127,6 +127,38 @@ def test_labels_beyond_int64_are_numbers(ignore_index: int | None) -> None:
     assert_rounded(loss, exact)
 
 
+@pytest.mark.parametrize(
+    ("name", "input", "target", "options", "error", "message"),
+    [
+        # As int8, 1000 classes are -24; as uint8, -1 is 255; and as float16, 2049 is 2048.
+        ("sigmoid_focal_loss", torch.zeros(2, 1000), torch.tensor([5, -1]).char(), {}, IndexError, r"target\[1\] = -1"),
+        (
+            "sigmoid_focal_loss", torch.zeros(2, 3), torch.tensor([0, 255]).byte(), {"ignore_index": -1},
+            IndexError, r"target\[1\] = 255 is out of bounds: input has 3 classes",
+        ),
+        (
+            "binary_cross_entropy", torch.zeros(2), torch.tensor([0, 255]).byte(), {"ignore_index": -1},
+            RuntimeError, r"target must hold probabilities, .* target\[1\] = 255",
+        ),
+        (
+            "binary_cross_entropy", torch.tensor([2.0, 0.5]), torch.tensor([1, 0]).char(), {"ignore_index": 257},
+            RuntimeError, r"input must hold probabilities, .* input\[0\] = 2",
+        ),
+        (
+            "binary_cross_entropy", torch.zeros(2).half(), torch.tensor([2048, 0]).half(), {"ignore_index": 2049},
+            RuntimeError, r"target must hold probabilities, .* target\[0\] = 2048",
+        ),
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_what_is_blamed(
+    name: str, input: Tensor, target: Tensor, options: dict[str, int], error: type[Exception], message: str
+) -> None:
+    """Not the numbers that something wraps around to in the dtype of the target."""
+    with pytest.raises(error, match=message):
+        getattr(ce_ext.functional, name)(input, target, **options)
+
+
 class _BeforeTheEnd:
     """Memory that ends where it may not be read on."""
 

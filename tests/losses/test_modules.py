@@ -5,6 +5,7 @@ import io
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -260,16 +261,44 @@ def test_script_of_a_mean_with_a_denominator() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("criterion", "dtype"),
+    [
+        (ce_ext.nn.SoftmaxFocalLoss(gamma=2, ignore_index=np.int64(1)), torch.int64),
+        (ce_ext.nn.CrossEntropyLoss(softcap=np.float32(3), label_smoothing=0), torch.int64),
+        (ce_ext.nn.CrossEntropyLoss(), torch.float64),
+        (ce_ext.nn.CrossEntropyLoss(weight=torch.ones(5, dtype=torch.float64)), torch.float32),
+        (ce_ext.nn.SigmoidFocalLoss(alpha=1, gamma=2), torch.float64),
+        (ce_ext.nn.AsymmetricLoss(gamma_neg=4, gamma_pos=1, margin=0), torch.int64),
+        (ce_ext.nn.BCEWithLogitsLoss(), torch.float64),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_script_takes_the_numbers_and_promotes_as_eager_mode_does(criterion: Any, dtype: torch.dtype) -> None:
+    input = torch.randn(4, 5)
+    if dtype == torch.int64 and not isinstance(criterion, ce_ext.nn.AsymmetricLoss):
+        target = torch.tensor([0, 1, 4, 2])
+    else:
+        target = torch.rand(4, 5).round().to(dtype)
+    expected = criterion(input, target)
+    torch.testing.assert_close(torch.jit.script(copy.deepcopy(criterion))(input, target), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_script_refuses_what_only_python_does() -> None:
     for options, shown in (
         ({"denominator": torch.tensor(3)}, r"denominator=tensor\(3\)"),
         ({"return_stats": True}, "return_stats=True"),
         ({"inplace": True}, "inplace=True"),
         ({"dim": -1}, "dim=-1"),
+        ({"out_dtype": torch.float64}, "out_dtype=torch.float64"),
         ({"ignore_index": (1, 2)}, r"ignore_index=\(1, 2\)"),
     ):
         with pytest.raises(NotImplementedError, match=f"torch.jit.script takes no {shown} of a CrossEntropyLoss"):
             torch.jit.script(ce_ext.nn.CrossEntropyLoss(**options))
+    scripted = torch.jit.script(ce_ext.nn.CrossEntropyLoss(ignore_index=1))
+    with pytest.raises(torch.jit.Error, match="ignore_index is for targets of class indices"):
+        scripted(torch.zeros(3, 5), torch.zeros(3, 5))
     scripted = torch.jit.script(ce_ext.nn.BCEWithLogitsLoss())
     with pytest.raises(torch.jit.Error, match="target must have the shape of input"):
         scripted(torch.zeros(3, 5), torch.tensor([0, 1, 2]))

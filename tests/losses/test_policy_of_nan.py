@@ -81,6 +81,25 @@ def test_class_probabilities_without_weight(classes: int, bad: float, weighted: 
 
 
 @kernel
+@pytest.mark.parametrize("classes", [1, 2, 70, 9000])
+@pytest.mark.parametrize("bad", [torch.nan, -torch.inf])
+def test_rows_without_a_maximum(classes: int, bad: float, device: str) -> None:
+    """Of NaN alone, or masked as a whole; whatever mass the classes have."""
+    input, mass = torch.randn(3, classes, device=device), torch.zeros(3, classes, device=device)
+    input[1] = -torch.inf
+    input[1, classes // 2] = bad
+    indices = torch.zeros(3, dtype=torch.int64, device=device)
+    for target, options in ((mass, {}), (mass, {"label_smoothing": 0.1}), (indices, {"weight": mass[0]})):
+        losses, grad = _results(F.cross_entropy, input, target, reduction="none", **options)
+        assert losses.isnan().tolist() == [False, True, False]
+        assert grad.isnan().any(1).tolist() == [False, True, False]
+    for target in (mass, indices):
+        _, stats = F.cross_entropy(input, target, return_stats=True)
+        expected = input.logsumexp(1).tolist()
+        torch.testing.assert_close(stats.lse, torch.tensor(expected, device=device), equal_nan=True)
+
+
+@kernel
 @SOFTMAX_LOSSES
 @CLASSES
 def test_impossible_classes_without_weight_add_nothing(loss: Loss, classes: int, device: str) -> None:

@@ -11,7 +11,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree
 
 import ce_ext
-from tests.support.cases import BadCall, Loss
+from tests.support.cases import DTYPES, BadCall, Loss
 from tests.support.losses import LOSSES
 from tests.support.marks import ALL_LOSSES, ALL_REDUCTIONS
 
@@ -85,6 +85,14 @@ def test_fake_tensors_are_checked(name: str) -> None:
     call, message = MISTAKES[name]
     with FakeTensorMode(), pytest.raises((RuntimeError, ValueError, NotImplementedError), match=message):
         call(ce_ext.functional)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_denominators_without_data(dtype: torch.dtype) -> None:
+    input, target = torch.empty(4, 5, dtype=dtype, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    for denominator in (3.0, torch.empty((), device="meta")):
+        loss = ce_ext.functional.cross_entropy(input, target, denominator=denominator)
+        assert loss.is_meta and loss.shape == () and loss.dtype == dtype
 
 
 def test_symbolic_sizes_are_compared() -> None:

@@ -92,6 +92,7 @@ def test_refused(device: str) -> None:
     holes = torch.nested.nested_tensor_from_jagged(
         input.values(), input.offsets(), torch.tensor([1, 0, 5, 2], device=device)
     )
+    strided = torch.nested.nested_tensor(list(torch.rand(3, 4, device=device).split([1, 2])))
     bce = F.binary_cross_entropy_with_logits
     for error, message, call in (
         (ValueError, r"target must be nested as input is, .* shape \[4, 3, 4\]", lambda: bce(input, dense)),
@@ -104,6 +105,7 @@ def test_refused(device: str) -> None:
             lambda: bce(input, input, torch.ones(4, 1, 1, device=device)),
         ),
         (NotImplementedError, "target must be nested without holes", lambda: bce(input, holes)),
+        (NotImplementedError, "input must be nested in the layout torch.jagged", lambda: bce(strided, strided)),
         (NotImplementedError, "input must be .* dimension 1", lambda: bce(input.transpose(1, 2), input)),
         (
             NotImplementedError,

@@ -98,7 +98,7 @@ def test_focal_gradients_keep_their_relative_accuracy(target: float, gamma: floa
     input = torch.cat((input, -input))
     tensors = (input, torch.full_like(input, target))
     actual, exact = (
-        loss_and_gradients(partial(function, gamma=gamma, reduction="none"), *of)
+        loss_and_gradients(partial(function, alpha=0.375, gamma=gamma, reduction="none"), *of)
         for function, of in ((SIGMOID_FOCAL.function, tensors), (SIGMOID_FOCAL.oracle, to_double(*tensors)))
     )
     for ours, theirs in zip(actual, exact, strict=True):  # subnormal numbers are 0, and multiplied with logits

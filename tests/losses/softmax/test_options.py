@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -209,6 +210,12 @@ def test_denominator_of_any_kind(dtype: torch.dtype, device: str) -> None:
         ({"denominator": 3.0, "reduction": "sum"}, ValueError, "denominator .* reduction is 'sum'"),
         ({"denominator": torch.ones(2)}, ValueError, r"denominator must be .* got shape \(2,\)"),
         ({"denominator": "x"}, TypeError, "denominator must be .*'x'"),
+        ({"denominator": True}, TypeError, "denominator must be .*True"),
+        ({"denominator": np.True_}, TypeError, "denominator must be .*True"),
+        ({"denominator": torch.tensor(True)}, TypeError, "denominator must be .*True"),
+        ({"denominator": torch.tensor(2j)}, TypeError, "denominator must be .*2.j"),
+        ({"denominator": np.complex64(2)}, TypeError, r"denominator must be .*2\+0j"),
+        ({"reduction": ["mean"]}, ValueError, r"reduction must be .*\['mean'\]"),
         ({"out_dtype": torch.int32}, TypeError, "out_dtype must be .*int32"),
         ({"sample_weight": torch.ones(3)}, RuntimeError, r"sample_weight must have shape \[4\].*\[3\]"),
         ({"sample_weight": torch.ones(4).int()}, RuntimeError, "sample_weight must have the dtype .*Int"),
