@@ -60,8 +60,12 @@ struct SoftCrossEntropy {
   template <class Scalar>
   static HOST_DEVICE SoftCrossEntropy make(const CrossEntropyOptions& options, int64_t classes) {
     const double smoothing = options.label_smoothing > 0 ? options.label_smoothing / double(classes) : 0.0;
-    return {Scalar(1 - options.label_smoothing), Scalar(smoothing), Scalar(options.z_loss), Scalar(options.gamma),
-            kLeastRest<Scalar>, classes > 0};
+    return {Scalar(1 - options.label_smoothing),
+            Scalar(smoothing),
+            Scalar(options.z_loss),
+            Scalar(options.gamma),
+            kLeastRest<Scalar>,
+            classes > 0};
   }
 
   // u_j
