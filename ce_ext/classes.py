@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ce_ext import checks
-from ce_ext.shapes import class_indices
 
 
 def move_to_second(input: Tensor, dim: Any) -> Tensor:
@@ -32,11 +31,18 @@ def ignore_one(target: Tensor, ignore_index: Any) -> tuple[Tensor, int]:
     if not ignore_index:
         raise ValueError("ignore_index must be an int or some of them, but got none")
     ignored = [checks.integer("ignore_index", value) for value in ignore_index]
+    for value in ignored:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"ignore_index must fit into 64 bits, but got {value}")
     if target.is_floating_point():
         return target, max(ignored)
+    is_wide = target.dtype == torch.uint64
+    if is_wide:  # as int64, its largest numbers are negative ones, which it has none of
+        ignored = [value for value in ignored if value >= 0] or ignored[:1]
     first, *others = ignored
     if others:
-        target = class_indices(target)
+        target = target.view(torch.int64) if is_wide else target.to(torch.int64)
         for other in others:
             target = target.where(target != other, first)
+        target = target.view(torch.uint64) if is_wide else target
     return target, first

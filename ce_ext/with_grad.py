@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ce_ext import _C, distributed
+from ce_ext import _C, checks, distributed
 from ce_ext.autograd import all_results
 from ce_ext.options import CrossEntropyOptions
 from ce_ext.reductions import MEAN, divide
@@ -39,6 +39,8 @@ def cross_entropy(
             "give loss_scale, the upstream gradient to expect, which is None"
         )
     is_transformed = _is_transformed()
+    if loss_scale is not None:
+        loss_scale = checks.real("loss_scale", loss_scale)
     if loss_scale is not None and not is_transformed and (loss_scale == 0 or not math.isfinite(loss_scale)):
         raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     tensors = (input, target, weight, sample_weight)

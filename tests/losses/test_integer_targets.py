@@ -99,8 +99,8 @@ def test_bad_class_indices(loss: Loss, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("value", [2**64 - 100, 2**64 - 1, 2**63, 2**63 - 1])
-@pytest.mark.parametrize("ignore_index", [-100, -1, 2**63 - 1, 2**63 - 2])
-def test_numbers_beyond_int64_are_no_negative_ones(value: int, ignore_index: int) -> None:
+@pytest.mark.parametrize("ignore_index", [-100, -1, 2**63 - 1, 2**63 - 2, (1, 2**63 - 1), (-100, -1), (-1, 1, 2)])
+def test_numbers_beyond_int64_are_no_negative_ones(value: int, ignore_index: Any) -> None:
     input = torch.randn(3, 5)
     target = torch.tensor([0, value, 1], dtype=torch.uint64)
     calls: list[Callable[[], Tensor]] = [
@@ -109,7 +109,7 @@ def test_numbers_beyond_int64_are_no_negative_ones(value: int, ignore_index: int
         lambda: sigmoid_focal_loss(input, target, ignore_index=ignore_index),
     ]
     for call in calls:
-        if value == ignore_index:
+        if value == ignore_index or (isinstance(ignore_index, tuple) and value in ignore_index):
             call()
         else:
             with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds"):

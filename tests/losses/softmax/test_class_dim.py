@@ -174,3 +174,5 @@ def test_several_ignored_by_the_focal_loss_of_elements(device: str) -> None:
 def test_none_ignored(loss: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="ignore_index must be an int or some of them, but got none"):
         loss(torch.randn(3, 5), torch.tensor([0, 1, 2]), ignore_index=())
+    with pytest.raises(ValueError, match=f"ignore_index must fit into 64 bits, but got {2**63}"):
+        loss(torch.randn(3, 5), torch.tensor([0, 1, 2]), ignore_index=(1, 2**63))

@@ -222,6 +222,8 @@ def test_denominator_of_any_kind(dtype: torch.dtype, device: str) -> None:
         ({"sample_weight": torch.ones(4, device="meta")}, RuntimeError, "sample_weight on meta"),
         ({"sample_weight": torch.ones(4, requires_grad=True)}, RuntimeError, "sample_weight is not differentiable"),
         ({"loss_scale": 0.0, "inplace": True}, ValueError, "loss_scale must be .*0.0"),
+        ({"loss_scale": "2", "inplace": True}, TypeError, "loss_scale must be .*'2'"),
+        ({"loss_scale": [2.0], "grad_in_forward": True}, TypeError, r"loss_scale must be .*\[2.0\]"),
         ({"z_los": 1.0}, TypeError, "z_los"),
     ],
     ids=str,
