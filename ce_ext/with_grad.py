@@ -41,8 +41,8 @@ def cross_entropy(
     is_transformed = _is_transformed()
     if loss_scale is not None:
         loss_scale = checks.real("loss_scale", loss_scale)
-    if loss_scale is not None and not is_transformed and (loss_scale == 0 or not math.isfinite(loss_scale)):
-        raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
+        if not is_transformed and (loss_scale == 0 or not math.isfinite(loss_scale)):
+            raise ValueError(f"loss_scale must be finite and not 0, but got {loss_scale!r}")
     tensors = (input, target, weight, sample_weight)
     if not (input.requires_grad and torch.is_grad_enabled()) or is_transformed or distributed.is_dtensor(input):
         loss, _, _, *reports = all_results("ce_ext::cross_entropy_forward", *tensors, *options)
