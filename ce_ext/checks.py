@@ -27,7 +27,9 @@ def constant(name: str, value: Any) -> None:
 
 def is_boolean(value: Any) -> bool:
     """Also of numpy, or a tensor."""
-    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    if isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
+        return isinstance(value, bool)
+    return str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def integer(name: str, value: Any) -> Any:
