@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ce_ext import checks
+from ce_ext import checks, shapes
 
 
 def move_to_second(input: Tensor, dim: Any) -> Tensor:
@@ -16,8 +16,8 @@ def move_to_second(input: Tensor, dim: Any) -> Tensor:
 
 def check_rows(target: Tensor, input: Tensor, dim: Any, moved: Tensor) -> None:
     """As the ops do, whose message would be about an input that nobody has given."""
-    rows = moved.shape[:1] + moved.shape[2:] if moved.dim() > 1 else ()
-    if target.shape != torch.Size(rows):
+    rows = shapes.row_shape(moved, 0)
+    if target.shape != rows:
         raise ValueError(
             f"target must have shape {list(rows)} for input of shape {list(input.shape)} with its classes in dimension "
             f"{dim}, but got shape {list(target.shape)}"

@@ -109,13 +109,8 @@ def test_what_is_no_read_of_overwritten_logits() -> None:
     assert repr(logits) == str(logits) == f"{logits}" == shown
     assert logits.shape == logits.size() == (2, 3, 5) and logits.stride() == (15, 5, 1) and logits.numel() == 30
     assert logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.ndim == logits.dim() == 3
-    assert (
-        "argmax" in dir(logits)
-        and len(logits) == 2
-        and {logits: 1}[logits] == 1
-        and logits.is_contiguous()
-        and logits.is_floating_point()
-    )
+    assert len(logits) == 2 and {logits: 1}[logits] == 1 and logits.is_contiguous() and logits.is_floating_point()
+    assert "argmax" in dir(logits)
     assert logits.requires_grad and not logits.is_leaf and logits.grad_fn is node and logits._version > version
     assert logits.data_ptr() == pointer and logits.untyped_storage().nbytes() == logits.nbytes == 120
     torch.testing.assert_close(logits.grad, leaf.grad)
