@@ -11,7 +11,7 @@ from benchmarks.timing import Timing
 
 PASSES = {"forward": "kForward", "backward": "kBackward", "with_grad": "kWithGrad"}
 # Threads that share a row: the teams that kernels have.
-TEAMS = {"forward": (8, 32, 128, 256), "backward": (8, 32), "with_grad": (32, 128, 320, 640)}
+TEAMS = {"forward": (8, 32, 128, 256), "backward": (8, 32), "with_grad": (32, 128, 320)}
 BYTES_IN_FLIGHT = 64  # of a thread
 # Teams that have more of a row in flight than this many times its bytes idle.
 MOST_IN_FLIGHT = 8

@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 namespace ce_ext {
 namespace {
 
@@ -41,6 +43,10 @@ RowDims lay_out_rows(std::initializer_list<RowOperand> operands) {
     ++row_dim;
   }
   if (dims.ndim == 0) dims.sizes[dims.ndim++] = 1;
+  for (const RowOperand& operand : operands) {
+    const auto& strides = operand.strides.strides;
+    operand.strides.differ = std::any_of(strides, strides + dims.ndim, [](int64_t stride) { return stride != 0; });
+  }
   return dims;
 }
 

@@ -27,8 +27,10 @@ HOST_DEVICE int64_t divide(int64_t a, int64_t b) {
 // Where each row of one tensor starts, in elements from its data pointer.
 struct RowStrides {
   int64_t strides[kMaxRowDims] = {};
+  bool differ = false;  // else all of them are 0: rows share what the tensor has
 
   HOST_DEVICE int64_t offset(const RowDims& dims, int64_t row) const {
+    if (!differ) return 0;
     int64_t result = 0;
     DO_NOT_UNROLL  // seldom there are several, and a GPU takes a hundred instructions for each
         for (int d = dims.ndim - 1; d > 0; --d) {

@@ -120,9 +120,9 @@ def test_table_in_words(override: Override, device: str) -> None:
 
 def test_override(override: Override, device: str) -> None:
     usual = torch.ops.ce_ext.cuda_policy()
-    override("forward:inf=128;  with_grad:65536= 640 ;")
+    override("forward:inf=128;  with_grad:8192= 320 ;")
     changed = {str(entry) for entry in parse(torch.ops.ce_ext.cuda_policy())} - {str(entry) for entry in parse(usual)}
-    assert changed == {"forward:inf=128", "with_grad:65536=640"}
+    assert changed == {"forward:inf=128", "with_grad:8192=320"}
     override(usual)
     assert torch.ops.ce_ext.cuda_policy() == usual
 
@@ -132,7 +132,7 @@ def test_override(override: Override, device: str) -> None:
     [
         *((f"forward:4096={number}", "one of 8 32 128 256 threads") for number in ("", "x", "0", "64", "8,1", "512")),
         *((f"backward:512={number}", "one of 8 32 threads") for number in ("128", "-8")),
-        ("with_grad:inf=8", "one of 32 128 320 640 threads"),
+        ("with_grad:inf=8", "one of 32 128 320 threads"),
         *((name, "no entry of the table, which has forward:4096=") for name in ("forward:513", "sideways:inf=1", "x")),
     ],
 )
@@ -148,7 +148,7 @@ def test_bad_override(entry: str, message: str, override: Override, device: str)
 @pytest.mark.parametrize(
     ("variable", "expected"),
     [
-        ("forward:4096=32", "forward:4096=32; forward:32768="),
+        ("forward:4096=32", "forward:4096=32; forward:8192="),
         ("forward:4096=64", "RuntimeError: CE_EXT_CUDA_POLICY: 'forward:4096=64' has to give one of 8 32 128 256"),
     ],
 )

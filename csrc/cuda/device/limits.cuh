@@ -9,18 +9,19 @@ namespace ce_ext::cuda {
 // itself, aims at more and spills.
 constexpr int resident_blocks(int threads, int registers) { return 64 * 1024 / (threads * registers); }
 
-// The most blocks whose losses are added up by the last of them: more than a GPU has at a time, few enough to be added
-// up in microseconds. It does not depend on the GPU, and so neither do the bits of a sum.
-constexpr int64_t kMaxBlocks = 8192;
+// The most blocks whose losses are added up: so many that each has as little as can be, few enough to be added up in
+// microseconds. It does not depend on the GPU, and so neither do the bits of a sum.
+constexpr int64_t kMaxBlocks = 32 * 1024;
+
+// Of a block that adds up what others have left, and what each of its threads loads before it uses the first.
+constexpr int kThreadsToSum = 1024;
+constexpr int kLoadsInFlight = 8;
 
 // Rows are shared by several blocks where there are fewer of them than kBlocksToFill, and each has as many bytes.
 constexpr int64_t kBlocksToFill = 1024;
 constexpr int64_t kMinPartBytes = 32 * 1024;
 
-// Counters of a launch, which find the block that comes last: of groups that several blocks work on there are no more
-// than half of the blocks, and no more than of such rows, whose counters are behind them.
-constexpr int kRowCounters = kBlocksToFill;
-constexpr int kCounters = 4096;
-static_assert(kCounters >= kMaxBlocks / 2 && kCounters >= kRowCounters + kBlocksToFill);
+// Counters of a launch, one for each of such rows, which find the block that comes last.
+constexpr int kCounters = kBlocksToFill;
 
 }  // namespace ce_ext::cuda

@@ -46,7 +46,13 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> transform(const Softm
   return result;
 }
 
-// The lanes in the mask, which are `lanes` neighbours, call it: a power of two. All of them get the result.
+// The `lanes` neighbours, a power of two, that this lane is one of.
+__device__ __forceinline__ unsigned team_of_lanes(int lanes) {
+  return (kFullWarp >> (kWarpSize - lanes)) << (threadIdx.x % kWarpSize & ~(lanes - 1));
+}
+
+// What `lanes` neighbours have, a power of two, for each of them. The lanes in the mask call it: all of the warp, which
+// is cheaper, or those.
 template <class Sums>
 __device__ __forceinline__ Sums warp_reduce(Sums sums, int lanes = kWarpSize, unsigned mask = kFullWarp) {
 #pragma unroll
@@ -64,7 +70,8 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> warp_reduce(SoftmaxSu
   T max = sums.max;
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2) max = maximum(max, __shfl_xor_sync(mask, max, offset));
-  const int ties = __popc(__ballot_sync(mask, sums.max == max));  // of lanes, all but one of which have lost
+  // Of lanes, all but one of which have lost.
+  const int ties = __popc(__ballot_sync(mask, sums.max == max) & team_of_lanes(lanes));
   sums.raise_max(max);
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2) {

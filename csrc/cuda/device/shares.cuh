@@ -1,5 +1,5 @@
 // How the items of equal groups, rows or elements, are shared out to blocks, and how what the blocks have added up
-// becomes the losses of the groups: the last block of a group adds up its shares, in their order.
+// becomes the losses of the groups.
 #pragma once
 
 #include <algorithm>
@@ -45,31 +45,21 @@ struct Shares {
   __device__ int size(int64_t share) const { return int(end(share) - begin(share)); }
 };
 
-// Device memory for what blocks tell each other.
-struct Scratch {
-  RowTotals* totals;   // one a share
-  unsigned* counters;  // 0 before and after every kernel
-};
-
-// What finish_share needs of it.
-inline Scratch scratch_for(const ReducedLoss& p, const Shares& shares, const LaunchContext& context) {
-  if (p.reduction == Reduction::kNone || shares.per_group == 1) return {};
-  return {context.allocate<RowTotals>(shares.count), context.memory.counters()};
-}
-
-// Whether this block is the last of `count` that call this with the counter. It then sees what thread 0 of each of them
-// has written before. All threads call it.
-__device__ inline bool comes_last(unsigned* counter, unsigned count) {
-  SHARED_ARRAY(bool, is_last, 1);
-  if (threadIdx.x == 0) {
-    __threadfence();
-    is_last[0] = atomicAdd(counter, 1u) == count - 1;
-    if (is_last[0]) atomicExch(counter, 0u);
+// Calls use(i, load(i)) for i from `begin` to `end` in steps, after several have been loaded.
+template <class Load, class Use>
+__device__ __forceinline__ void for_each_in_flight(int64_t begin, int64_t end, int64_t step, const Load& load,
+                                                   const Use& use) {
+  for (int64_t first = begin; first < end; first += kLoadsInFlight * step) {
+    decltype(load(first)) loaded[kLoadsInFlight];
+#pragma unroll
+    for (int k = 0; k < kLoadsInFlight; ++k) {
+      if (first + k * step < end) loaded[k] = load(first + k * step);
+    }
+#pragma unroll
+    for (int k = 0; k < kLoadsInFlight; ++k) {
+      if (first + k * step < end) use(first + k * step, loaded[k]);
+    }
   }
-  __syncthreads();
-  const bool result = is_last[0];
-  if (result) __threadfence();
-  return result;
 }
 
 // The loss of row, element or group `i`.
@@ -82,41 +72,65 @@ __device__ __forceinline__ void store_loss(const Problem& p, int64_t i, opmath_t
   }
 }
 
-// What all shares of a group add up to. All threads of the block call it; thread 0 gets the result.
-__device__ inline RowTotals add_up_shares(const Shares& shares, int64_t group, const Scratch& scratch) {
-  const RowTotals* of_group = scratch.totals + group * shares.per_group;
-  RowTotals totals;
-#pragma unroll 4
-  for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {
-    totals.merge({__ldcg(&of_group[i].loss), __ldcg(&of_group[i].weight)});  // other blocks' are not in this L1 cache
-  }
-  return block_reduce(totals);
-}
-
+// What the rows or elements of a group add up to becomes its loss.
 template <class S, class Problem>
 __device__ __forceinline__ void store_group_loss(const Problem& p, int64_t group, const RowTotals& totals) {
   const bool mean = p.reduction == Reduction::kMean;
   store_loss<S>(p, group, opmath_t<S>(mean ? totals.loss / p.mean_divisor.of(totals.weight) : totals.loss));
 }
 
-// Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
-// totals of its share.
-template <class S, bool kOneThread = false, class Problem>
-__device__ void finish_share(const Problem& p, const Shares& shares, int64_t share, RowTotals totals,
-                             const Scratch& scratch) {
-  if (p.reduction == Reduction::kNone) return;
-  if constexpr (!kOneThread) totals = block_reduce(totals);
-  const int64_t group = shares.group(share);
-  if (shares.per_group > 1) {
-    if (threadIdx.x == 0) scratch.totals[share] = totals;
-    if (!comes_last(scratch.counters + group, shares.per_group)) return;
-    totals = add_up_shares(shares, group, scratch);
-  }
-  if (threadIdx.x != 0) return;
+// ... and what its mean divides by.
+template <class S, class Problem>
+__device__ __forceinline__ void store_group(const Problem& p, int64_t group, const RowTotals& totals) {
   store_group_loss<S>(p, group, totals);
   if (p.reduction == Reduction::kMean) {
     static_cast<opmath_t<S>*>(p.denominator)[group] = opmath_t<S>(p.mean_divisor.of(totals.weight));
   }
+}
+
+// Ends a block whose threads have added up these, or, with kOneThread, its first thread alone: together they are the
+// totals of its share, which are those of its group or, with `of_shares`, are left there.
+template <class S, bool kOneThread = false, class Problem>
+__device__ void finish_share(const Problem& p, const Shares& shares, int64_t share, RowTotals totals,
+                             RowTotals* of_shares) {
+  if (p.reduction == Reduction::kNone) return;
+  if constexpr (!kOneThread) totals = block_reduce(totals);
+  if (threadIdx.x != 0) return;
+  if (of_shares) {
+    of_shares[share] = totals;
+  } else {
+    store_group<S>(p, shares.group(share), totals);
+  }
+}
+
+struct GroupLosses : ReducedLoss {
+  bool loss_is_opmath;
+};
+
+// A block for each group: adds up what its shares have left, in their order.
+template <class S>
+__global__ void __launch_bounds__(kThreadsToSum)
+    add_up_shares(GroupLosses p, int64_t per_group, const RowTotals* of_shares) {
+  const RowTotals* of_group = of_shares + blockIdx.x * per_group;
+  RowTotals totals;
+  for_each_in_flight(
+      threadIdx.x, per_group, blockDim.x, [&](int64_t i) { return of_group[i]; },
+      [&](int64_t, const RowTotals& of_share) { totals.merge(of_share); });
+  totals = block_reduce(totals);
+  if (threadIdx.x == 0) store_group<S>(p, blockIdx.x, totals);
+}
+
+// Launches a kernel whose blocks have shares, by launch(of_shares), and where several of them are a group what adds
+// them up: a kernel of its own, because a block that had to find out whether it is the last would have to wait until
+// all that it has written is where others can read it, and in the meantime reads nothing.
+template <class S, class Problem, class Launch>
+void launch_shares(const Problem& p, const Shares& shares, const LaunchContext& context, const Launch& launch) {
+  if (p.reduction == Reduction::kNone || shares.per_group == 1) return launch(nullptr);
+  auto* of_shares = context.allocate<RowTotals>(shares.count);
+  launch(of_shares);
+  const int64_t warps = std::min<int64_t>(divide_up(shares.per_group, kWarpSize), kThreadsToSum / kWarpSize);
+  LAUNCH((add_up_shares<S>), p.groups, int(warps) * kWarpSize, context.stream, GroupLosses{p, p.loss_is_opmath},
+         shares.per_group, of_shares);
 }
 
 }  // namespace ce_ext::cuda

@@ -13,6 +13,7 @@ constexpr int plain_registers() {
   constexpr bool kConverts = sizeof(S) == 2 && !std::is_same_v<S, N>;
   if (std::is_same_v<S, double> || Loss::kPowers) return 128;
   if (Loss::kFocal && kGradient && !Loss::kIsBare) return sizeof(S) == 2 ? 128 : 80;
+  if (Loss::kFocal && !Loss::kIsBare && kConverts && std::is_integral_v<N>) return 96;
   if (Loss::kFocal && (kGradient || !Loss::kIsBare || kConverts)) return 80;
   return kConverts && (std::is_integral_v<N> || (Loss::kProbability && !kGradient)) ? 80 : 64;
 }
@@ -61,7 +62,7 @@ __device__ __forceinline__ void for_each_run(const Elements& elements, const Sha
 // The losses of the elements for kNone, or those of the groups. What is common to all losses is multiplied by at last.
 template <class S, class Elements, class Loss>
 __device__ __forceinline__ void forward(const BinaryCrossEntropyForward& p, const Loss& loss, const Elements& elements,
-                                        const Shares& shares, const Scratch& scratch) {
+                                        const Shares& shares, RowTotals* of_shares) {
   using A = opmath_t<S>;
   const bool is_none = p.reduction == Reduction::kNone;
   LongSum<A> sum;
@@ -85,7 +86,7 @@ __device__ __forceinline__ void forward(const BinaryCrossEntropyForward& p, cons
       count += run.count();
     });
   }
-  finish_share<S>(p, shares, blockIdx.x, {double(product(common_factor, sum.total())), double(count)}, scratch);
+  finish_share<S>(p, shares, blockIdx.x, {double(product(common_factor, sum.total())), double(count)}, of_shares);
 }
 
 // The gradients one after the other: seldom it is both, and threads have registers for one.
@@ -117,8 +118,8 @@ template <class S, class N, class Loss>
 __global__ void __launch_bounds__(kThreadsByElement,
                                   resident_blocks(kThreadsByElement,
                                                   plain_registers<S, N, Loss, /*kGradient=*/false>()))
-    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch) {
-  forward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares, scratch);
+    binary_cross_entropy_forward_in_packs(BinaryCrossEntropyForward p, Loss loss, Shares shares, RowTotals* of_shares) {
+  forward<S>(p, loss, PlainElements<S, N>(p, loss.alphas()), shares, of_shares);
 }
 template <class S, class N, class Loss>
 __global__ void __launch_bounds__(kThreadsByElement,
@@ -130,9 +131,9 @@ __global__ void __launch_bounds__(kThreadsByElement,
 // Of any problems, in runs of kRun elements.
 template <class S, class Loss, int kRun>
 __global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))
-    binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, Scratch scratch,
+    binary_cross_entropy_forward_in_runs(BinaryCrossEntropyForward p, Loss loss, Shares shares, RowTotals* of_shares,
                                          BadTarget* bad_target) {
-  forward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyForward>(p, loss.alphas(), bad_target), shares, scratch);
+  forward<S>(p, loss, AnyElements<S, kRun, BinaryCrossEntropyForward>(p, loss.alphas(), bad_target), shares, of_shares);
 }
 template <class S, class Loss, int kRun>
 __global__ void __launch_bounds__(kThreadsByElement, resident_blocks(kThreadsByElement, kAnyRegisters<S, Loss>))

@@ -6,19 +6,22 @@ namespace {
 template <class S>
 void launch_forward(const BinaryCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares = shares_of<S>(p, p.groups);
-  const Scratch scratch = scratch_for(p, shares, context);
   if (p.elements > 0 && is_plain<S>(p)) {  // of no elements, not even what is one number for all is there
     dispatch_plain<S>(p, [&](auto number, const auto& loss) {
       using N = decltype(number);
       using Loss = std::decay_t<decltype(loss)>;
-      LAUNCH((binary_cross_entropy_forward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
-             loss, shares, scratch);
+      launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+        LAUNCH((binary_cross_entropy_forward_in_packs<S, N, Loss>), shares.count, kThreadsByElement, context.stream, p,
+               loss, shares, of_shares);
+      });
     });
   } else {
     dispatch_any<S>(p, [&](auto run, const auto& loss) {
       using Loss = std::decay_t<decltype(loss)>;
-      LAUNCH((binary_cross_entropy_forward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
-             context.stream, p, loss, shares, scratch, context.bad_target);
+      launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+        LAUNCH((binary_cross_entropy_forward_in_runs<S, Loss, run.value>), shares.count, kThreadsByElement,
+               context.stream, p, loss, shares, of_shares, context.bad_target);
+      });
     });
   }
 }

@@ -63,10 +63,13 @@ int run_length(const BinaryCrossEntropyProblem& p) {
   return p.dims.sizes[p.dims.ndim - 1] >= kMinRuns * kPackSize<S> ? kPackSize<S> : 1;
 }
 
+// Few, which prepare a loop once for many elements.
+constexpr int64_t kElementBlocks = 8192;
+
 template <class S, class Problem>
 Shares shares_of(const Problem& p, int64_t groups) {
   constexpr int64_t kTileInPacks = kThreadsByElement * kPacksInFlight * kPackSize<S>;
-  return Shares(p.elements, groups, is_plain<S>(p) ? kTileInPacks : kTileInRuns * run_length<S>(p));
+  return Shares(p.elements, groups, is_plain<S>(p) ? kTileInPacks : kTileInRuns * run_length<S>(p), kElementBlocks);
 }
 
 // Calls f with the loss, without powers where gamma needs none.

@@ -15,16 +15,18 @@ __device__ __forceinline__ RowTarget<opmath_t<S>> load_target(const CrossEntropy
 template <class S, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads,
-                                                  kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 64 : 80>))
+                                                  kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 64 : 80, 80>))
     cross_entropy_forward_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
-                                   Scratch scratch) {
+                                   RowTotals* of_shares) {
   using A = opmath_t<S>;
   using Chunks = RowChunks<S, kPacks, Team<kSize>>;
   const AddLogits<S, Form> add(p, loss);
   RowTotals totals;
   const int size = shares.size(blockIdx.x);
-  for (int i = Team<kSize>::index(); i < size; i += Team<kSize>::kCount) {
-    const int64_t row = shares.begin(blockIdx.x) + i;
+  for (int first = 0; first < size; first += Team<kSize>::kCount) {
+    // Teams of a warp stay together, which makes it cheap to reduce: those that have no row repeat the last.
+    const int i = first + Team<kSize>::index();
+    const int64_t row = shares.begin(blockIdx.x) + (i < size ? i : size - 1);
     const S* x = logits_row<S>(p, row);
     const Chunks chunks(x, p.classes);
     typename Chunks::template Held<S> held;
@@ -32,19 +34,21 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     load(0, held);  // at once: whether the row is wanted, its target has to tell
     const RowTarget<A> target = load_target(p, row, x);
     RowSums<A, Form> sums;
-    if (is_wanted<Form>(target)) sums = Team<kSize>::reduce(sum_row<RowSums<A, Form>>(chunks, held, load, add));
-    if (Team<kSize>::leads()) {
+    const bool wanted = is_wanted<Form>(target);
+    if (wanted) sums = sum_row<RowSums<A, Form>>(chunks, held, load, add);
+    if (wanted || !Team<kSize>::kIsBlock) sums = Team<kSize>::reduce_together(sums);
+    if (Team<kSize>::leads() && i < size) {
       totals.merge(store_row<S>(p, loss, row, target, finish_row<S>(p, loss, row, target, sums), sums));
     }
   }
-  finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Form>
-__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, 64>))
+__global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kTeamRegisters<S, Form, 64, 80>))
     cross_entropy_parts_by_class(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, RowParts parts, Shares shares,
-                                 Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
+                                 RowTotals* of_shares, RowSums<opmath_t<S>, Form>* part_sums, unsigned* counters) {
   using A = opmath_t<S>;
   using Chunks = RowChunks<S, kPacks, Team<kThreadsOfPart>>;
   const AddLogits<S, Form> add(p, loss, parts.begin());
@@ -57,13 +61,13 @@ __global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart
   const RowTarget<A> target = load_target(p, parts.row(), x);
   RowSums<A, Form> sums;
   if (is_wanted<Form>(target)) sums = block_reduce(sum_row<RowSums<A, Form>>(chunks, held, load, add));
-  if (!parts.add_up(sums, part_sums, scratch)) return;
+  if (!parts.add_up(sums, part_sums, counters)) return;
   RowTotals totals;
   if (threadIdx.x == 0) {
     const FinishedRow<A> finished = finish_row<S>(p, loss, parts.row(), target, sums);
     totals = store_row<S>(p, loss, parts.row(), target, finished, sums);
   }
-  finish_share<S, /*kOneThread=*/true>(p, shares, parts.row(), totals, scratch);
+  finish_share<S, /*kOneThread=*/true>(p, shares, parts.row(), totals, of_shares);
 }
 
 // Writes the gradient of a chunk of a row that is held; those of the target and of other classes alike.
@@ -112,10 +116,11 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 // for gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read before it is
 // shared.
 template <class S, class Form, int kSize>
-__global__ void __launch_bounds__(Team<kSize>::kThreads,
-                                  resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, 96>))
+__global__ void __launch_bounds__(
+    Team<kSize>::kThreads,
+    resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 96 : 80, 160>))
     cross_entropy_with_grad_by_class(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
-                                     Scratch scratch) {
+                                     RowTotals* of_shares) {
   using A = opmath_t<S>;
   using Chunks = RowChunks<S, kPacks, Team<kSize>>;
   struct Shared {
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     }
     if (gradient.reads_logits() && chunks.owns(gradient.target)) store(grad_x + gradient.target, shared.at_target);
   }
-  finish_share<S, Team<kSize>::kIsBlock>(p.forward, shares, blockIdx.x, totals, scratch);
+  finish_share<S, Team<kSize>::kIsBlock>(p.forward, shares, blockIdx.x, totals, of_shares);
 }
 
 }  // namespace ce_ext::cuda

@@ -91,7 +91,8 @@ __device__ __forceinline__ RowTotals rows_with_grad(const CrossEntropyWithGrad& 
 template <class S, class Form, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow,
                                   resident_blocks(kThreadsByRow, kRows > 1 ? 128 : kRowRegisters<S, Form>))
-    cross_entropy_forward_by_row(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares, Scratch scratch) {
+    cross_entropy_forward_by_row(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, Shares shares,
+                                 RowTotals* of_shares) {
   using A = opmath_t<S>;
   RowTotals totals;
   const int64_t end = shares.end(blockIdx.x);
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
     const StridedRows<const S, kRows> x{logits_row<S>(p, row), p.input_class_stride};
     totals.merge(rows_forward<S, Form>(p, loss, row, x, targets, saved));
   }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, class Form, int kRows>
@@ -119,7 +120,7 @@ template <class S, class Form, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow,
                                   resident_blocks(kThreadsByRow, sizeof(S) == 8 || !kIsPlain<Form> ? 168 : 128))
     cross_entropy_with_grad_by_row(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
-                                   Scratch scratch) {
+                                   RowTotals* of_shares) {
   RowTotals totals;
   const int64_t end = shares.end(blockIdx.x);
   for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x * kRows; row < end; row += kThreadsByRow * kRows) {
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
     const StridedRows<S, kRows> grad_x{grad_row<S>(p.backward, row), p.backward.grad_input_class_stride};
     totals.merge(rows_with_grad<S, Form, kRows>(p, loss, row, x, grad_x));
   }
-  finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p.forward, shares, blockIdx.x, totals, of_shares);
 }
 
 }  // namespace ce_ext::cuda

@@ -9,37 +9,40 @@ void launch_parts(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& l
   const RowParts parts = parts_of(p);
   const int64_t blocks = p.rows * parts.per_row;
   const Shares shares(p.rows, p.groups, 1);
-  const Scratch scratch = scratch_for_parts(p, shares, context);
   auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
-  LAUNCH((cross_entropy_parts_by_class<S, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts, shares,
-         scratch, part_sums);
+  launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH((cross_entropy_parts_by_class<S, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts, shares,
+           of_shares, part_sums, context.memory.counters());
+  });
 }
 
 template <class S, class Form>
 void launch_by_class(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
   if (parts_of(p).per_row > 1) return launch_parts<S, Form>(p, loss, context);
   dispatch_team<kIsOften<S, Form>>(Pass::kForward, p.classes * sizeof(S), ForwardTeams(), FewTeams(), [&](auto team) {
-    launch_shares(cross_entropy_forward_by_class<S, Form, team.kSize>, team, p.rows, p, p, loss, context);
+    launch_teams<S>(cross_entropy_forward_by_class<S, Form, team.kSize>, team, p, p, loss, context);
   });
 }
 
 template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
-  const Scratch scratch = scratch_for(p, shares, context);
-  LAUNCH((cross_entropy_forward_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
-         scratch);
+  launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH((cross_entropy_forward_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
+           of_shares);
+  });
 }
 
 template <class S, class Form>
 void launch_in_tiles(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss, const LaunchContext& context) {
   const TileShape shape = tile_shape<S, Form>(p);
   const Shares shares(p.rows, p.groups, shape.rows(), kTileBlocks);
-  const Scratch scratch = scratch_for(p, shares, context);
-  dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
-    LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
-                       2 * CrossEntropyStage<S>::bytes(shape, p.classes, /*has_saved=*/false), context.stream, p, loss,
-                       shape, shares, scratch);
+  launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+    dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
+      LAUNCH_WITH_SHARED((cross_entropy_forward_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
+                         2 * CrossEntropyStage<S>::bytes(shape, p.classes, /*has_saved=*/false), context.stream, p,
+                         loss, shape, shares, of_shares);
+    });
   });
 }
 
@@ -68,8 +71,9 @@ void launch_forward(const CrossEntropyForward& p, const LaunchContext& context) 
 template <class S>
 void launch_nll_forward(const CrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow);
-  const Scratch scratch = scratch_for(p, shares, context);
-  LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, scratch, context.bad_target);
+  launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH((nll_forward<S>), shares.count, kThreadsByRow, context.stream, p, shares, of_shares, context.bad_target);
+  });
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ constexpr int kTileRegisters = sizeof(S) == 8   ? 168
 template <class S, class Form, int kWord>
 __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kTileRegisters<S, Form>))
     cross_entropy_forward_in_tiles(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, TileShape shape, Shares shares,
-                                   Scratch scratch) {
+                                   RowTotals* of_shares) {
   using A = opmath_t<S>;
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p, loss);
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
         const int64_t row = first + rows.own();
         totals.merge(store_row<S>(p, loss, row, target, finish_row<S>(p, loss, row, target, sums), sums));
       });
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, class Form, int kWord>
@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using A = opmath_t<S>;
   using Stage = CrossEntropyStage<S>;
   const WarpRows rows(shape);
+  const GroupScale<S, CrossEntropyBackward> scale(p, loss.loss_scale);
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.classes, /*has_saved=*/true),
       [&](int64_t first, int count, unsigned char* memory) {
@@ -119,7 +120,8 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
           const int64_t row = first + rows.own();
           target = stage.target(p, rows.own());
           report_if_bad(p, loss.bad_target, row, target);
-          gradient = row_gradient<S, Form>(p, loss, row, target, stage.saved_row(rows.own()));
+          const A scale_of_row = product(sample_weight<A>(p, row), scale(row));
+          gradient = row_gradient<S, Form>(p, loss, target, stage.saved_row(rows.own()), scale_of_row);
         }
         write_gradients<kWord>(rows, stage.tile, gradient, target);
         __syncthreads();
@@ -130,11 +132,12 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
 template <class S, class Form, int kWord>
 __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kTileRegisters<S, Form>))
     cross_entropy_with_grad_in_tiles(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, TileShape shape,
-                                     Shares shares, Scratch scratch) {
+                                     Shares shares, RowTotals* of_shares) {
   using A = opmath_t<S>;
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p.forward, loss);
   const WarpRows rows(shape);
+  const GroupScale<S, CrossEntropyBackward> scale(p.backward, loss.loss_scale);
   RowTotals totals;
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.forward.classes, /*has_saved=*/false),
@@ -152,13 +155,14 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
           target = stage.target(p.forward, rows.own());
           const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row, target, sums);
           totals.merge(store_row<S>(p.forward, loss, row, target, finished, sums));
-          gradient = row_gradient<S, Form>(p.backward, loss, row, target, finished.saved);
+          const A scale_of_row = product(sample_weight<A>(p.backward, row), scale(row));
+          gradient = row_gradient<S, Form>(p.backward, loss, target, finished.saved, scale_of_row);
         }
         write_gradients<kWord>(rows, stage.tile, gradient, target);
         __syncthreads();
         stage.tile.store(grad_row<S>(p.backward, first));
       });
-  finish_share<S>(p.forward, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p.forward, shares, blockIdx.x, totals, of_shares);
 }
 
 }  // namespace ce_ext::cuda

@@ -4,6 +4,9 @@
 namespace ce_ext::cuda {
 namespace {
 
+// Few, which start and end once for many pixels.
+constexpr int64_t kPixelBlocks = 8192;
+
 // Calls f with a value of the dtype and the number of planes that a thread of these slices holds.
 template <class F>
 void dispatch_pixels(DType dtype, const ClassSlices& slices, const F& f) {
@@ -15,6 +18,9 @@ void dispatch_pixels(DType dtype, const ClassSlices& slices, const F& f) {
       with_planes(std::integral_constant<int, kPlanesStep>());
       with_planes(std::integral_constant<int, 2 * kPlanesStep>());
       with_planes(std::integral_constant<int, 3 * kPlanesStep>());
+      with_planes(std::integral_constant<int, 4 * kPlanesStep>());
+      with_planes(std::integral_constant<int, 5 * kPlanesStep>());
+      with_planes(std::integral_constant<int, 6 * kPlanesStep>());
     }
   });
 }
@@ -26,10 +32,11 @@ void launch_of_pixels(const CrossEntropyForward& p, const LaunchContext& context
   const auto loss = make_loss<float>(p, 1, context);
   dispatch_pixels(p.dtype, slices, [&](auto s, auto planes) {
     using S = decltype(s);
-    const Shares shares(p.rows, p.groups, slices.pixels<S>());
-    const Scratch scratch = scratch_for(p, shares, context);
-    LAUNCH((cross_entropy_forward_of_pixels<S, planes.value>), shares.count, slices.threads(), context.stream, p, loss,
-           slices, shares, scratch);
+    const Shares shares(p.rows, p.groups, slices.pixels<S>(), kPixelBlocks);
+    launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+      LAUNCH((cross_entropy_forward_of_pixels<S, planes.value>), shares.count, slices.threads(), context.stream, p,
+             loss, slices, shares, of_shares);
+    });
   });
 }
 
@@ -48,10 +55,11 @@ void launch_of_pixels(const CrossEntropyWithGrad& p, const LaunchContext& contex
   const auto loss = make_loss<float>(p, context);
   dispatch_pixels(p.forward.dtype, slices, [&](auto s, auto planes) {
     using S = decltype(s);
-    const Shares shares(p.forward.rows, p.forward.groups, slices.pixels<S>());
-    const Scratch scratch = scratch_for(p.forward, shares, context);
-    LAUNCH((cross_entropy_with_grad_of_pixels<S, planes.value>), shares.count, slices.threads(), context.stream, p,
-           loss, slices, shares, scratch);
+    const Shares shares(p.forward.rows, p.forward.groups, slices.pixels<S>(), kPixelBlocks);
+    launch_shares<S>(p.forward, shares, context, [&](RowTotals* of_shares) {
+      LAUNCH((cross_entropy_with_grad_of_pixels<S, planes.value>), shares.count, slices.threads(), context.stream, p,
+             loss, slices, shares, of_shares);
+    });
   });
 }
 

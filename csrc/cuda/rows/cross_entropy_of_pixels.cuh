@@ -15,21 +15,21 @@ using PixelRows = StridedRows<Data, kPixelsOfThread<std::remove_const_t<Data>>>;
 // How a block shares the classes of its pixels.
 struct ClassSlices {
   int count;
-  int size;    // of the smaller ones
-  int larger;  // so many, the first, have a class more
-  int lanes;   // threads with the same slice, each of other pixels
+  int size;       // of the smaller ones
+  int larger;     // so many, the first, have a class more
+  int lane_bits;  // threads with the same slice, each of other pixels, are a power of two
 
   explicit ClassSlices(int64_t classes)
-      : count(int(divide_up(classes, kMaxPlanes))),
-        size(int(classes) / count),
-        larger(int(classes) % count),
-        lanes(kMaxSlices / count * kWarpSize) {}
+      : count(int(divide_up(classes, kMaxPlanes))), size(int(classes) / count), larger(int(classes) % count) {
+    for (lane_bits = 5; (count << (lane_bits + 1)) <= kPixelThreads;) ++lane_bits;
+  }
 
-  int threads() const { return count * lanes; }
+  __host__ __device__ int lanes() const { return 1 << lane_bits; }
+  int threads() const { return count * lanes(); }
   int planes() const { return int(divide_up(size + (larger > 0), kPlanesStep)) * kPlanesStep; }
   template <class S>
   __host__ __device__ int pixels() const {
-    return lanes * kPixelsOfThread<S>;
+    return lanes() * kPixelsOfThread<S>;
   }
 };
 
@@ -44,10 +44,11 @@ struct HeldPlanes {
 
   static __device__ __forceinline__ bool is_there(int i, int count) { return i < kPlanes - kPlanesStep || i < count; }
 
-  __device__ __forceinline__ void load(const PixelRows<const S>& x, int64_t first, int count) {
+  __device__ __forceinline__ void load(PixelRows<const S> x, int64_t first, int count) {
+    x.data += first * x.stride;
 #pragma unroll
-    for (int i = 0; i < kPlanes; ++i) {
-      planes[i] = is_there(i, count) ? x.numbers(first + i) : filled<S, kRows>(A(-INFINITY));
+    for (int i = 0; i < kPlanes; ++i, x.data += x.stride) {
+      planes[i] = is_there(i, count) ? x.numbers(0) : filled<S, kRows>(A(-INFINITY));
     }
   }
 
@@ -113,7 +114,7 @@ class PixelThread {
   using Held = HeldPlanes<S, kPlanes>;
 
   __device__ __forceinline__ explicit PixelThread(const ClassSlices& slices)
-      : slices_(slices), slice_(int(threadIdx.x) / slices.lanes), lane_(int(threadIdx.x) % slices.lanes) {}
+      : slices_(slices), slice_(int(threadIdx.x) >> slices.lane_bits), lane_(int(threadIdx.x) & (slices.lanes() - 1)) {}
 
   // The first of its rows, among those of the block.
   __device__ __forceinline__ int first_row() const { return lane_ * kRows; }
@@ -153,7 +154,7 @@ class PixelThread {
     __syncthreads();
     if (leads()) {
       for (int slice = 1; slice < slices_.count; ++slice) {
-        own += slices_.lanes * kRows;
+        own += slices_.lanes() * kRows;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) sums[r].softmax.merge({own[r].max, own[r].exp_sum});
       }
@@ -177,12 +178,13 @@ class PixelThread {
 
   // Writes the gradient, maybe over the logits.
   __device__ __forceinline__ void write(const Held& held, const PixelGradient<A> (&gradients)[kRows],
-                                        const PixelRows<S>& grad_x) const {
+                                        PixelRows<S> grad_x) const {
+    grad_x.data += first() * grad_x.stride;
     int targets[kRows];  // among the planes
 #pragma unroll
     for (int r = 0; r < kRows; ++r) targets[r] = gradients[r].target - first();
 #pragma unroll
-    for (int i = 0; i < kPlanes; ++i) {
+    for (int i = 0; i < kPlanes; ++i, grad_x.data += grad_x.stride) {
       A values[kRows];
       convert(held.planes[i], values);
 #pragma unroll
@@ -190,7 +192,7 @@ class PixelThread {
         const A value = gradients[r].at(values[r]);
         values[r] = targets[r] == i || !gradients[r].reads_logits ? gradients[r].at_target : value;
       }
-      if (Held::is_there(i, count())) grad_x.store(first() + i, values);
+      if (Held::is_there(i, count())) grad_x.store(0, values);
     }
   }
 
@@ -218,7 +220,7 @@ constexpr int kPixelWithGradRegisters = kPlanes > 8 ? 128 : 80;
 template <class S, int kPlanes, class Use>
 __device__ __forceinline__ void pixels_forward(const CrossEntropyForward& p, const DeviceLoss<opmath_t<S>>& loss,
                                                const PixelThread<S, kPlanes>& thread, const ClassSlices& slices,
-                                               const Shares& shares, const Scratch& scratch, const Use& use) {
+                                               const Shares& shares, RowTotals* of_shares, const Use& use) {
   using A = opmath_t<S>;
   constexpr int kRows = kPixelsOfThread<S>;
   RowTotals totals;
@@ -242,15 +244,15 @@ __device__ __forceinline__ void pixels_forward(const CrossEntropyForward& p, con
     }
     use(row, is_there, held, targets, finished);
   }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, int kPlanes>
 __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelRegisters<kPlanes>))
     cross_entropy_forward_of_pixels(CrossEntropyForward p, DeviceLoss<opmath_t<S>> loss, ClassSlices slices,
-                                    Shares shares, Scratch scratch) {
+                                    Shares shares, RowTotals* of_shares) {
   const PixelThread<S, kPlanes> thread(slices);
-  pixels_forward<S>(p, without_options(loss), thread, slices, shares, scratch, [](const auto&...) {});
+  pixels_forward<S>(p, without_options(loss), thread, slices, shares, of_shares, [](const auto&...) {});
 }
 
 template <class S, int kPlanes>
@@ -283,7 +285,7 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
 template <class S, int kPlanes>
 __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, kPixelWithGradRegisters<kPlanes>))
     cross_entropy_with_grad_of_pixels(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> any_loss, ClassSlices slices,
-                                      Shares shares, Scratch scratch) {
+                                      Shares shares, RowTotals* of_shares) {
   using A = opmath_t<S>;
   constexpr int kRows = kPixelsOfThread<S>;
   const DeviceLoss<A> loss = without_options(any_loss);
@@ -291,7 +293,7 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
   const bool has_rows = shares.size(blockIdx.x) > 0;
   const A scale = has_rows ? group_scale<S>(p.backward, loss.loss_scale, shares.begin(blockIdx.x)) : A(0);
   pixels_forward<S>(
-      p.forward, loss, thread, slices, shares, scratch,
+      p.forward, loss, thread, slices, shares, of_shares,
       [&](int64_t row, bool is_there, const HeldPlanes<S, kPlanes>& held, const RowTarget<A>(&targets)[kRows],
           const FinishedRow<A>(&finished)[kRows]) {
         PixelGradient<A> gradients[kRows];

@@ -92,9 +92,14 @@ struct AddLogits {
   __device__ __forceinline__ void operator()(RowSums<Value, Form>& sums, Value (&values)[kCount], int64_t c) const {
     Value weights[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i)
-      weights[i] = Form::kGaps == Gaps::kNone ? Value(1) : class_weight<Value>(p, begin + c + i);
-    sums.add(logits, values, weights, begin + c);
+    for (int i = 0; i < kCount; ++i) weights[i] = Value(1);
+    if (Form::kGaps == Gaps::kNone || !p.weight) {  // the compiler knows what they are
+      sums.add(logits, values, weights, begin + c);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) weights[i] = class_weight<Value>(p, begin + c + i);
+      sums.add(logits, values, weights, begin + c);
+    }
   }
   template <int kCount, int kPacks>
   __device__ __forceinline__ void operator()(RowSums<Value, Form>& sums,
@@ -105,6 +110,8 @@ struct AddLogits {
   __device__ __forceinline__ void fought(RowSums<Value, Form>& sums, Value (&values)[kCount]) const {
     sums.softmax.template add_fought<1>(values);
   }
+
+  static __device__ __forceinline__ auto& softmax(RowSums<Value, Form>& sums) { return sums.softmax; }
 };
 
 // A row whose logits have all been seen.

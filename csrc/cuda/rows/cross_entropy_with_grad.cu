@@ -5,24 +5,28 @@ namespace {
 
 // The divisor of the mean, which the gradients need before there is a loss. (That of a row with no loss is 0 here.)
 template <class S>
-__global__ void __launch_bounds__(kThreadsByRow)
-    sum_row_weights(CrossEntropyForward p, Shares shares, Scratch scratch) {
+__global__ void __launch_bounds__(kThreadsToSum)
+    sum_row_weights(CrossEntropyForward p, Shares shares, RowTotals* of_shares) {
   using A = opmath_t<S>;
   RowTotals totals;
-  for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x; row < shares.end(blockIdx.x); row += kThreadsByRow) {
-    const auto target = load_target<A>(p, row, [](int64_t) { return A(0); });
-    totals.merge({0.0, double(row_weight(p, row, target))});
-  }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  for_each_in_flight(
+      shares.begin(blockIdx.x) + threadIdx.x, shares.end(blockIdx.x), kThreadsToSum,
+      [&](int64_t row) { return p.target[row]; },
+      [&](int64_t row, int64_t index) {
+        const auto target = look_up_target<A>(p, index, [](int64_t) { return A(0); });
+        totals.merge({0.0, double(row_weight(p, row, target))});
+      });
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, class Form, int kRows>
 void launch_by_row(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const Shares shares(p.forward.rows, p.forward.groups, kThreadsByRow * kRows);
-  const Scratch scratch = scratch_for(p.forward, shares, context);
-  LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss, shares,
-         scratch);
+  launch_shares<S>(p.forward, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH((cross_entropy_with_grad_by_row<S, Form, kRows>), shares.count, kThreadsByRow, context.stream, p, loss,
+           shares, of_shares);
+  });
 }
 
 template <class S, class Form>
@@ -31,11 +35,12 @@ void launch_in_tiles(const CrossEntropyWithGrad& p, const LaunchContext& context
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const TileShape shape = tile_shape<S, Form>(forward);
   const Shares shares(forward.rows, forward.groups, shape.rows(), kTileBlocks);
-  const Scratch scratch = scratch_for(forward, shares, context);
-  dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
-    LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
-                       2 * CrossEntropyStage<S>::bytes(shape, forward.classes, /*has_saved=*/false), context.stream, p,
-                       loss, shape, shares, scratch);
+  launch_shares<S>(forward, shares, context, [&](RowTotals* of_shares) {
+    dispatch_word<S, kIsOften<S, Form>>(shape, [&](auto word) {
+      LAUNCH_WITH_SHARED((cross_entropy_with_grad_in_tiles<S, Form, word.value>), shares.count, kTileThreads,
+                         2 * CrossEntropyStage<S>::bytes(shape, forward.classes, /*has_saved=*/false), context.stream,
+                         p, loss, shape, shares, of_shares);
+    });
   });
 }
 
@@ -66,9 +71,10 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
                                of_pixels ? kPixelsOfThread<S> : kRowPack<S, Form>, kMaxTileClasses<S>);
   if (way == RowWay::kByClass && has_parts(p)) return launch_parts(p, context);
   if (backward.denominator) {
-    const Shares shares(forward.rows, forward.groups, kThreadsByRow);
-    const Scratch scratch = scratch_for(forward, shares, context);
-    LAUNCH((sum_row_weights<S>), shares.count, kThreadsByRow, context.stream, forward, shares, scratch);
+    const Shares shares(forward.rows, forward.groups, kThreadsToSum * kLoadsInFlight);
+    launch_shares<S>(forward, shares, context, [&](RowTotals* of_shares) {
+      LAUNCH((sum_row_weights<S>), shares.count, kThreadsToSum, context.stream, forward, shares, of_shares);
+    });
   }
   switch (way) {
     case RowWay::kInTiles:

@@ -7,11 +7,10 @@ template <class S, class Form>
 void launch_rows(const CrossEntropyWithGrad& p, const LaunchContext& context) {
   const auto loss = make_loss<opmath_t<S>>(p, context);
   const CrossEntropyForward& forward = p.forward;
-  dispatch_team<kIsOften<S, Form>>(Pass::kWithGrad, forward.classes * sizeof(S), WithGradTeams(), FewWithGradTeams<S>(),
-                                   [&](auto team) {
-                                     launch_shares(cross_entropy_with_grad_by_class<S, Form, team.kSize>, team,
-                                                   forward.rows, forward, p, loss, context);
-                                   });
+  dispatch_team<kIsOften<S, Form>>(
+      Pass::kWithGrad, forward.classes * sizeof(S), WithGradTeams(), FewWithGradTeams<S>(), [&](auto team) {
+        launch_teams<S>(cross_entropy_with_grad_by_class<S, Form, team.kSize>, team, forward, p, loss, context);
+      });
 }
 
 }  // namespace

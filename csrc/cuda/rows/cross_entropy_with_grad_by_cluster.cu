@@ -81,8 +81,9 @@ void launch_by_cluster(const CrossEntropyWithGrad& problem, const LaunchContext&
     using S = decltype(s);
     const int clusters = int(std::min<int64_t>(resident_clusters<S>(blocks), shares.count));
     const ClusterConfig config = config_of<S>(clusters, blocks, context.stream);
-    const Scratch scratch = scratch_for(p, shares, context);
-    cudaLaunchKernelEx(&config, cross_entropy_with_grad_by_cluster<S>, problem, loss, shares, scratch);
+    launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+      cudaLaunchKernelEx(&config, cross_entropy_with_grad_by_cluster<S>, problem, loss, shares, of_shares);
+    });
   });
 }
 

@@ -163,7 +163,7 @@ class RingWorker {
 
   // Of all rows of the cluster, whose totals one thread keeps, share by share. What the mean divides by is there
   // already: others read it.
-  __device__ __forceinline__ void work(const Shares& shares, ClusterRows rows, const Scratch& scratch) {
+  __device__ __forceinline__ void work(const Shares& shares, ClusterRows rows, RowTotals* of_shares) {
     const bool leads = cluster_rank() == 0 && threadIdx.x == 0;
     RowTotals totals;
     RowTarget<float> next = target_of(rows);
@@ -176,8 +176,8 @@ class RingWorker {
       if (!leads) continue;
       totals.merge(of_row);
       if (!ends_share || p_.forward.reduction == Reduction::kNone) continue;
-      if (shares.per_group > 1) {
-        scratch.totals[share] = totals;
+      if (of_shares) {
+        of_shares[share] = totals;
       } else {
         store_group_loss<S>(p_.forward, share, totals);
       }
@@ -355,25 +355,19 @@ class RingWorker {
 
 template <class S>
 __global__ void __launch_bounds__(kRingThreads + kWarpSize, 1)
-    cross_entropy_with_grad_by_cluster(CrossEntropyWithGrad p, DeviceLoss<float> loss, Shares shares, Scratch scratch) {
+    cross_entropy_with_grad_by_cluster(CrossEntropyWithGrad p, DeviceLoss<float> loss, Shares shares,
+                                       RowTotals* of_shares) {
 #if HAS_CLUSTERS
   DYNAMIC_SHARED_ARRAY(RowRing<S>, ring);
   if (threadIdx.x == 0) init_ring(*ring);
   sync_cluster();
   const ClusterRows rows(shares, cluster_size());
   if (threadIdx.x < kRingThreads) {
-    RingWorker<S>(p, loss, *ring).work(shares, rows, scratch);
+    RingWorker<S>(p, loss, *ring).work(shares, rows, of_shares);
   } else if (threadIdx.x == kRingThreads) {
     copy_rows(p.forward, *ring, rows);
   }
-  __syncwarp();
   // Nothing is on its way to this block any more: all that is sent is waited for.
-  if (p.forward.reduction == Reduction::kNone || shares.per_group == 1 || cluster_rank() != 0) return;
-  if (!comes_last(scratch.counters, gridDim.x / cluster_size())) return;
-  for (int64_t group = 0; group < shares.count / shares.per_group; ++group) {
-    const RowTotals totals = add_up_shares(shares, group, scratch);
-    if (threadIdx.x == 0) store_group_loss<S>(p.forward, group, totals);
-  }
 #endif
 }
 

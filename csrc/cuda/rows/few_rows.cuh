@@ -5,6 +5,21 @@
 
 namespace ce_ext::cuda {
 
+// Whether this block is the last of `count` that call this with the counter. It then sees what thread 0 of each of them
+// has written before. All threads call it.
+__device__ inline bool comes_last(unsigned* counter, unsigned count) {
+  SHARED_ARRAY(bool, is_last, 1);
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last[0] = atomicAdd(counter, 1u) == count - 1;
+    if (is_last[0]) atomicExch(counter, 0u);
+  }
+  __syncthreads();
+  const bool result = is_last[0];
+  if (result) __threadfence();
+  return result;
+}
+
 // How blocks share rows: block b has part b % per_row of row b / per_row. One block has a row where there are enough.
 struct RowParts {
   unsigned per_row;
@@ -29,21 +44,14 @@ struct RowParts {
   // Turns the sums of the block's part into those of its row, and returns whether it is the last block of the row. The
   // other blocks then have nothing more to do; in the last, thread 0 has the sums. All threads call it.
   template <class Sums>
-  __device__ bool add_up(Sums& sums, Sums* part_sums, const Scratch& scratch) const {
+  __device__ bool add_up(Sums& sums, Sums* part_sums, unsigned* counters) const {
     if (threadIdx.x == 0) part_sums[blockIdx.x] = sums;
-    if (!comes_last(scratch.counters + kRowCounters + row(), per_row)) return false;
+    if (!comes_last(counters + row(), per_row)) return false;
     sums = {};
     for (unsigned i = threadIdx.x; i < per_row; i += blockDim.x) sums.merge(part_sums[row() * per_row + i]);
     sums = block_reduce(sums);
     return true;
   }
 };
-
-// What the blocks of such rows need of it, where each row is a share.
-inline Scratch scratch_for_parts(const ReducedLoss& p, const Shares& shares, const LaunchContext& context) {
-  Scratch scratch = scratch_for(p, shares, context);
-  scratch.counters = context.memory.counters();
-  return scratch;
-}
 
 }  // namespace ce_ext::cuda

@@ -28,6 +28,7 @@ struct AddLogits {
   __device__ __forceinline__ void operator()(Sums& sums, const Numbers<S, kCount> (&packs)[kPacks]) const {
     add_numbers(sums, packs);
   }
+  static __device__ __forceinline__ Sums& softmax(Sums& sums) { return sums; }
   template <int kCount>
   __device__ __forceinline__ void fought(Sums& sums, Value (&values)[kCount]) const {
     sums.template add_fought<1>(values);

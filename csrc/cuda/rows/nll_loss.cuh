@@ -13,7 +13,7 @@ __device__ __forceinline__ RowTarget<opmath_t<S>> load_target(const CrossEntropy
 
 template <class S>
 __global__ void __launch_bounds__(kThreadsByRow)
-    nll_forward(CrossEntropyForward p, Shares shares, Scratch scratch, BadTarget* bad_target) {
+    nll_forward(CrossEntropyForward p, Shares shares, RowTotals* of_shares, BadTarget* bad_target) {
   using A = opmath_t<S>;
   RowTotals totals;
   for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x; row < shares.end(blockIdx.x); row += kThreadsByRow) {
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreadsByRow)
     }
     totals.merge(store_row_loss<S>(p, row, loss, row_weight(p, row, target)));
   }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 // Into a gradient of zeros.

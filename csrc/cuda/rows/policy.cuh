@@ -24,6 +24,7 @@ constexpr int64_t kAnyLength = INT64_MAX;
 constexpr RowPolicy kRowPolicies[] = {
     // The fewer lanes a row has, the more rows a warp has in flight, and the less often something is done once a row.
     {Pass::kForward, 4096, 8},
+    {Pass::kForward, 8192, 32},
     {Pass::kForward, 32768, 128},
     {Pass::kForward, kAnyLength, 256},
 
@@ -33,10 +34,9 @@ constexpr RowPolicy kRowPolicies[] = {
 
     // Up to 20 KiB the row stays in registers from the loss to the gradient, 64 bytes of it a thread. Longer rows are
     // read again, and should still be in the second-level cache: few blocks at a time, so few rows.
-    {Pass::kWithGrad, 2048, 32},
-    {Pass::kWithGrad, 8192, 128},
-    {Pass::kWithGrad, 65536, 320},
-    {Pass::kWithGrad, kAnyLength, 640},
+    {Pass::kWithGrad, 8192, 32},
+    {Pass::kWithGrad, 32768, 128},
+    {Pass::kWithGrad, kAnyLength, 320},
 };
 
 // The teams that the kernels of a pass have.
@@ -44,7 +44,7 @@ template <int... kSizes>
 struct TeamSizes {};
 using ForwardTeams = TeamSizes<8, 32, 128, 256>;
 using BackwardTeams = TeamSizes<8, 32>;
-using WithGradTeams = TeamSizes<32, 128, 320, 640>;
+using WithGradTeams = TeamSizes<32, 128, 320>;
 // Of kernels that are seldom used, or take many registers: whatever the table says, the next larger one, or the last.
 using FewTeams = TeamSizes<32, 256>;
 template <class S>
@@ -72,7 +72,7 @@ constexpr int kThreadsByRow = 128;
 
 // Rows that lie one after another go through tiles in shared memory up to this length, which is that of all that a
 // stage has of a row. With a tensor of targets, which goes through them an element at a time, up to so many classes.
-constexpr int64_t kMaxTileRowBytes = 1024;
+constexpr int64_t kMaxTileRowBytes = 512;
 constexpr int64_t kMaxTileClassesOfTwo = 32;
 
 // Blocks with tiles: as many as an H100 has at a time, each of which has the next tile under way.
@@ -91,14 +91,12 @@ constexpr int kGradPlanes = 4;
 // kPlanesStep; threads of a block, whose warps have a slice of the classes each where there are more.
 template <class S>
 constexpr int kPixelsOfThread = 4 / sizeof(S);
-constexpr int kPlanesStep = 8;
-constexpr int kMaxPlanes = 3 * kPlanesStep;
+constexpr int kPlanesStep = 4;
+constexpr int kMaxPlanes = 6 * kPlanesStep;
 constexpr int kPixelThreads = 256;
 constexpr int kMaxSlices = kPixelThreads / 32;
 
 // Classes that a thread with a row of its own loads before it uses the first.
 constexpr int kClassesInFlight = 4;
-
-constexpr int kThreadsToSum = 1024;
 
 }  // namespace ce_ext::cuda

@@ -67,12 +67,13 @@ template <class S>
 constexpr int64_t kMaxTileClasses = kMaxTileRowBytes / int64_t(sizeof(S));
 
 // Launches a kernel whose teams go through shares of the rows.
-template <class Team, class Problem, class Loss>
-void launch_shares(void (*kernel)(Problem, Loss, Shares, Scratch), Team, int64_t rows, const ReducedLoss& forward,
-                   const Problem& problem, const Loss& loss, const LaunchContext& context) {
-  const Shares shares(rows, forward.groups, Team::kCount);
-  const Scratch scratch = scratch_for(forward, shares, context);
-  LAUNCH(kernel, shares.count, Team::kThreads, context.stream, problem, loss, shares, scratch);
+template <class S, class Team, class Forward, class Problem, class Loss>
+void launch_teams(void (*kernel)(Problem, Loss, Shares, RowTotals*), Team, const Forward& forward,
+                  const Problem& problem, const Loss& loss, const LaunchContext& context) {
+  const Shares shares(forward.rows, forward.groups, Team::kCount);
+  launch_shares<S>(forward, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH(kernel, shares.count, Team::kThreads, context.stream, problem, loss, shares, of_shares);
+  });
 }
 
 }  // namespace ce_ext::cuda

@@ -168,10 +168,10 @@ constexpr bool kIsOften = kIsPlain<Form> && sizeof(S) < 8;
 
 // What a form takes of registers: threads of teams, of which the plain form is known; backward; threads with rows of
 // their own, and how many of such rows a thread has.
-template <class S, class Form, int kOfPlain>
+template <class S, class Form, int kOfPlain, int kOfGaps>
 constexpr int kTeamRegisters = sizeof(S) == 8    ? (kIsPlain<Form> ? 168 : 224)
                                : Form::kReport   ? 128
-                               : !kIsPlain<Form> ? (kOfPlain > 80 ? 160 : 128)
+                               : !kIsPlain<Form> ? kOfGaps
                                                  : kOfPlain;
 template <class S, class Form>
 constexpr int kBackwardRegisters = sizeof(S) == 8   ? 112

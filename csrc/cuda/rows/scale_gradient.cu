@@ -67,6 +67,7 @@ __global__ void __launch_bounds__(kThreadsByRow)
   using A = opmath_t<S>;
   const int teams = blockDim.x / lanes;
   const int lane = threadIdx.x % lanes;
+  if (!p.grad_output_rows.differ && factor_of<S>(p, loss_scale, 0) == A(1)) return;
   for (int64_t row = int64_t(blockIdx.x) * teams + threadIdx.x / lanes; row < p.rows;
        row += int64_t(gridDim.x) * teams) {
     const A factor = factor_of<S>(p, loss_scale, row);
@@ -79,6 +80,7 @@ template <class S, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow, resident_blocks(kThreadsByRow, 80))
     scale_gradient_by_row(ScaleGradient p, opmath_t<S> loss_scale) {
   using A = opmath_t<S>;
+  if (!p.grad_output_rows.differ && factor_of<S>(p, loss_scale, 0) == A(1)) return;
   const int64_t step = int64_t(gridDim.x) * kThreadsByRow * kRows;
   for (int64_t row = (int64_t(blockIdx.x) * kThreadsByRow + threadIdx.x) * kRows; row < p.rows; row += step) {
     A factors[kRows];

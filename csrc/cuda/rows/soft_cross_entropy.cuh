@@ -72,7 +72,7 @@ template <class S, class Q, class Form, int kSize>
 __global__ void __launch_bounds__(Team<kSize>::kThreads,
                                   resident_blocks(Team<kSize>::kThreads, kSoftRegisters<S, Form>))
     soft_cross_entropy_forward_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
-                                        Scratch scratch) {
+                                        RowTotals* of_shares) {
   using A = opmath_t<S>;
   RowTotals totals;
   const int64_t end = shares.end(blockIdx.x);
@@ -97,23 +97,24 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     }
     if (Team<kSize>::leads()) totals.merge(store_row<S>(p, loss, row, sums, second));
   }
-  finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S, Team<kSize>::kIsBlock>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 // Of few rows that are long: several blocks share a row, the last of which finishes it. Each row is a share.
 template <class S, class Q, class Form>
 __global__ void __launch_bounds__(kThreadsOfPart, resident_blocks(kThreadsOfPart, kSoftRegisters<S, Form>))
     soft_cross_entropy_parts_by_class(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, RowParts parts,
-                                      Shares shares, Scratch scratch, RowSums<opmath_t<S>, Form>* part_sums) {
+                                      Shares shares, RowTotals* of_shares, RowSums<opmath_t<S>, Form>* part_sums,
+                                      unsigned* counters) {
   using A = opmath_t<S>;
   const int64_t row = parts.row(), begin = parts.begin();
   const S* x = logits_row<S>(p, row) + begin;
   const ChunksOfTwo<S, kThreadsOfPart> chunks(x, parts.size(p.classes));
   auto sums = block_reduce(add_classes<Form>(p, loss, chunks, x, target_row<Q>(p, row) + begin, begin));
-  if (!parts.add_up(sums, part_sums, scratch)) return;
+  if (!parts.add_up(sums, part_sums, counters)) return;
   RowTotals totals;
   if (threadIdx.x == 0) totals = store_row<S>(p, loss, row, sums, SecondSums<A, Form>());
-  finish_share<S, /*kOneThread=*/true>(p, shares, row, totals, scratch);
+  finish_share<S, /*kOneThread=*/true>(p, shares, row, totals, of_shares);
 }
 
 // A team for a chunk of a row.
@@ -197,7 +198,7 @@ template <class S, class Q, class Form, int kRows>
 __global__ void __launch_bounds__(kThreadsByRow,
                                   resident_blocks(kThreadsByRow, kRows > 1 ? 128 : kRowRegisters<S, Form>))
     soft_cross_entropy_forward_by_row(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, Shares shares,
-                                      Scratch scratch) {
+                                      RowTotals* of_shares) {
   RowTotals totals;
   const int64_t end = shares.end(blockIdx.x);
   for (int64_t row = shares.begin(blockIdx.x) + threadIdx.x * kRows; row < end; row += kThreadsByRow * kRows) {
@@ -205,7 +206,7 @@ __global__ void __launch_bounds__(kThreadsByRow,
     const StridedRows<const Q, kRows> q{target_row<Q>(p, row), p.target_class_stride};
     totals.merge(rows_forward<S, Form, kRows>(p, loss, row, x, q));
   }
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, class Q, bool kLogitsChange, bool kFocal, int kRows>
@@ -237,18 +238,28 @@ struct SoftStage {
                                        const Q* first_q, int classes, int rows)
       : x(memory, first_x, classes, rows), q(memory + Tile<S>::bytes(shape.rows(), classes), first_q, classes, rows) {}
 
-  // Calls f(c, x, q) for the classes of row r that this lane takes, one at a time.
+  // Calls f(c, x, q, count) for the classes of row r that this lane takes: several from c on, a constant number of
+  // them, where it takes neighbours, else one at a time.
   template <class F>
   __device__ __forceinline__ void for_each(const WarpRows& rows, int r, const F& f) const {
+    S* logits = x.row(r);
     Q* probabilities = q.row(r);
-    rows.words_of<sizeof(S)>(x, r).for_each([&](auto& word, int c) { f(c, word.stored[0], probabilities[c]); });
+    const auto words = rows.words_of<sizeof(S)>(x, r);
+    words.for_each_words([&](int first, auto count) {
+      if (words.lanes == 1) return f(first, logits + first, probabilities + first, count);
+#pragma unroll
+      for (int i = 0; i < count.value; ++i) {
+        const int c = first + i * words.lanes;
+        f(c, logits + c, probabilities + c, std::integral_constant<int, 1>());
+      }
+    });
   }
 };
 
 template <class S, class Q, class Form>
 __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, sizeof(S) == 8 ? 255 : 128))
     soft_cross_entropy_forward_in_tiles(SoftCrossEntropyForward p, SoftDeviceLoss<opmath_t<S>> loss, TileShape shape,
-                                        Shares shares, Scratch scratch) {
+                                        Shares shares, RowTotals* of_shares) {
   using A = opmath_t<S>;
   using Stage = SoftStage<S, Q>;
   using Sums = RowSums<A, Form>;
@@ -269,9 +280,14 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
         const Stage stage = stage_of(first, count, memory);
         const Sums sums = rows.sum_up([&](int r) {
           Sums of_row;
-          stage.for_each(rows, r, [&](int64_t c, const S& x, const Q& q) {
-            A logit[1] = {load(&x)}, probability[1] = {load(&q)};
-            add(of_row, logit, probability, c);
+          stage.for_each(rows, r, [&](int64_t c, const S* x, const Q* q, auto count) {
+            A logits[count.value], probabilities[count.value];
+#pragma unroll
+            for (int i = 0; i < count.value; ++i) {
+              logits[i] = load(x + i);
+              probabilities[i] = load(q + i);
+            }
+            add(of_row, logits, probabilities, c);
           });
           return of_row;
         });
@@ -289,7 +305,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
         }
         if (rows.has_own(count)) totals.merge(store_row<S>(p, loss, first + rows.own(), sums, second));
       });
-  finish_share<S>(p, shares, blockIdx.x, totals, scratch);
+  finish_share<S>(p, shares, blockIdx.x, totals, of_shares);
 }
 
 template <class S, class Q, bool kLogitsChange, bool kFocal>
@@ -315,11 +331,19 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, si
         Gradient gradient{};
         if (rows.has_own(count)) gradient = row_gradient<S, kLogitsChange>(p, loss, first + rows.own());
         rows.write(gradient, [&](int r, const Gradient& of_row) {
-          stage.for_each(rows, r, [&](int64_t c, S& x, Q& q) {
-            A logit[1] = {load(&x)}, probability[1] = {load(&q)};
-            differentiate<kFocal>(p, loss.loss, of_row, c, logit, probability);
-            if (p.grad_input) store(&x, logit[0]);
-            if (p.grad_target) store(&q, probability[0]);
+          stage.for_each(rows, r, [&](int64_t c, S* x, Q* q, auto count) {
+            A logits[count.value], probabilities[count.value];
+#pragma unroll
+            for (int i = 0; i < count.value; ++i) {
+              logits[i] = load(x + i);
+              probabilities[i] = load(q + i);
+            }
+            differentiate<kFocal>(p, loss.loss, of_row, c, logits, probabilities);
+#pragma unroll
+            for (int i = 0; i < count.value; ++i) {
+              if (p.grad_input) store(x + i, logits[i]);
+              if (p.grad_target) store(q + i, probabilities[i]);
+            }
           });
         });
         __syncthreads();

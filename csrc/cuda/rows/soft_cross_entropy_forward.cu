@@ -13,23 +13,24 @@ void launch_by_class(const SoftCrossEntropyForward& p, const LaunchContext& cont
       const int64_t blocks = p.rows * parts.per_row;
       const Shares shares(p.rows, p.groups, 1);
       auto* part_sums = context.allocate<RowSums<opmath_t<S>, Form>>(blocks);
-      const Scratch scratch = scratch_for_parts(p, shares, context);
-      LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts,
-             shares, scratch, part_sums);
-      return;
+      return launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+        LAUNCH((soft_cross_entropy_parts_by_class<S, Q, Form>), blocks, kThreadsOfPart, context.stream, p, loss, parts,
+               shares, of_shares, part_sums, context.memory.counters());
+      });
     }
   }
   dispatch_team<false>(Pass::kForward, 2 * p.classes * sizeof(S), ForwardTeams(), FewTeams(), [&](auto team) {
-    launch_shares(soft_cross_entropy_forward_by_class<S, Q, Form, team.kSize>, team, p.rows, p, p, loss, context);
+    launch_teams<S>(soft_cross_entropy_forward_by_class<S, Q, Form, team.kSize>, team, p, p, loss, context);
   });
 }
 
 template <class S, class Q, class Form, int kRows>
 void launch_by_row(const SoftCrossEntropyForward& p, const LaunchContext& context) {
   const Shares shares(p.rows, p.groups, kThreadsByRow * kRows);
-  const Scratch scratch = scratch_for(p, shares, context);
-  LAUNCH((soft_cross_entropy_forward_by_row<S, Q, Form, kRows>), shares.count, kThreadsByRow, context.stream, p,
-         SoftDeviceLoss<opmath_t<S>>(p), shares, scratch);
+  launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+    LAUNCH((soft_cross_entropy_forward_by_row<S, Q, Form, kRows>), shares.count, kThreadsByRow, context.stream, p,
+           SoftDeviceLoss<opmath_t<S>>(p), shares, of_shares);
+  });
 }
 
 template <class S, class Q, class Form>
@@ -40,10 +41,11 @@ void launch_forward(const SoftCrossEntropyForward& p, const LaunchContext& conte
     case RowWay::kInTiles: {
       const TileShape shape = tile_shape<S, Q>(p);
       const Shares shares(p.rows, p.groups, shape.rows(), kTileBlocks);
-      const Scratch scratch = scratch_for(p, shares, context);
-      LAUNCH_WITH_SHARED((soft_cross_entropy_forward_in_tiles<S, Q, Form>), shares.count, kTileThreads,
-                         (2 * SoftStage<S, Q>::bytes(shape, p.classes)), context.stream, p, loss, shape, shares,
-                         scratch);
+      launch_shares<S>(p, shares, context, [&](RowTotals* of_shares) {
+        LAUNCH_WITH_SHARED((soft_cross_entropy_forward_in_tiles<S, Q, Form>), shares.count, kTileThreads,
+                           (2 * SoftStage<S, Q>::bytes(shape, p.classes)), context.stream, p, loss, shape, shares,
+                           of_shares);
+      });
       break;
     }
     case RowWay::kByClass:

@@ -55,6 +55,27 @@ __device__ __forceinline__ opmath_t<S> group_scale(const Problem& p, opmath_t<S>
   return scale;
 }
 
+// The same of many rows: where all have one, it is found once.
+template <class S, class Problem>
+class GroupScale {
+ public:
+  __device__ __forceinline__ GroupScale(const Problem& p, opmath_t<S> loss_scale)
+      : p_(p),
+        loss_scale_(loss_scale),
+        differ_(p.grad_output_rows.differ || p.denominator_rows.differ),
+        of_all_(differ_ ? loss_scale : group_scale<S>(p, loss_scale, 0)) {}
+
+  __device__ __forceinline__ opmath_t<S> operator()(int64_t row) const {
+    return differ_ ? group_scale<S>(p_, loss_scale_, row) : of_all_;
+  }
+
+ private:
+  const Problem& p_;
+  opmath_t<S> loss_scale_;
+  bool differ_;
+  opmath_t<S> of_all_;
+};
+
 template <class S, class Problem>
 __device__ __forceinline__ opmath_t<S> row_scale(const Problem& p, opmath_t<S> loss_scale, int64_t row) {
   return product(sample_weight<opmath_t<S>>(p, row), group_scale<S>(p, loss_scale, row));

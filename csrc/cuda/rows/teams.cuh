@@ -34,6 +34,16 @@ class Team {
     }
   }
 
+  // The same where all teams of the warp call it.
+  template <class Sums>
+  static __device__ __forceinline__ Sums reduce_together(const Sums& sums) {
+    if constexpr (kIsBlock) {
+      return block_reduce(sums);
+    } else {
+      return warp_reduce(sums, kSize);
+    }
+  }
+
   // Gives all threads what those who know have. It is a barrier, too: what a thread does after it comes after all that
   // others did before.
   template <class T>
@@ -47,10 +57,7 @@ class Team {
   }
 
  private:
-  static __device__ __forceinline__ unsigned mask() {
-    const unsigned first_lane = threadIdx.x % kWarpSize & ~(kSize - 1);
-    return (kFullWarp >> (kWarpSize - kSize)) << first_lane;
-  }
+  static __device__ __forceinline__ unsigned mask() { return team_of_lanes(kSize); }
 };
 
 }  // namespace ce_ext::cuda

@@ -18,22 +18,26 @@ constexpr int64_t kTileBytes = 26 * 1024;
 // How the rows of a tile are shared.
 struct TileShape {
   int warp_rows;  // rows of each warp: 4, 8, 16 or 32, which are as many lanes that finish one
-  int lanes;      // that go over a row together: a power of two
+  int lane_bits;  // lanes that go over a row together are a power of two
   int word;       // bytes that a lane takes at a time
 
   // Of rows of `row_bytes`, which take `stage_bytes` of a stage with all that belongs to them. Words have `element`
   // bytes or, where `wider` allows it and the rows from `first` on begin at such addresses, 4 or 16.
   TileShape(int64_t row_bytes, int64_t stage_bytes, int element, bool wider, const void* first)
-      : warp_rows(kWarpSize), lanes(1), word(element) {
+      : warp_rows(kWarpSize), lane_bits(0), word(element) {
     while (warp_rows > 4 && 2 * kTileWarps * warp_rows * stage_bytes > kTileBytes) warp_rows /= 2;
     for (int bytes : {4, 16}) {
       if (wider && bytes > element && row_bytes % bytes == 0 && is_aligned(first, bytes)) word = bytes;
     }
     // An odd number of words for each lane, or lanes that take 128 bytes at a time, meet in no bank.
     int64_t words = row_bytes / word;
-    while (words % 2 == 0 && lanes < kWarpSize && lanes * word < 128) words /= 2, lanes *= 2;
-    while (warp_rows * lanes < kWarpSize) lanes *= 2;
+    while (words % 2 == 0 && lanes() < kWarpSize && lanes() * word < 128) words /= 2, ++lane_bits;
+    while (warp_rows * lanes() < kWarpSize) ++lane_bits;
   }
+
+  __host__ __device__ int lanes() const { return 1 << lane_bits; }
+  // Rows that a warp goes over at a time.
+  __host__ __device__ int at_once() const { return kWarpSize >> lane_bits; }
 
   __host__ __device__ int rows() const { return kTileWarps * warp_rows; }
 };
@@ -133,36 +137,41 @@ __device__ __forceinline__ void for_each_tile(const Shares& shares, const TileSh
   }
 }
 
-// A lane's part of a row: words of kWord bytes that lie `lanes` apart, several of which it has in registers at a time.
+// A lane's part of a row: words of kWord bytes that lie `lanes` apart.
 template <class S, int kWord>
 struct RowWords {
   static constexpr int kCount = kWord / int(sizeof(S));  // classes of a word
-  static constexpr int kHeld = kCount >= 4 ? 4 : 8;
+  static constexpr int kAtOnce = kCount >= 4 ? 2 : 4;
   using Word = Numbers<S, kCount>;
 
   Word* row;
   int words, lane, lanes;
 
+  // Calls f(k, count) for words from the k-th on, `lanes` apart: kAtOnce of them, or one, both constants.
+  template <class F>
+  __device__ __forceinline__ void for_each_words(const F& f) const {
+    int k = lane;
+    for (; k + (kAtOnce - 1) * lanes < words; k += kAtOnce * lanes) f(k, std::integral_constant<int, kAtOnce>());
+#pragma unroll 1
+    for (; k < words; k += lanes) f(k, std::integral_constant<int, 1>());
+  }
+
   // Calls f(word, c) for each of the lane's words, which is that of the classes from c on.
   template <class F>
   __device__ __forceinline__ void for_each(const F& f) const {
-#pragma unroll 4
-    for (int k = lane; k < words; k += lanes) f(row[k], k * kCount);
+    for_each_words([&](int first, auto count) {
+#pragma unroll
+      for (int i = 0; i < count.value; ++i) f(row[first + i * lanes], (first + i * lanes) * kCount);
+    });
   }
 
-  // The sums of the lane's words: `add` as sum_row has it.
+  // The sums of the lane's words: `add` as sum_row has it, and add.softmax(sums) where words are taken as they lie in
+  // memory.
   template <class Sums, class Add>
   __device__ __forceinline__ Sums sum(const Add& add) const {
     Sums sums;
     if constexpr (Add::kTakesNumbers) {
-      for (int k = lane; k < words; k += kHeld * lanes) {
-        Word held[kHeld];
-#pragma unroll
-        for (int j = 0; j < kHeld; ++j) {
-          held[j] = k + j * lanes < words ? row[k + j * lanes] : filled<S, kCount>(Add::kFill);
-        }
-        add(sums, held);
-      }
+      add_up(add.softmax(sums));
     } else {
       for_each([&](const Word& word, int c) {
         typename Add::Value values[kCount];
@@ -172,10 +181,51 @@ struct RowWords {
     }
     return sums;
   }
+
+ private:
+  // Reads the words twice, first for their maximum: that costs less than to measure the sums from another, over and
+  // over. A word plays against the best before it, so that in the end one instance of the maximum has never lost.
+  template <class Sums>
+  __device__ __forceinline__ void add_up(Sums& sums) const {
+    using A = opmath_t<S>;
+    using Player = std::conditional_t<Word::kPaired, S, A>;  // halves play in pairs, everything else as numbers
+    using Players = Numbers<Player, kCount>;
+    constexpr int kStored = std::extent_v<decltype(Players::stored)>;
+    const Players lowest = filled<Player, kCount>(A(-INFINITY));
+    Players champions = lowest, players;
+    for_each([&](const Word& word, int) {
+      convert(word, players);
+#pragma unroll
+      for (int j = 0; j < kStored; ++j) champions.stored[j] = maximum(champions.stored[j], players.stored[j]);
+    });
+    A values[kCount];
+    convert(champions, values);
+#pragma unroll
+    for (const A value : values) sums.max = maximum(sums.max, value);
+    champions = lowest;
+    for_each_words([&](int first, auto count) {
+      Sums of_words;  // a long sum of terms that are all alike would round each of them the same way
+      of_words.max = sums.max;
+#pragma unroll
+      for (int i = 0; i < count.value; ++i) {
+        convert(row[first + i * lanes], players);
+#pragma unroll
+        for (int j = 0; j < kStored; ++j) players.stored[j] = match(champions.stored[j], players.stored[j]);
+        convert(players, values);
+#pragma unroll
+        for (const A value : values) of_words.add_loser(value);
+      }
+      sums.add_sums(of_words);
+    });
+    convert(champions, values);
+    hold_tournament(values);
+#pragma unroll
+    for (int i = 1; i < kCount; ++i) sums.add_loser(values[i]);
+  }
 };
 
-// How a warp goes over its rows of a tile: shape.lanes lanes share a row, as many rows at a time as that allows, and
-// the i-th row is finished by lane i.
+// How a warp goes over its rows of a tile: shape.lanes() lanes share a row, as many rows at a time as that allows, and
+// the i-th row is finished by lane i. All lanes stay together.
 class WarpRows {
  public:
   __device__ __forceinline__ explicit WarpRows(const TileShape& shape)
@@ -190,12 +240,12 @@ class WarpRows {
   template <class Sum>
   __device__ __forceinline__ auto sum_up(const Sum& sum) const {
     using Sums = decltype(sum(0));
-    if (shape_.lanes == 1) return sum(own());
+    if (shape_.lane_bits == 0) return sum(own());
     Sums of_own;
     for_each([&](int r, int step) {
-      const Sums of_row = warp_reduce(sum(r), shape_.lanes, mask());
-      const Sums from_other = shuffle(of_row, lane_ % at_once() * shape_.lanes);
-      if (lane_ / at_once() == step) of_own = from_other;
+      const Sums of_row = warp_reduce(sum(r), shape_.lanes());
+      const Sums from_other = shuffle(of_row, (lane_ & (shape_.at_once() - 1)) << shape_.lane_bits);
+      if (lane_ >> (5 - shape_.lane_bits) == step) of_own = from_other;
     });
     return of_own;
   }
@@ -203,7 +253,7 @@ class WarpRows {
   // write(r, value) has the value that the lane which finishes row r gives.
   template <class T, class Write>
   __device__ __forceinline__ void write(const T& value, const Write& write) const {
-    if (shape_.lanes == 1) return write(own(), value);
+    if (shape_.lane_bits == 0) return write(own(), value);
     for_each([&](int r, int) { write(r, shuffle(value, r - first_)); });
   }
 
@@ -211,19 +261,15 @@ class WarpRows {
   template <int kWord, class S>
   __device__ __forceinline__ RowWords<S, kWord> words_of(const Tile<S>& tile, int r) const {
     using Word = typename RowWords<S, kWord>::Word;
-    return {reinterpret_cast<Word*>(tile.row(r)), tile.classes() * int(sizeof(S)) / kWord, lane_ % shape_.lanes,
-            shape_.lanes};
+    return {reinterpret_cast<Word*>(tile.row(r)), int(unsigned(tile.classes()) * unsigned(sizeof(S)) / kWord),
+            lane_ & (shape_.lanes() - 1), shape_.lanes()};
   }
 
  private:
-  __device__ __forceinline__ int at_once() const { return kWarpSize / shape_.lanes; }
-  __device__ __forceinline__ unsigned mask() const {
-    return (kFullWarp >> (kWarpSize - shape_.lanes)) << (lane_ & ~(shape_.lanes - 1));
-  }
   template <class F>
   __device__ __forceinline__ void for_each(const F& f) const {
     int step = 0;
-    for (int r = lane_ / shape_.lanes; r < shape_.warp_rows; r += at_once()) f(first_ + r, step++);
+    for (int r = lane_ >> shape_.lane_bits; r < shape_.warp_rows; r += shape_.at_once()) f(first_ + r, step++);
   }
 
   const TileShape& shape_;
