@@ -77,7 +77,7 @@ GOALS = {
         ),
         with_grad=Share(BOTH, (1024, math.inf), 0.92, are_apart=False),
         row_bytes=8,
-        workspace_bytes=2048 * 16,  # the totals of so many blocks, which is no leak
+        workspace_bytes=32 * 1024 * 16,  # the totals of so many blocks, which is no leak
     ),
 }
 LARGE = 4 << 20  # floor bytes: bandwidth is what counts

@@ -122,7 +122,7 @@ def stages(folder: Path) -> list[Stage]:
             (r"^ce_ext: (.*)",),
         ),
         # Every function once, against float64: whether anything works at all.
-        Stage("smoke", 25, (*benchmark, "--quick", "--budget", "0.05"), findings=not_timed),
+        Stage("smoke", 45, (*benchmark, "--quick", "--budget", "0.05"), findings=not_timed),
         Stage(
             "bench",
             150,
@@ -188,7 +188,7 @@ def run(stage: Stage, folder: Path) -> Outcome:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp,
+                preexec_fn=_lead_a_group,
             )
         except OSError as error:
             output.write(f"{error}\n")
@@ -203,10 +203,16 @@ def run(stage: Stage, folder: Path) -> Outcome:
     return Outcome(stage, verdict, time.monotonic() - begin, log.read_text(errors="replace"))
 
 
+def _lead_a_group() -> None:
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell has its background processes ignore
+
+
 def end(leader: subprocess.Popen[bytes]) -> None:
-    """Ends whatever is left of the leader's process group: asks first, so that ninja stops its compilers."""
+    """Ends whatever is left of the leader's process group: asks first, so that pytest says what has failed, and ninja
+    stops its compilers."""
     with suppress(ProcessLookupError):  # nothing is left
-        os.killpg(leader.pid, signal.SIGTERM)
+        os.killpg(leader.pid, signal.SIGINT)
         for _ in range(50):
             leader.poll()
             os.killpg(leader.pid, 0)

@@ -323,9 +323,9 @@ def test_every_peer_counts_on_a_gpu(record: Any) -> None:
 
 
 def test_workspace_of_a_gpu_is_no_leak(record: Any) -> None:
-    elements = _row("ce_ext", 1.0, loss="sigmoid_focal_loss", written_bytes=1000, extra_bytes=1000 + 4096 + 2048 * 16)
+    elements = _row("ce_ext", 1.0, loss="sigmoid_focal_loss", written_bytes=1000, extra_bytes=5096 + (512 << 10))
     assert _goals(record(elements) | {"environment": GPU}) == []
-    assert len(_goals(record(elements | {"extra_bytes": 60_000}) | {"environment": GPU})) == 1
+    assert len(_goals(record(elements | {"extra_bytes": 600_000}) | {"environment": GPU})) == 1
     assert len(_goals(record(elements))) == 1
 
 

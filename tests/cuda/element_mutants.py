@@ -1,6 +1,6 @@
 """Bugs to plant in the CUDA kernels of losses of elements, and what has to find them."""
 
-from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
+from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, WRONG_PLACE, Mutant, in_cuda
 
 BINARY = in_cuda("elements/binary_cross_entropy")
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
@@ -41,38 +41,27 @@ ELEMENT_MUTANTS = (
         BINARY_LAUNCH,
     ),
     Mutant(
-        "a block finishes its group without being the last",
+        "groups that get what the shares of the first add up to",
         SHARES,
-        "if (!comes_last(scratch.counters + group, shares.per_group)) return;",
-        "comes_last(scratch.counters + group, shares.per_group);",
-        "tests/losses/sigmoid/test_values.py -k 3x8200",
-        BINARY_LAUNCH,
-        RACE,
-        sanitizer="thread",
-    ),
-    Mutant(
-        "groups that count their blocks together",
-        SHARES,
-        "scratch.counters + group,",
-        "scratch.counters,",
+        "of_shares + blockIdx.x * per_group",
+        "of_shares",
         "tests/losses/sigmoid/test_edges.py -k groups_of_several_shares",
         BINARY_LAUNCH,
-        schedule="random:1",
     ),
     Mutant(
-        "a counter that is left as it is",
+        "of what is in flight the first alone is used",
         SHARES,
-        "    if (is_last[0]) atomicExch(counter, 0u);\n",
-        "",
-        "tests/losses/sigmoid/test_values.py -k 3x8200",
+        "if (first + k * step < end) use(",
+        "if (k == 0) use(",
+        "tests/losses/sigmoid/test_edges.py -k more_shares_than_threads",
         BINARY_LAUNCH,
     ),
     Mutant(
-        "the last block adds up no more shares than it has threads",
+        "what lies behind the shares is added up, too",
         SHARES,
-        "for (int64_t i = threadIdx.x; i < shares.per_group; i += blockDim.x) {",
-        "if (int64_t i = threadIdx.x; i < shares.per_group) {",
-        "tests/losses/sigmoid/test_edges.py -k more_shares_than_threads",
+        "if (first + k * step < end) use(",
+        "use(",
+        "tests/losses/sigmoid/test_values.py -k 3x8200",
         BINARY_LAUNCH,
     ),
     Mutant(

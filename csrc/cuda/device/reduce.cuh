@@ -46,18 +46,13 @@ __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> transform(const Softm
   return result;
 }
 
-// The `lanes` neighbours, a power of two, that this lane is one of.
-__device__ __forceinline__ unsigned team_of_lanes(int lanes) {
-  return (kFullWarp >> (kWarpSize - lanes)) << (threadIdx.x % kWarpSize & ~(lanes - 1));
-}
-
-// What `lanes` neighbours have, a power of two, for each of them. The lanes in the mask call it: all of the warp, which
-// is cheaper, or those.
+// What `lanes` neighbours have, a power of two, for each of them. All lanes of the warp call it: shuffles among some of
+// them take several times as long.
 template <class Sums>
-__device__ __forceinline__ Sums warp_reduce(Sums sums, int lanes = kWarpSize, unsigned mask = kFullWarp) {
+__device__ __forceinline__ Sums warp_reduce(Sums sums, int lanes = kWarpSize) {
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2) {
-    sums.merge(transform(sums, [=](auto x) { return __shfl_xor_sync(mask, x, offset); }));
+    sums.merge(transform(sums, [=](auto x) { return __shfl_xor_sync(kFullWarp, x, offset); }));
   }
   return sums;
 }
@@ -65,17 +60,16 @@ __device__ __forceinline__ Sums warp_reduce(Sums sums, int lanes = kWarpSize, un
 // In two steps, so that exponentials are taken once, and not at every step: first all learn the maximum of all.
 template <class T, Gaps kGaps, bool kEntropy>
 __device__ __forceinline__ SoftmaxSums<T, kGaps, kEntropy> warp_reduce(SoftmaxSums<T, kGaps, kEntropy> sums,
-                                                                       int lanes = kWarpSize,
-                                                                       unsigned mask = kFullWarp) {
+                                                                       int lanes = kWarpSize) {
   T max = sums.max;
 #pragma unroll
-  for (int offset = lanes / 2; offset > 0; offset /= 2) max = maximum(max, __shfl_xor_sync(mask, max, offset));
-  // Of lanes, all but one of which have lost.
-  const int ties = __popc(__ballot_sync(mask, sums.max == max) & team_of_lanes(lanes));
+  for (int offset = lanes / 2; offset > 0; offset /= 2) max = maximum(max, __shfl_xor_sync(kFullWarp, max, offset));
+  const unsigned neighbours = (kFullWarp >> (kWarpSize - lanes)) << (threadIdx.x % kWarpSize & ~(lanes - 1));
+  const int ties = __popc(__ballot_sync(kFullWarp, sums.max == max) & neighbours);  // all but one of which have lost
   sums.raise_max(max);
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2) {
-    sums.add_sums(transform(sums, [=](auto x) { return __shfl_xor_sync(mask, x, offset); }));
+    sums.add_sums(transform(sums, [=](auto x) { return __shfl_xor_sync(kFullWarp, x, offset); }));
   }
   sums.exp_sum += T(ties - 1);
   return sums;

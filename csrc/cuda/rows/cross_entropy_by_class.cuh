@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
     RowSums<A, Form> sums;
     const bool wanted = is_wanted<Form>(target);
     if (wanted) sums = sum_row<RowSums<A, Form>>(chunks, held, load, add);
-    if (wanted || !Team<kSize>::kIsBlock) sums = Team<kSize>::reduce_together(sums);
+    if (wanted || !Team<kSize>::kIsBlock) sums = Team<kSize>::reduce(sums);
     if (Team<kSize>::leads() && i < size) {
       totals.merge(store_row<S>(p, loss, row, target, finish_row<S>(p, loss, row, target, sums), sums));
     }
@@ -116,9 +116,9 @@ __global__ void __launch_bounds__(Team<kSize>::kThreads,
 // for gradients not to. The gradient may lie over the logits: all that is wanted of other threads' is read before it is
 // shared.
 template <class S, class Form, int kSize>
-__global__ void __launch_bounds__(
-    Team<kSize>::kThreads,
-    resident_blocks(Team<kSize>::kThreads, kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 96 : 80, 160>))
+__global__ void __launch_bounds__(Team<kSize>::kThreads,
+                                  resident_blocks(Team<kSize>::kThreads,
+                                                  kTeamRegisters<S, Form, Team<kSize>::kIsBlock ? 96 : 80, 160>))
     cross_entropy_with_grad_by_class(CrossEntropyWithGrad p, DeviceLoss<opmath_t<S>> loss, Shares shares,
                                      RowTotals* of_shares) {
   using A = opmath_t<S>;

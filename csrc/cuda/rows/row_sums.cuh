@@ -135,10 +135,9 @@ struct RowSums {
 };
 
 template <class A, class Form>
-__device__ __forceinline__ RowSums<A, Form> warp_reduce(const RowSums<A, Form>& sums, int lanes = kWarpSize,
-                                                        unsigned mask = kFullWarp) {
-  RowSums<A, Form> result{warp_reduce(sums.softmax, lanes, mask), {}};
-  if constexpr (Form::kReport) result.top = warp_reduce(sums.top, lanes, mask);
+__device__ __forceinline__ RowSums<A, Form> warp_reduce(const RowSums<A, Form>& sums, int lanes = kWarpSize) {
+  RowSums<A, Form> result{warp_reduce(sums.softmax, lanes), {}};
+  if constexpr (Form::kReport) result.top = warp_reduce(sums.top, lanes);
   return result;
 }
 

@@ -25,18 +25,9 @@ class Team {
   // Whether this thread gets the result of `reduce`: all do in a warp, else the leader alone.
   static __device__ __forceinline__ bool knows() { return !kIsBlock || leads(); }
 
+  // All teams of the warp call it.
   template <class Sums>
   static __device__ __forceinline__ Sums reduce(const Sums& sums) {
-    if constexpr (kIsBlock) {
-      return block_reduce(sums);
-    } else {
-      return warp_reduce(sums, kSize, mask());
-    }
-  }
-
-  // The same where all teams of the warp call it.
-  template <class Sums>
-  static __device__ __forceinline__ Sums reduce_together(const Sums& sums) {
     if constexpr (kIsBlock) {
       return block_reduce(sums);
     } else {
@@ -51,13 +42,10 @@ class Team {
     if constexpr (kIsBlock) {
       return block_broadcast(value);
     } else {
-      __syncwarp(mask());
+      __syncwarp();
       return value;
     }
   }
-
- private:
-  static __device__ __forceinline__ unsigned mask() { return team_of_lanes(kSize); }
 };
 
 }  // namespace ce_ext::cuda
