@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p.forward, loss);
   const WarpRows rows(shape);
-  const GroupScale<S, CrossEntropyBackward> scale(p.backward, loss.loss_scale);
+  const bool has_rows = shares.size(blockIdx.x) > 0;
+  const A scale = has_rows ? group_scale<S>(p.backward, loss.loss_scale, shares.begin(blockIdx.x)) : A(0);
   RowTotals totals;
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.forward.classes, /*has_saved=*/false),
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
           target = stage.target(p.forward, rows.own());
           const FinishedRow<A> finished = finish_row<S>(p.forward, loss, row, target, sums);
           totals.merge(store_row<S>(p.forward, loss, row, target, finished, sums));
-          const A scale_of_row = product(sample_weight<A>(p.backward, row), scale(row));
+          const A scale_of_row = product(sample_weight<A>(p.backward, row), scale);
           gradient = row_gradient<S, Form>(p.backward, loss, target, finished.saved, scale_of_row);
         }
         write_gradients<kWord>(rows, stage.tile, gradient, target);

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.cases import Loss
-from tests.support.comparison import assert_reported, on_cpu
+from tests.support.comparison import assert_reported, assert_rounded, on_cpu, to_double
 from tests.support.marks import ALL_CLASS_LOSSES, ALL_REDUCTIONS, ALL_VARIANTS
 
 pytestmark = pytest.mark.kernel
@@ -44,6 +44,13 @@ def test_empty_batch(
     if shape[1] == 0:
         extras = {}  # torch's label smoothing: 0.1 / 0 * 0 = NaN
     _assert_same(loss, input, target, weight=weight, reduction=reduction, **extras)
+
+
+@pytest.mark.heavy
+@ALL_CLASS_LOSSES
+def test_more_shares_than_threads_of_a_block(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((140_000, 2), torch.float32, device)
+    assert_rounded(loss.function(input, target), loss.oracle(*to_double(input, target)))
 
 
 @pytest.mark.covering(2)
