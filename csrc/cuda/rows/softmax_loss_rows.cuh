@@ -62,7 +62,7 @@ class GroupScale {
   __device__ __forceinline__ GroupScale(const Problem& p, opmath_t<S> loss_scale)
       : p_(p),
         loss_scale_(loss_scale),
-        differ_(p.grad_output_rows.differ || p.denominator_rows.differ),
+        differ_((p.grad_output && p.grad_output_rows.differ) || (p.denominator && p.denominator_rows.differ)),
         of_all_(differ_ ? loss_scale : group_scale<S>(p, loss_scale, 0)) {}
 
   __device__ __forceinline__ opmath_t<S> operator()(int64_t row) const {
