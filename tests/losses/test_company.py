@@ -19,6 +19,7 @@ from ce_ext.functional import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
+from ce_ext.options import CrossEntropyOptions
 from tests.support import oracles
 from tests.support.cases import NLL, class_index_inputs
 from tests.support.comparison import assert_all_rounded, assert_rounded, loss_and_gradients, to_double
@@ -341,3 +342,90 @@ def test_no_advice_that_would_not_help(input: tuple[int, ...], target: tuple[int
     with pytest.raises((ValueError, RuntimeError)) as raised:
         cross_entropy(torch.zeros(input), torch.zeros(target, dtype=torch.int64))
     assert "squeeze" not in str(raised.value)
+
+
+def _forward(*tensors: Tensor, keep_stats: bool = True, report: bool = False, **options: Any) -> Any:
+    """The op itself, which takes what no function passes on."""
+    settings = CrossEntropyOptions(**{"reduction": 0, "ignore_index": -100, **options}).of_backward()
+    return torch.ops.ce_ext.cross_entropy_forward(*tensors, None, None, *settings, keep_stats, report)
+
+
+def test_statistics_that_are_not_kept_are_not_made() -> None:
+    input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+    assert _forward(input, target)[1].shape == (3, 3)
+    assert _forward(input, target, keep_stats=False)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduction": 3}, "reduction"),
+        ({"reduction": -1}, "reduction"),
+        ({"batch_dims": -1}, "besides those of the batch"),
+        ({"input_is_log_prob": True, "label_smoothing": 0.1}, "input_is_log_prob|log-prob"),
+        ({"input_is_log_prob": True, "report": True}, "input_is_log_prob|log-prob"),
+    ],
+    ids=str,
+)
+def test_options_that_no_function_passes_on(options: dict[str, Any], message: str) -> None:
+    input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        _forward(input, target, **options)
+
+
+@pytest.mark.parametrize(
+    "grad_input", [torch.empty(2, 5), torch.empty(3, 5, dtype=torch.bfloat16)], ids=["few", "half"]
+)
+def test_memory_that_does_not_fit_a_gradient(grad_input: Tensor) -> None:
+    input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+    settings = CrossEntropyOptions(0, -100).of_backward()
+    with pytest.raises(RuntimeError, match="grad_input must be a"):
+        torch.ops.ce_ext.cross_entropy_with_grad(grad_input, input, target, None, None, *settings, False, 1.0)
+
+
+def test_gradient_in_forward_within_inference_mode() -> None:
+    settings = CrossEntropyOptions(0, -100).of_backward()
+    with torch.inference_mode():
+        input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+        grad = torch.empty_like(input)
+        torch.ops.ce_ext.cross_entropy_with_grad(grad, input, target, None, None, *settings, False, 1.0)
+    (exact,) = loss_and_gradients(lambda x: oracles.cross_entropy(x, target, reduction="sum"), input.double())[1:]
+    assert_rounded(grad.clone(), exact, roundings=3)
+
+
+@pytest.mark.torch_modes
+def test_a_dtype_that_is_asked_for_under_autocast() -> None:
+    input, target = class_index_inputs((3, 5), torch.bfloat16, "cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _forward(input, target, out_dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "batch_dims", "message"),
+    [
+        ((3, 4), (1, 3, 4), 0, "weight"),
+        ((3, 4), (), 1, "weight"),
+        ((3, 4, 5), (1, 5), 1, "weight"),
+        ((3, 4), (4,), -1, "batch_dims"),
+        ((3, 4), (4,), 3, "batch_dims"),
+    ],
+)
+def test_factors_and_batches_that_do_not_fit(
+    shape: tuple[int, ...], weight: tuple[int, ...], batch_dims: int, message: str
+) -> None:
+    with _Calls("ce_ext::binary_cross_entropy_forward") as calls:
+        binary_cross_entropy_with_logits(torch.zeros(shape), torch.zeros(shape))
+    input, target, _, *others, _ = calls.arguments
+    op = torch.ops.ce_ext.binary_cross_entropy_forward
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        op(input, target, torch.ones(weight), *others, batch_dims)
+
+
+@pytest.mark.torch_modes
+def test_gradient_of_a_half_target_without_data() -> None:
+    input = torch.zeros(3, 4, device="meta")
+    target = torch.zeros(3, 4, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    loss = binary_cross_entropy_with_logits(input, target)
+    with _Calls("ce_ext::binary_cross_entropy_backward") as calls:
+        loss.backward()
+    assert [x.dtype for x in calls.results if isinstance(x, Tensor) and x.numel()] == [torch.bfloat16]

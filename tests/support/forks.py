@@ -33,10 +33,12 @@ KERNEL_TESTS = {
 class Forks:
     """One such process."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None, launcher: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, launcher: Sequence[str] = (), root: Path = ROOT
+    ) -> None:
         self._process = subprocess.Popen(
             (*launcher, sys.executable, "-m", __name__),
-            cwd=ROOT,
+            cwd=root,  # from where it imports
             # Threads do not survive a fork.
             env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
             stdin=subprocess.PIPE,
