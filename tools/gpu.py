@@ -122,7 +122,7 @@ def stages(folder: Path) -> list[Stage]:
             (r"^ce_ext: (.*)",),
         ),
         # Every function once, against float64: whether anything works at all.
-        Stage("smoke", 45, (*benchmark, "--quick", "--budget", "0.05"), findings=not_timed),
+        Stage("smoke", 30, (*benchmark, "--quick", "--budget", "0.05"), findings=not_timed),
         Stage(
             "bench",
             150,

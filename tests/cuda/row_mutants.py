@@ -476,7 +476,7 @@ ROW_MUTANTS = (
         "p.classes <= 2 * kMaxSlices * kMaxPlanes",
         f"{IMAGES} -k test_options",
         CROSS_ENTROPY,
-        r"Fatal Python error: Floating point exception",
+        WRONG_PLACE,
     ),
     Mutant(
         "a row with a factor of one is a team's last",

@@ -56,7 +56,7 @@ def test_outcome_of_a_stage(tmp_path: Path) -> None:
 def test_stage_that_hangs_is_ended_with_all_that_it_started(listens: bool, tmp_path: Path) -> None:
     trap = "echo stopped; exit" if listens else ""
     child = f"""import subprocess, time
-print(subprocess.Popen(["sh", "-c", "trap '{trap}' TERM; sleep 99; sleep 99"]).pid)
+print(subprocess.Popen(["sh", "-c", "trap '{trap}' INT; sleep 99; sleep 99"]).pid)
 time.sleep(99)"""
     outcome = gpu.run(_stage("hangs", child, limit=1), tmp_path)
     assert outcome.verdict == "TIMED OUT" and 1 <= outcome.seconds < 30
