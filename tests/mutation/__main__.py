@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tests.mutation.build import build
+from tests.mutation.planted import Planted
 from tests.mutation.score import MUTANTS, Judge, Verdict
 
 
@@ -26,16 +27,16 @@ def main() -> int:
     for _ in range(options.jobs):
         judges.put(Judge(folder))
 
-    def judge(place: int) -> Verdict:
+    def verdict_of(mutant: Planted) -> Verdict:
         judge = judges.get()
         try:
-            return judge.judge(chosen[place])
+            return judge.judge(mutant)
         finally:
             judges.put(judge)
 
     verdicts = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for verdict in track(pool.map(judge, range(len(chosen))), total=len(chosen), console=console):
+        for verdict in track(pool.map(verdict_of, chosen), total=len(chosen), console=console):
             verdicts.append(verdict)
             if verdict.is_killed == verdict.mutant.survives:  # not as expected
                 what = "no survivor any more" if verdict.is_killed else "SURVIVES"

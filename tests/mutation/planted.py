@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Planted:
         if self.old.rstrip().endswith(";"):
             return f"if (mutant_is({number})) {{ {self.new} }} else {{ {self.old} }}"
         return f"(mutant_is({number}) ? ({self.new}) : ({self.old}))"
+
+
+def bugs_of(file: str, *bugs: dict[str, Any]) -> tuple[Planted, ...]:
+    return tuple(Planted(file=file, **fields) for fields in bugs)
+
+
+def bug(name: str, old: str, new: str, tests: str, **others: Any) -> dict[str, Any]:
+    return {"name": name, "old": old, "new": new, "tests": tests, **others}
 
 
 def plant(mutants: Iterable[tuple[int, Planted]], root: Path) -> None:

@@ -19,7 +19,6 @@ NO_TESTS_RAN = 5  # an exit code of pytest
 class Verdict:
     mutant: Planted
     exit_code: int
-    output: str
 
     @property
     def is_killed(self) -> bool:
@@ -38,7 +37,4 @@ class Judge:
             arguments += ["--device", "cpu"]
         environment = {"CE_EXT_MUTANT": str(MUTANTS.index(mutant))}
         run = self._forks.pytest("-x", "-p", "tests.mutation.switch", *arguments, environment=environment)
-        return Verdict(mutant, run.returncode, run.stdout)
-
-    def close(self) -> None:
-        self._forks.close()
+        return Verdict(mutant, run.returncode)
