@@ -137,8 +137,7 @@ __global__ void __launch_bounds__(kTileThreads, resident_blocks(kTileThreads, kT
   using Stage = CrossEntropyStage<S>;
   const AddLogits<S, Form> add(p.forward, loss);
   const WarpRows rows(shape);
-  const bool has_rows = shares.size(blockIdx.x) > 0;
-  const A scale = has_rows ? group_scale<S>(p.backward, loss.loss_scale, shares.begin(blockIdx.x)) : A(0);
+  const A scale = share_scale<S>(p.backward, loss.loss_scale, shares);
   RowTotals totals;
   for_each_tile(
       shares, shape, Stage::bytes(shape, p.forward.classes, /*has_saved=*/false),

@@ -290,8 +290,7 @@ __global__ void __launch_bounds__(kPixelThreads, resident_blocks(kPixelThreads, 
   constexpr int kRows = kPixelsOfThread<S>;
   const DeviceLoss<A> loss = without_options(any_loss);
   const PixelThread<S, kPlanes> thread(slices);
-  const bool has_rows = shares.size(blockIdx.x) > 0;
-  const A scale = has_rows ? group_scale<S>(p.backward, loss.loss_scale, shares.begin(blockIdx.x)) : A(0);
+  const A scale = share_scale<S>(p.backward, loss.loss_scale, shares);
   pixels_forward<S>(
       p.forward, loss, thread, slices, shares, of_shares,
       [&](int64_t row, bool is_there, const HeldPlanes<S, kPlanes>& held, const RowTarget<A>(&targets)[kRows],

@@ -55,6 +55,12 @@ __device__ __forceinline__ opmath_t<S> group_scale(const Problem& p, opmath_t<S>
   return scale;
 }
 
+// The same of the block's share, whose rows are of one group, where no grad_output differs from row to row.
+template <class S, class Problem>
+__device__ __forceinline__ opmath_t<S> share_scale(const Problem& p, opmath_t<S> loss_scale, const Shares& shares) {
+  return shares.size(blockIdx.x) > 0 ? group_scale<S>(p, loss_scale, shares.begin(blockIdx.x)) : opmath_t<S>(0);
+}
+
 // The same of many rows: where all have one, it is found once.
 template <class S, class Problem>
 class GroupScale {
