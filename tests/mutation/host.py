@@ -93,12 +93,7 @@ AUTOCAST_CPP = bugs_of(
         "a dtype that is asked for is overruled",
         "dtype.isNone()",
         "true",
-        f"{AUTOCAST} -k 'losses_are_float32 or test_log_softmax'",
-        survives=True,
-        note=(
-            "Python casts the result to out_dtype afterwards. Missing: an op by itself under torch.autocast, "
-            "with out_dtype (or dtype) torch.bfloat16 for a bfloat16 input: its result must be bfloat16"
-        ),
+        COMPANY,
     ),
     bug("float16 is no half", "input == at::kHalf", "false", f"{AUTOCAST} -k losses_are_float32"),
     bug(
@@ -150,32 +145,20 @@ BINARY = bugs_of(
         "a factor may have more dimensions than the input",
         "factor.dim() <= input.dim()",
         "true",
-        f"{ERRORS} -k 'test_bad_call and weight'",
-        survives=True,
-        note=(
-            "the table's (2, 3, 4) for (3, 4) is refused for its sizes. Missing: a weight of shape (1, 3, 4) "
-            "for an input of shape (3, 4), whose gradient would write before its sizes"
-        ),
+        COMPANY,
     ),
     bug(
         "a factor may lack dimensions of the batch",
         "factor.dim() >= batch_dims",
         "true",
-        VMAP_ELEMENTS,
-        survives=True,
-        note=(
-            "vmap gives every factor one. Missing: binary_cross_entropy_forward with batch_dims=1 and a "
-            "weight of shape (), which it has to refuse"
-        ),
+        COMPANY,
     ),
     bug(
         "a factor may be shared by a batch",
         "d >= batch_dims",
         "true",
-        VMAP_ELEMENTS,
+        COMPANY,
         context="is_shared = d >= batch_dims",
-        survives=True,
-        note="Missing: the same op with batch_dims=1, input (3, 4, 5) and a weight of shape (1, 5)",
     ),
     bug(
         "factors of any size are taken",
@@ -201,12 +184,7 @@ BINARY = bugs_of(
         "batch_dims of any number",
         "settings.batch_dims >= 0 && settings.batch_dims <= input.dim()",
         "true",
-        f"{ELEMENT_EDGES} -k test_vmap",
-        survives=True,
-        note=(
-            "Missing: binary_cross_entropy_forward with batch_dims -1, or 3 for an input of two dimensions, "
-            'in the words "batch_dims must be in [0, 2]"'
-        ),
+        COMPANY,
     ),
     bug(
         "options are not checked",
@@ -548,12 +526,7 @@ BINARY = bugs_of(
         "without data, the gradient of a target is in opmath",
         "has_data(input) ? options.dtype(arguments.grad_target_dtype()) : options",
         "options.dtype(arguments.grad_target_dtype())",
-        f"{ELEMENT_EDGES} -k 'test_fakes_for_every_device or test_opcheck'",
-        survives=True,
-        note=(
-            "the tests' targets are float32, or of the input's dtype. Missing: opcheck, or the fake, of the "
-            "backward op with a bfloat16 target of float32 logits and needs_target"
-        ),
+        COMPANY,
     ),
     bug(
         "the gradient in the target alone is not computed",
@@ -726,12 +699,7 @@ CHECKS = bugs_of(
         "a negative batch_dims",
         "batch_dims >= 0",
         "true",
-        f"{SCALE} {NONE} -k test_bad_call",
-        survives=True,
-        note=(
-            "Missing: cross_entropy_forward with batch_dims=-1: without a reduction it then takes dimension 0"
-            " for that of the classes, in place of an error"
-        ),
+        COMPANY,
     ),
     bug(
         "a number has classes",
@@ -985,11 +953,7 @@ CHECKS = bugs_of(
         "a fourth reduction",
         "reduction <= 2",
         "true",
-        FUZZ,
-        survives=True,
-        note=(
-            "the fuzzer asks for it, but sees the same for copies. Missing: an op with reduction=3 or -1, a ValueError"
-        ),
+        COMPANY,
     ),
     bug(
         "a denominator of 0 is none",
@@ -1030,13 +994,7 @@ CROSS_ENTROPY = bugs_of(
         "log-probabilities take options of logits",
         "!input_is_log_prob || !needs_logits",
         "true",
-        f"{ERRORS} -k test_bad_target_in_backward",
-        survives=True,
-        note=(
-            "Python gives none. Missing: cross_entropy_forward with input_is_log_prob and label_smoothing=0.1"
-            " (then not looked at), or report=True (then never written); and cross_entropy_with_grad with "
-            "input_is_log_prob, whose gradient is then that of logits"
-        ),
+        COMPANY,
     ),
     bug(
         "a target of shape (N, 1) is one of shape (N)",
@@ -1126,12 +1084,7 @@ CROSS_ENTROPY = bugs_of(
         "a gradient in forward takes any memory",
         'check_from_forward("grad_input", grad_input, input.sym_sizes(), input.scalar_type(), input);',
         ";",
-        f"{WITH_GRAD} -k test_the_op_itself",
-        survives=True,
-        note=(
-            "Missing: cross_entropy_with_grad with a grad_input of shape (2, 5), or of bfloat16, for float32 "
-            "logits of shape (3, 5): the bug writes beyond it"
-        ),
+        COMPANY,
     ),
     bug(
         "rows that share their memory are overwritten",
@@ -1726,12 +1679,7 @@ SOFTMAX_LOSS = bugs_of(
         "stats are made whether they are to be kept or not",
         "keep_stats && arguments.saved_numbers > 0",
         "arguments.saved_numbers > 0",
-        f"{LAYOUTS} -k test_logits_are_never_copied",
-        survives=True,
-        note=(
-            "they are 12 bytes a row, of the 16 that the tests of memory allow. Missing: that "
-            "cross_entropy_forward with keep_stats=False returns None for them"
-        ),
+        COMPANY,
     ),
     bug(
         "a denominator and on_empty are forgotten",
