@@ -31,7 +31,7 @@ NVCC        := $(shell command -v nvcc)
 
 GPU_STAGES  := $(addprefix gpu-,build smoke bench test memcheck racecheck synccheck bench-others sweep)
 
-.PHONY: help demo demo-imbalanced test test-all test-torch bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
+.PHONY: help demo demo-imbalanced test test-all mutants test-torch bench bench-instructions gpu $(GPU_STAGES) lint check-cuda \
         check-cuda-build test-cuda-build test-modes clean
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 20
@@ -47,8 +47,11 @@ demo-imbalanced: $(BUILD_STAMP)  ## find rare digits with BCE, weighted BCE and 
 test: $(BUILD_STAMP)  ## run the tests, those of CUDA kernels without a GPU, too: about five minutes on two cores
 	@$(PYTEST) $(ARGS)
 
-test-all: $(BUILD_STAMP)  ## run all tests, with all combinations of parameters, under sanitizers and with planted bugs
+test-all: $(BUILD_STAMP)  ## run all tests, with all combinations of parameters, and under sanitizers
 	@$(PYTEST) -m '' $(ARGS)
+
+mutants: $(BUILD_STAMP)  ## plant bugs of a line everywhere, and count those that no test finds: hours, or ARGS='--sample 40'
+	@$(VENV)/bin/python -m tests.mutation $(ARGS)
 
 test-torch:  ## run the tests that depend on torch's version with another: make test-torch TORCH=torch==2.14.1
 	@CE_EXT_CUDA=0 $(MAKE) --no-print-directory VENV=$(TORCH_VENV) EDITABLE= EXTRAS=test test-modes

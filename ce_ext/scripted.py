@@ -40,11 +40,13 @@ class OfClasses(OfClassIndices):
             if self.ignores:
                 raise ValueError("ignore_index is for targets of class indices, and target holds class probabilities")
             dtype = torch.promote_types(input.dtype, target.dtype)
-            weight = self.weight
+            weight, sample_weight = self.weight, self.sample_weight
             if weight is not None:
                 dtype = torch.promote_types(dtype, weight.dtype)
                 weight = weight.to(dtype)
-            tensors = (input.to(dtype), target.to(dtype), weight, self.sample_weight)
+            if sample_weight is not None:
+                sample_weight = sample_weight.to(dtype)
+            tensors = (input.to(dtype), target.to(dtype), weight, sample_weight)
             return torch.ops.ce_ext.soft_cross_entropy_forward(*tensors, *self.soft_options)[0]
         tensors = (input, target, self.weight, self.sample_weight)
         return torch.ops.ce_ext.cross_entropy_forward(*tensors, *self.options)[0]

@@ -106,6 +106,8 @@ def softmax_loss(
         input, promoted = dtypes.promoted(input, target, weight)
         target = dtypes.taken(input, target)
         weight = None if weight is None else dtypes.taken(input, weight)
+        if sample_weight is not None and sample_weight.dtype in (given.dtype, opmath_dtype(given)):  # before promotion
+            sample_weight = dtypes.taken(input, sample_weight)
         out_dtype = out_dtype or promoted
     kernel_dtype = dtypes.of_kernel(input, out_dtype)
     if denominator is not None:

@@ -130,6 +130,7 @@ struct Arguments {
         opmath(opmath_dtype(input)),
         reduction(check_reduction(settings.reduction)) {
     dtype = check_input_dtype(input);
+    check_aligned("input", input);
     TORCH_CHECK(settings.batch_dims >= 0 && settings.batch_dims <= input.dim(), "batch_dims must be in [0, ",
                 input.dim(), "] for input of shape ", input.sym_sizes(), ", but got ", settings.batch_dims);
     check_options(settings.options);
@@ -238,6 +239,7 @@ struct Arguments {
 
   void check_numbers(const char* name, const at::Tensor& tensor) const {
     check_same_device(input, name, tensor);
+    check_aligned(name, tensor);
     TORCH_CHECK(!tensor.is_complex(), name, " must hold real numbers, but got ", tensor.scalar_type());
   }
 
@@ -272,6 +274,7 @@ struct Arguments {
                       "target must have the shape of input, ", shape, ", or hold class indices of shape ",
                       c10::SymIntArrayRef(rows), ", but got ", given.scalar_type(), " of shape ", got);
     check_same_device(input, "target", given);
+    check_aligned("target", given);
     TORCH_CHECK_VALUE(shape[class_dim()].sym_ne(1).expect_true(__FILE__, __LINE__),
                       "target must have the shape of input, ", shape, ", but got shape ", got,
                       ": as indices of one class its zeros would be that class, its ones background");

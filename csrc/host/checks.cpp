@@ -53,6 +53,14 @@ int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batc
   return logits.dim() == batch_dims + 1 ? batch_dims : batch_dims + 1;
 }
 
+void check_aligned(const char* name, const at::Tensor& tensor) {
+  if (!has_data(tensor)) return;
+  const auto address = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  TORCH_CHECK(address % tensor.element_size() == 0, name, " must lie at a multiple of the ", tensor.element_size(),
+              " bytes of a ", tensor.scalar_type(), ", but lies ", address % tensor.element_size(),
+              " behind one; its clone() does not");
+}
+
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor) {
   TORCH_CHECK(tensor.device() == input.device(), "input and ", name, " must be on the same device, but got input on ",
               input.device(), " and ", name, " on ", tensor.device());
@@ -75,6 +83,7 @@ const char* shape_advice(c10::SymIntArrayRef input, c10::SymIntArrayRef target) 
 
 void check_class_indices(const at::Tensor& input, const at::Tensor& target, c10::SymIntArrayRef row_shape) {
   check_same_device(input, "target", target);
+  check_aligned("target", target);
   TORCH_CHECK(at::isIntegralType(target.scalar_type(), /*includeBool=*/false),
               "target must hold class indices of an integer dtype, but got ", target.scalar_type());
 
@@ -99,6 +108,7 @@ at::Tensor class_indices(const at::Tensor& target, std::optional<int64_t> ignore
 
 void check_class_probabilities(const at::Tensor& input, const at::Tensor& target, at::ScalarType opmath) {
   check_same_device(input, "target", target);
+  check_aligned("target", target);
   const c10::SymIntArrayRef shape = input.sym_sizes(), got = target.sym_sizes();
   TORCH_CHECK_VALUE(shape.size() == 1 || (!got.empty() && are_same(shape.slice(0, 1), got.slice(0, 1))),
                     "target of class probabilities must have the shape of input, ", shape, ", but got shape ", got);
@@ -117,6 +127,7 @@ void check_factors(const char* name, const at::Tensor& factors, c10::SymIntArray
               " must have the dtype of input, ", input.scalar_type(), opmath == input.scalar_type() ? "" : ", or Float",
               ", but got ", factors.scalar_type());
   check_same_device(input, name, factors);
+  check_aligned(name, factors);
 }
 
 void check_from_forward(const char* name, const at::Tensor& tensor, c10::SymIntArrayRef shape, at::ScalarType dtype,
@@ -125,6 +136,7 @@ void check_from_forward(const char* name, const at::Tensor& tensor, c10::SymIntA
   TORCH_CHECK(tensor.scalar_type() == dtype && tensor.device() == input.device() && are_same(tensor.sym_sizes(), shape),
               name, " must be a ", dtype, " tensor of shape ", shape, " on ", input.device(), ", but got a ",
               tensor.scalar_type(), " tensor of shape ", tensor.sym_sizes(), " on ", tensor.device());
+  check_aligned(name, tensor);
 }
 
 void check_label_smoothing(double label_smoothing) {

@@ -32,6 +32,10 @@ at::ScalarType opmath_dtype(const at::Tensor& input);
 // The dimension of the classes of logits: a sample behind the batch dimensions is (C), or (N, C, d1, ...).
 int64_t check_class_dim(const char* name, const at::Tensor& logits, int64_t batch_dims);
 
+// Kernels read and write numbers at multiples of their size, where torch puts what it allocates. Memory of others may
+// begin anywhere, and an access elsewhere is undefined, or ends a CUDA context.
+void check_aligned(const char* name, const at::Tensor& tensor);
+
 void check_same_device(const at::Tensor& input, const char* name, const at::Tensor& tensor);
 
 // `target` must hold one class index for every row of `input`, of which there are so many.

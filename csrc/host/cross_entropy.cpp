@@ -120,6 +120,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
   const ForwardResults results(arguments, /*keep_stats=*/false, report);
   if (has_data(input)) {
     at::assert_no_internal_overlap(grad_input);
+    at::assert_no_partial_overlap(grad_input, input);
+    for (const at::Tensor& other : {arguments.indices, arguments.weight, arguments.sample_weight}) {
+      if (other.defined()) at::assert_no_overlap(grad_input, other);
+    }
     CrossEntropyWithGrad problem{};
     arguments.describe(problem.forward);
     results.describe(arguments, problem.forward);
@@ -130,7 +134,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> cross_entropy_with_grad(const at:
                       problem.backward);
     problem.backward.loss_scale = divisor.is_given ? loss_scale / divisor.of(0) : loss_scale;
     arguments.run(problem);
-    if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
+    grad_input.unsafeGetTensorImpl()->bump_version();
   }
   return {results.loss, results.report, results.argmax};
 }

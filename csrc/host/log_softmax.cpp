@@ -30,6 +30,7 @@ void describe(LogSoftmaxProblem& problem, const at::Tensor& tensor, int64_t dim)
 at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::optional<at::ScalarType> dtype) {
   LogSoftmaxForward problem{};
   problem.dtype = check_input_dtype(input);
+  check_aligned("input", input);
   const at::ScalarType output_dtype = dtype.value_or(input.scalar_type());
   problem.widens = check_widens("dtype", input.scalar_type(), output_dtype);
   dim = c10::maybe_wrap_dim(dim, input.dim());
@@ -50,6 +51,7 @@ at::Tensor log_softmax_forward(const at::Tensor& input, int64_t dim, std::option
 at::Tensor log_softmax_backward(const at::Tensor& grad_output, const at::Tensor& output, int64_t dim,
                                 at::ScalarType input_dtype) {
   check_from_forward("grad_output", grad_output, output.sym_sizes(), output.scalar_type(), output);
+  check_aligned("output", output);
   dim = c10::maybe_wrap_dim(dim, output.dim());
   if (output.dim() == 0) {
     return log_softmax_backward(grad_output.unsqueeze(0), output.unsqueeze(0), dim, input_dtype).squeeze(0);

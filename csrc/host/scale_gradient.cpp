@@ -1,4 +1,5 @@
 // The op that multiplies a gradient of the forward pass by the one from upstream.
+#include <ATen/MemoryOverlap.h>
 #include <torch/library.h>
 
 #include "host/backends.h"
@@ -18,6 +19,8 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
               "grad_output must have the dtype of grad_input, ", grad_input.scalar_type(),
               opmath == grad_input.scalar_type() ? "" : ", or Float", ", but got ", grad_output.scalar_type());
   check_same_device(grad_input, "grad_output", grad_output);
+  check_aligned("grad_input", grad_input);
+  check_aligned("grad_output", grad_output);
   const int64_t class_dim = check_class_dim("grad_input", grad_input, batch_dims);
   const c10::SymIntArrayRef batch = grad_input.sym_sizes().slice(0, batch_dims), got = grad_output.sym_sizes();
   c10::SymDimVector row_shape(grad_input.sym_sizes());
@@ -25,6 +28,8 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
   TORCH_CHECK(are_same(got, batch) || are_same(got, row_shape), "grad_output must have shape ", batch, " or ",
               c10::SymIntArrayRef(row_shape), ", but got shape ", got);
   if (!has_data(grad_input)) return;
+  at::assert_no_internal_overlap(grad_input);
+  at::assert_no_overlap(grad_input, grad_output);
 
   problem.grad_output_is_opmath = grad_output.scalar_type() == opmath;
   problem.grad_output = grad_output.const_data_ptr();
@@ -43,7 +48,7 @@ void scale_gradient(const at::Tensor& grad_input, const at::Tensor& grad_output,
         {{grad_input, class_dim, problem.grad_input_rows}, {grad_output, kNoClassDim, problem.grad_output_rows}});
   }
   run(grad_input, problem);
-  if (!grad_input.is_inference()) grad_input.unsafeGetTensorImpl()->bump_version();
+  grad_input.unsafeGetTensorImpl()->bump_version();
 }
 
 }  // namespace

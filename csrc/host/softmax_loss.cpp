@@ -16,6 +16,7 @@ SoftmaxLossArguments::SoftmaxLossArguments(const SoftmaxLossTensors& tensors, co
                                            int64_t saved_numbers_)
     : input(tensors.input), settings(settings_), saved_numbers(saved_numbers_), opmath(opmath_dtype(input)) {
   dtype = check_input_dtype(input);
+  check_aligned("input", input);
   class_dim = check_class_dim("input", input, settings.batch_dims);
   reduction = check_reduction(settings.reduction);
   check_options(settings.options);

@@ -285,7 +285,8 @@ class BinaryCrossEntropy {
   }
 
   HOST_DEVICE T balance(const Target& target) const {
-    return balance_slope(target) * smooth(target) + target.alphas.neg;
+    const T t = smooth(target);
+    return target.alphas.pos * t + target.alphas.neg * (T(1) - t);
   }
   static HOST_DEVICE T balance_slope(const Target& target) { return target.alphas.pos - target.alphas.neg; }
 

@@ -41,7 +41,8 @@ def test_it_serves_one_backward_pass(retain_graph: bool, how: dict[str, bool], d
     input, target = _make(device)
     logits = input * 1
     loss = cross_entropy(logits, target, **how)
-    torch.autograd.grad(loss, logits, retain_graph=retain_graph)
+    grads = torch.autograd.grad(loss, logits, retain_graph=retain_graph)
+    torch.testing.assert_close(grads, (_grad(input, target),))
     with pytest.raises(RuntimeError, match="serves one backward pass, and this is the second: retain_graph needs"):
         torch.autograd.grad(loss, logits)
 
@@ -80,6 +81,7 @@ def test_whoever_gets_it_keeps_it(retain_graph: bool, how: dict[str, bool], devi
     cross_entropy(logits, target, **how).backward(retain_graph=retain_graph)
     assert pointers == [input.grad.data_ptr()]
     assert (pointers == [logits.data_ptr()]) == ("inplace" in how)
+    torch.testing.assert_close(input.grad, _grad(input, target))
 
 
 @BOTH_WAYS
@@ -133,9 +135,11 @@ def test_graph_that_is_dropped_drops_the_gradient(how: dict[str, bool], device: 
 def test_denominators(denominator: float, how: dict[str, bool], device: str) -> None:
     """Every number, and as a tensor that lies elsewhere or not: the bits of the plain loss, and its gradient."""
     input, target = _make(device)
+    expected = torch.nn.functional.cross_entropy(input, target, reduction="sum") / denominator
     for divisor in (denominator, torch.tensor(denominator), torch.tensor(denominator, device=device)):
         loss, plain = (_loss(input, target, denominator=divisor, **options) for options in (how, {}))
         torch.testing.assert_close(loss, plain, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(loss, expected, equal_nan=True)
         grads = [torch.autograd.grad(result, input)[0] for result in (loss, plain)]
         torch.testing.assert_close(*grads, rtol=1e-6, atol=0, equal_nan=True)
 

@@ -76,7 +76,14 @@ def test_gradcheck(needed: tuple[bool, bool], gamma: float, reduction: str, devi
     )
 
 
+def _grads_of_several_upstream(function: Function, argnums: Any) -> Function:
+    """Which share what the forward pass has kept."""
+    scaled = torch.func.grad(lambda x, q, factor: factor * function(x, q).sum(), argnums)
+    return lambda x, q: torch.func.vmap(scaled, (None, None, 0))(x, q, x.new_tensor([1, 2, 3]))
+
+
 TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "several upstream": _grads_of_several_upstream,
     "jacrev": torch.func.jacrev,
     "jacfwd": torch.func.jacfwd,
     "hessian": torch.func.hessian,

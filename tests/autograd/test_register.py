@@ -1,13 +1,16 @@
 """`autograd.register` for a pair of ops that has all that a pair may have, and no kernel but formulas in torch."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ce_ext import autograd
+from ce_ext.options import CrossEntropyOptions
 
 pytestmark = pytest.mark.torch_modes
 
@@ -57,22 +60,24 @@ def _backward_tangent(
     return g_t * r + g * r_t, g_t * r / y + g * r_t / y - g * r * y_t / y**2
 
 
+_DERIVATIVES = {"tangent": _tangent, "backward_gradient": _backward_gradient, "backward_tangent": _backward_tangent}
+
+
+@contextmanager
+def _registered(namespace: str, **other_derivatives: Any) -> Iterator[Any]:
+    """In a namespace that nobody uses again: autograd is registered for good."""
+    with torch.library._scoped_library(namespace, "DEF") as library:
+        for schema, function in zip(_SCHEMAS, (_forward, _backward), strict=True):
+            name = library.define(schema)
+            library.impl(name, function, "CompositeExplicitAutograd")
+        vmap = autograd.vmap_with_batch_dims(lambda options: {"scale"})
+        yield autograd.register(f"{namespace}::scaled_exp", _Options, vmap=vmap, **_DERIVATIVES | other_derivatives)
+
+
 @pytest.fixture(scope="module")
 def scaled_exp() -> Iterator[Any]:
-    """The ops live as long as the module that is tested: autograd is registered for good."""
-    library = torch.library.Library("ce_ext_test", "DEF")
-    for schema, function in zip(_SCHEMAS, (_forward, _backward), strict=True):
-        name = library.define(schema)
-        library.impl(name, function, "CompositeExplicitAutograd")
-    yield autograd.register(
-        "ce_ext_test::scaled_exp",
-        _Options,
-        tangent=_tangent,
-        backward_gradient=_backward_gradient,
-        backward_tangent=_backward_tangent,
-        vmap=autograd.vmap_with_batch_dims(lambda options: {"scale"}),
-    )
-    library._destroy()
+    with _registered("ce_ext_test") as forward:
+        yield forward
 
 
 OPTIONS = _Options(2.0, True, torch.float64)
@@ -118,6 +123,31 @@ def test_result_that_is_saved_leaves_no_cycle(scaled_exp: Any) -> None:
     assert intermediate._use_count() == count
 
 
+@pytest.mark.parametrize(
+    ("derivative", "result", "error", "message"),
+    [
+        ("tangent", 1.0, TypeError, "a derivative must be a Tensor or None, but got 1.0"),
+        ("tangent", (None, None), RuntimeError, "scaled_exp_forward needs 1 tangents, but got 2"),
+        ("backward_tangent", None, RuntimeError, "scaled_exp_backward needs 2 tangents, but got 1"),
+        ("backward_gradient", 1.0, TypeError, "a derivative must be a Tensor or None, but got 1.0"),
+    ],
+)
+def test_functions_that_return_no_derivatives(
+    derivative: str, result: Any, error: type[Exception], message: str
+) -> None:
+    namespace = f"ce_ext_test_{derivative}_{error.__name__}"
+    with _registered(namespace, **{derivative: lambda *_: result}) as scaled_exp, forward_ad.dual_level():
+        x, y = _arguments()
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+
+        def call_all() -> None:
+            (grad,) = torch.autograd.grad(scaled_exp(dual, y, OPTIONS).sum(), dual, create_graph=True)
+            grad.sum().backward()
+
+        with pytest.raises(error, match=message):
+            call_all()
+
+
 def test_vmap(scaled_exp: Any) -> None:
     x, y = _arguments()
     mapped = torch.func.vmap(lambda x, y: scaled_exp(x, y, OPTIONS), (1, None))(x, y[:, 0])
@@ -128,11 +158,14 @@ def test_vmap(scaled_exp: Any) -> None:
     ("options", "error", "message"),
     [
         (("a", True, None, 0), TypeError, "factor must be a float, but got 'a'"),
+        ((None, True, None, 0), TypeError, "factor must be a float, but got None"),
         ((1.0, 1, None, 0), TypeError, "negate must be a bool, but got 1"),
         ((1.0, True, 6, 0), TypeError, "dtype must be a torch.dtype, but got 6"),
         ((1.0, True, None, 0.5), TypeError, "batch_dims must be an int, but got 0.5"),
+        ((1.0, True, None, True), TypeError, "batch_dims must be an int, but got True"),
         ((1.0, True, None, 2**64), ValueError, "batch_dims must fit into 64 bits, but got 18446744073709551616"),
         ((1.0, True, None), TypeError, "takes 6 arguments, but got 5"),
+        ((1.0, True, None, 0, 0), TypeError, "takes 6 arguments, but got 7"),
         ([], TypeError, "the last argument must be a tuple"),
     ],
     ids=str,
@@ -142,12 +175,33 @@ def test_bad_options(scaled_exp: Any, options: Any, error: type[Exception], mess
         scaled_exp(*_arguments(), options)
 
 
-def test_names_that_do_not_fit() -> None:
-    with torch.library._scoped_library("ce_ext_test_names", "DEF") as library:
+def test_number_that_is_no_float() -> None:
+    """Of an op without Python, which would come upon the exception by itself."""
+    options = CrossEntropyOptions(reduction=0, ignore_index=-100, logit_scale=1j)
+    with pytest.raises(TypeError, match="must be real number, not complex"):
+        autograd.cross_entropy(torch.zeros(3, 5), torch.tensor([0, 4, 1]), None, None, options)
+
+
+def test_tensor_that_is_not_optional(scaled_exp: Any) -> None:
+    _, y = _arguments()
+    with pytest.raises(TypeError, match="x must be a Tensor, but got None"):
+        scaled_exp(None, y, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("backward", "message"),
+    [
+        ("(Tensor grad_output, Tensor z, int n) -> Tensor grad_x", "no argument and no result of the name z"),
+        ("(Tensor grad_output, Tensor x, int n) -> Tensor grad_z", "f_forward has no argument z"),
+        ("(Tensor grad_output, Tensor x, int n) -> Tensor slope_x", "slope_x must be called grad_ and an argument"),
+        ("(Tensor x, Tensor grad_output, int n) -> Tensor grad_x", "f_backward must take grad_output first"),
+        ("() -> Tensor grad_x", "f_backward must take grad_output first"),
+        ("(Tensor grad_output, int n, Tensor x) -> Tensor grad_x", "must take its tensors before its options"),
+    ],
+)
+def test_schemas_that_do_not_fit(backward: str, message: str) -> None:
+    with torch.library._scoped_library("ce_ext_test_schemas", "DEF") as library:
         library.define("f_forward(Tensor x, int n) -> Tensor result")
-        library.define("f_backward(Tensor grad_output, Tensor z, int n) -> Tensor grad_x")
-        with pytest.raises(RuntimeError, match="no argument and no result of the name z"):
-            autograd.register(
-                "ce_ext_test_names::f", _Options, tangent=_tangent, backward_gradient=_backward_gradient,
-                backward_tangent=_backward_tangent, vmap=autograd.vmap_with_dim,
-            )  # fmt: skip
+        library.define(f"f_backward{backward}")
+        with pytest.raises(RuntimeError, match=message):
+            autograd.register("ce_ext_test_schemas::f", _Options, vmap=autograd.vmap_with_dim, **_DERIVATIVES)

@@ -19,6 +19,9 @@ pytestmark = [
 ]
 
 F = ce_ext.functional
+torch_cross_entropy = torch.nn.functional.cross_entropy
+
+Function = Callable[[Tensor, Tensor], Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +31,20 @@ def _no_tracer_warnings() -> Iterator[None]:
         yield
 
 
-def _assert_traced(function: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor, other: Tensor) -> None:
+def _assert_traced(function: Function, reference: Function, input: Tensor, target: Tensor, other: Tensor) -> None:
     """Of another input than the one that it has been traced with, and with the gradient."""
     traced = torch.jit.trace(function, (input.detach().requires_grad_(), target))
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     buffer.seek(0)
     results = []
-    for f in (traced, torch.jit.load(buffer), function):
+    for f in (traced, torch.jit.load(buffer), function, reference):
         leaf = other.detach().requires_grad_()
         result = f(leaf, target)
         results.append([result, *torch.autograd.grad(result.sum(), leaf)])
     torch.testing.assert_close(results[0], results[2], rtol=0, atol=0)
     torch.testing.assert_close(results[1], results[2], rtol=0, atol=0)
+    torch.testing.assert_close(results[2], results[3])
 
 
 @ALL_LOSSES
@@ -48,25 +52,47 @@ def _assert_traced(function: Callable[[Tensor, Tensor], Tensor], input: Tensor, 
 def test_trace(loss: Loss, reduction: str) -> None:
     input, target = loss.make_inputs((6, 5), torch.float32)
     other, _ = loss.make_inputs((6, 5), torch.float32, seed=1)
-    _assert_traced(lambda x, y: loss.function(x, y, reduction=reduction, **loss.extras), input, target, other)
+    function, reference = (
+        lambda x, y, f=f: f(x, y, reduction=reduction, **loss.extras) for f in (loss.function, loss.reference)
+    )
+    _assert_traced(function, reference, input, target, other)
 
 
-TRACED: dict[str, Callable[[Tensor, Tensor], Any]] = {
-    "class probabilities": lambda x, y: F.cross_entropy(x, y.unsqueeze(1) / 10 + x.detach().sigmoid()),
-    "stats": lambda x, y: F.cross_entropy(x, y, return_stats=True)[0],
-    "argmax": lambda x, y: F.cross_entropy(x, y, return_stats=True)[1].argmax + x.sum(),
-    "gradient in forward": lambda x, y: F.cross_entropy(x.exp(), y, grad_in_forward=True),
-    "a number as denominator": lambda x, y: F.cross_entropy(x, y, denominator=3.5),
-    "a tensor as denominator": lambda x, y: F.cross_entropy(x, y, denominator=(y > 1).sum(), on_empty="zero"),
-    "log_softmax": lambda x, y: F.log_softmax(x, 1),
-    "module": lambda x, y: ce_ext.nn.CrossEntropyLoss(torch.ones(5), label_smoothing=0.1)(x, y),
+# And in torch's words.
+TRACED: dict[str, tuple[Function, Function]] = {
+    "class probabilities": (
+        lambda x, y: F.cross_entropy(x, y.unsqueeze(1) / 10 + x.detach().sigmoid()),
+        lambda x, y: torch_cross_entropy(x, y.unsqueeze(1) / 10 + x.detach().sigmoid()),
+    ),
+    "stats": (lambda x, y: F.cross_entropy(x, y, return_stats=True)[0], torch_cross_entropy),
+    "argmax": (
+        lambda x, y: F.cross_entropy(x, y, return_stats=True)[1].argmax + x.sum(),
+        lambda x, y: x.argmax(1) + x.sum(),
+    ),
+    "gradient in forward": (
+        lambda x, y: F.cross_entropy(x.exp(), y, grad_in_forward=True),
+        lambda x, y: torch_cross_entropy(x.exp(), y),
+    ),
+    "a number as denominator": (
+        lambda x, y: F.cross_entropy(x, y, denominator=3.5),
+        lambda x, y: torch_cross_entropy(x, y, reduction="sum") / 3.5,
+    ),
+    "a tensor as denominator": (
+        lambda x, y: F.cross_entropy(x, y, denominator=(y > 1).sum(), on_empty="zero"),
+        lambda x, y: torch_cross_entropy(x, y, reduction="sum") / (y > 1).sum(),
+    ),
+    "log_softmax": (lambda x, y: F.log_softmax(x, 1), lambda x, y: x.log_softmax(1)),
+    "module": (
+        lambda x, y: ce_ext.nn.CrossEntropyLoss(torch.ones(5), label_smoothing=0.1)(x, y),
+        lambda x, y: torch_cross_entropy(x, y, label_smoothing=0.1),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", TRACED)
 def test_trace_with_options(name: str) -> None:
     target = torch.randint(0, 5, (6,))
-    _assert_traced(TRACED[name], torch.randn(6, 5), target, torch.randn(6, 5))
+    _assert_traced(*TRACED[name], torch.randn(6, 5), target, torch.randn(6, 5))
 
 
 # Numbers that are read from tensors in a compiled function, and those that it takes: symbols, to the compiler.

@@ -70,7 +70,7 @@ def test_second_derivative_where_all_rows_are_ignored(loss: Loss, device: str) -
     result = loss.function(input, torch.full((3,), -100, device=device))
     (grad,) = torch.autograd.grad(result, input, create_graph=True)
     (second,) = torch.autograd.grad(grad.square().sum(), input)
-    assert (second == 0).all()
+    assert (grad == 0).all() and (second == 0).all()
 
 
 @pytest.mark.covering(2)
@@ -108,6 +108,21 @@ def test_nested_vmap(loss: Loss, reduction: str, device: str) -> None:
     _assert_same(per_sample, loss, input, target, reduction=reduction)
     outer_only = lambda f: torch.func.vmap(torch.func.vmap(f, (0, None)), (0, None))  # noqa: E731
     _assert_same(outer_only, loss, input, target[0, 0], reduction=reduction)
+
+
+@ALL_LOSSES
+@pytest.mark.kernel
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_vmap_over_upstream_gradients(loss: Loss, reduction: str, device: str) -> None:
+    """They share what the forward pass has kept."""
+    input, target = loss.make_inputs((4, 5), torch.float64, device)
+    factors = torch.rand(3, dtype=torch.float64, device=device)
+
+    def grads(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        scaled = torch.func.grad(lambda x, y, factor: factor * function(x, y).sum())
+        return lambda x, y: torch.func.vmap(scaled, (None, None, 0))(x, y, factors)
+
+    _assert_same(grads, loss, input, target, reduction=reduction)
 
 
 @ALL_LOSSES

@@ -102,18 +102,15 @@ def test_bad_class_indices(loss: Loss, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("ignore_index", [-100, -1, 2**63 - 1, 2**63 - 2, (1, 2**63 - 1), (-100, -1), (-1, 1, 2)])
 def test_numbers_beyond_int64_are_no_negative_ones(value: int, ignore_index: Any) -> None:
     input = torch.randn(3, 5)
-    target = torch.tensor([0, value, 1], dtype=torch.uint64)
-    calls: list[Callable[[], Tensor]] = [
-        lambda: ce_ext.functional.cross_entropy(input, target, ignore_index=ignore_index),
-        lambda: ce_ext.functional.nll_loss(input, target, ignore_index=ignore_index),
-        lambda: sigmoid_focal_loss(input, target, ignore_index=ignore_index),
-    ]
-    for call in calls:
+    target = torch.tensor([0, value, 2], dtype=torch.uint64)
+    for function in (ce_ext.functional.cross_entropy, ce_ext.functional.nll_loss, sigmoid_focal_loss):
+        loss = partial(function, input, reduction="sum")
         if value == ignore_index or (isinstance(ignore_index, tuple) and value in ignore_index):
-            call()
+            ignored = loss(torch.tensor([0, -100, 2]), ignore_index=-100)
+            assert torch.equal(loss(target, ignore_index=ignore_index), ignored)
         else:
             with pytest.raises(IndexError, match=rf"target\[1\] = {value} is out of bounds"):
-                call()
+                loss(target, ignore_index=ignore_index)
 
 
 @pytest.mark.parametrize("ignore_index", [None, -100])

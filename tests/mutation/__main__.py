@@ -1,53 +1,82 @@
-"""Plants every bug, runs what should find it, and prints the score: `python -m tests.mutation [PART ...]`."""
+"""Plants bugs, runs the tests that should find them, and prints the score: `python -m tests.mutation [PART ...]`."""
 
 import argparse
+import functools
+import multiprocessing
 import os
-import queue
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from tests.mutation.build import build
-from tests.mutation.planted import Planted
-from tests.mutation.score import MUTANTS, Judge, Verdict
+from tests.mutation.score import LAYERS, Bug, Layer, sample
+from tests.support.forks import ROOT
+
+README = ROOT / "README.md"
+HEADER = "| Bugs of a line | planted | killed | equivalent | others |\n|---|---|---|---|---|\n"
+
+_is_killed: Callable[[Any], bool]  # of a process that judges
+
+
+def _make_judge(layer: str, prepared: Any) -> None:
+    global _is_killed
+    [chosen] = (of for of in LAYERS if of.name == layer)
+    _is_killed = chosen.judge(prepared)
+
+
+def _judge(bug: Any) -> bool:
+    return _is_killed(bug)
+
+
+def judge_all(layer: Layer, bugs: Sequence[Bug], jobs: int, console: Console) -> list[bool]:
+    console.print(f"{layer.name}: {len(bugs)} bugs", highlight=False)
+    make = functools.partial(_make_judge, layer.name, layer.prepare())
+    verdicts = []
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), make) as pool:
+        for bug, is_killed in zip(bugs, track(pool.map(_judge, bugs), "", len(bugs), console=console), strict=True):
+            verdicts.append(is_killed)
+            if is_killed == bug.equivalent:
+                what = "killed, though it is said to be equivalent" if is_killed else "SURVIVES"
+                console.print(f"{what}: {bug.file}: {bug.name}", highlight=False, markup=False)
+    return verdicts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="those whose file or name contains one of these")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="bugs whose file or name contains one of these")
+    parser.add_argument("--layer", action="append", choices=[layer.name for layer in LAYERS], help="default: all")
+    parser.add_argument("--sample", type=int, metavar="N", help="of each layer N bugs, others in every commit")
+    parser.add_argument("--record", action="store_true", help="write the score into README.md")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    chosen = [m for m in MUTANTS if not options.parts or any(part in f"{m.file} {m.name}" for part in options.parts)]
     console = Console()
-    console.print(f"building with {len(MUTANTS)} planted bugs")
-    folder = build(MUTANTS)
-    judges: queue.SimpleQueue[Judge] = queue.SimpleQueue()
-    for _ in range(options.jobs):
-        judges.put(Judge(folder))
+    rows = []
+    survivors = 0
+    for layer in LAYERS:
+        bugs = [b for b in layer.bugs() if not options.parts or any(p in f"{b.file} {b.name}" for p in options.parts)]
+        if options.sample is not None:
+            bugs = sample(bugs, options.sample)
+        if not bugs or (options.layer and layer.name not in options.layer):
+            continue
+        verdicts = judge_all(layer, bugs, options.jobs, console)
+        alive = [bug for bug, is_killed in zip(bugs, verdicts, strict=True) if not is_killed]
+        equivalent = sum(bug.equivalent for bug in alive)
+        survivors += len(alive) - equivalent
+        rows.append((layer.name, len(bugs), sum(verdicts), equivalent, len(alive) - equivalent))
+    score = HEADER + "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    console.print(score, markup=False, highlight=False)
+    if options.record:
+        record(score)
+    return int(survivors > 0)
 
-    def verdict_of(mutant: Planted) -> Verdict:
-        judge = judges.get()
-        try:
-            return judge.judge(mutant)
-        finally:
-            judges.put(judge)
 
-    verdicts = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for verdict in track(pool.map(verdict_of, chosen), total=len(chosen), console=console):
-            verdicts.append(verdict)
-            if verdict.is_killed == verdict.mutant.survives:  # not as expected
-                what = "no survivor any more" if verdict.is_killed else "SURVIVES"
-                console.print(f"{what}: {verdict.mutant.file}: {verdict.mutant.name}", highlight=False, markup=False)
-    survivors = [verdict for verdict in verdicts if not verdict.is_killed]
-    known_survivors = sum(verdict.mutant.survives for verdict in survivors)
-    console.print(
-        f"{len(verdicts)} planted, {len(verdicts) - len(survivors)} killed, {known_survivors} known to survive, "
-        f"{len(survivors) - known_survivors} others"
-    )
-    return int(len(survivors) > known_survivors)
+def record(score: str) -> None:
+    before, _, rest = README.read_text().partition(HEADER)
+    after = rest.lstrip("|").partition("\n\n")[2]
+    README.write_text(f"{before}{score}\n{after}")
 
 
 if __name__ == "__main__":

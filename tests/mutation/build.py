@@ -1,4 +1,4 @@
-"""One build with every bug in it, for the instruction set of this machine, compiled in a hurry."""
+"""One build with every bug in it, compiled in a hurry."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 from ce_ext import _load
+from tests.mutation.copies import BUILD, COMPILED, READ, copy_parts
 from tests.mutation.planted import Planted, plant
 from tests.support.forks import ROOT
 
-BUILD = ROOT / "build" / "mutation"
-COPIED = ("csrc", "ce_ext", "tests", "benchmarks", "tools", "build_backend", "setup.py", "pyproject.toml")
-IGNORED = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__", "_built_with.py")
+BUILT = BUILD / "planted"
 
 HEADER = """#pragma once
 extern "C" __attribute__((visibility("default"))) int ce_ext_mutant;
@@ -30,25 +30,31 @@ FLAGS = 'CXX_FLAGS = ["-O3",'
 BEFORE_CUDA = "try:\n    CUDA_ARCHS"
 
 
+def isas() -> list[str]:
+    """Those of this machine that have bugs of their own."""
+    best = _load.cpu_library()[0]
+    return [best, "avx2"] if best == "avx512" else [best]
+
+
 def build(mutants: tuple[Planted, ...]) -> Path:
-    """The folder of a copy of this project, built with these bugs; kept until something changes."""
-    isa = _load.cpu_library()[0]
-    content = hashlib.sha256(repr((isa, mutants)).encode())
-    for part in COPIED:
-        files = [ROOT / part] if (ROOT / part).is_file() else sorted((ROOT / part).rglob("*.*"))
-        for file in files:
-            if file.is_file() and file.suffix in (".h", ".cpp", ".py", ".toml") and file.name != "_built_with.py":
+    """The folder of a copy of this project, built with these bugs, and with the tests as they are now."""
+    changes = [(mutant.place((ROOT / mutant.file).read_text()), mutant.old, mutant.new) for mutant in mutants]
+    content = hashlib.sha256(repr((isas(), changes, torch.__version__)).encode())
+    for part in COMPILED:
+        for file in sorted((ROOT / part, *(ROOT / part).rglob("*.*"))):
+            if file.is_file() and file.suffix != ".pyc":
                 content.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
-    folder = BUILD / content.hexdigest()[:16]
+    folder = BUILT / content.hexdigest()[:16]
     BUILD.mkdir(parents=True, exist_ok=True)
     with FileLock(BUILD / "lock"):
+        copy_parts(READ, folder)
         if not (folder / "ce_ext" / "_built_with.py").exists():
-            for old in BUILD.iterdir():
-                if old.is_dir():
+            for old in BUILT.iterdir():
+                if old != folder:
                     shutil.rmtree(old)
-            _copy(folder)
+            copy_parts(COMPILED, folder)
             plant(enumerate(mutants), folder)
-            _add_switch(folder, isa)
+            _add_switch(folder)
             command = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
             environment = os.environ | {"CE_EXT_CUDA": "0", "PYTHONPATH": str(folder / "build_backend")}
             run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -57,23 +63,14 @@ def build(mutants: tuple[Planted, ...]) -> Path:
     return folder
 
 
-def _copy(folder: Path) -> None:
-    for part in COPIED:
-        if (ROOT / part).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / part, folder / part)
-        else:
-            shutil.copytree(ROOT / part, folder / part, ignore=IGNORED)
-
-
-def _add_switch(folder: Path, isa: str) -> None:
+def _add_switch(folder: Path) -> None:
     (folder / "csrc" / "mutant_switch.h").write_text(HEADER)
     for part in ("cpu", "host"):  # a file of each library
         (folder / "csrc" / part / "mutant_switch.cpp").write_text(DEFINITION)
     setup = (folder / "setup.py").read_text()
     for old, new in (
         (FLAGS, 'CXX_FLAGS = ["-O1", "-include", os.path.abspath("csrc/mutant_switch.h"),'),
-        (BEFORE_CUDA, f'ISA_FLAGS = {{"{isa}": ISA_FLAGS["{isa}"]}}\n\n{BEFORE_CUDA}'),
+        (BEFORE_CUDA, f"ISA_FLAGS = {{isa: ISA_FLAGS[isa] for isa in {isas()}}}\n\n{BEFORE_CUDA}"),
     ):
         if setup.count(old) != 1:
             raise RuntimeError(f"setup.py does not have once: {old}")

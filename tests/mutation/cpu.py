@@ -528,12 +528,7 @@ ASYMMETRIC_LOSS = bugs_of(
         "the edge in one number",
         "edge - Scalar(edge)",
         "edge - edge",
-        f"{ELEMENT_NUMERICS} -k 'at_its_margin or (asymmetric_loss_of_any_logit and float32)'",
-        survives=True,
-        note=(
-            "missing: a logit next to the edge without the tolerance of its own rounding. In float32, margin "
-            "0.05, x = the float32 numbers next to log(0.05 / 0.95): p_m is off by 10% to 100%"
-        ),
+        f"{ELEMENT_NUMERICS} -k 'next_to_its_margin and float32'",
     ),
     bug("the margin does not scale p", "1 - options.margin", "1.0", ASYMMETRIC),
     bug(
@@ -658,9 +653,9 @@ BINARY_CROSS_ENTROPY = bugs_of(
     ),
     bug("half of the slope of q", "(T(1) - t) - t", "T(1) - t", SIGMOID_FOCAL),
     bug(
-        "the balance of a target that is not smoothed",
-        "balance_slope(target) * smooth(target)",
-        "balance_slope(target) * target.value",
+        "the balance has all of the negative alpha",
+        "target.alphas.neg * (T(1) - t)",
+        "target.alphas.neg",
         SIGMOID_FOCAL,
     ),
     bug(
@@ -883,7 +878,7 @@ CHUNKS = bugs_of(
         "the bad row that is found first and not the lowest",
         "seen < 0 || row < seen",
         "seen < 0",
-        COMPANY,
+        f"{ERRORS} -k names_the_first_row",
     ),
     bug(
         "a run that begins within a dimension goes too far",
@@ -1153,47 +1148,51 @@ ELEMENT_TILES = bugs_of(
     ),
 )
 
-_AVX2 = "in libraries other than AVX-512's: run with ATEN_CPU_CAPABILITY=avx2, or it is not even compiled"
 
-LANE_MASK = bugs_of(
-    "csrc/cpu/lane_mask.h",
-    bug(
-        "NaN equals itself",
-        "compare<_CMP_EQ_OQ>(a, b)",
-        "compare<_CMP_EQ_UQ>(a, b)",
-        f"{ERRORS} -k 'binary_cross_entropy and NaN'",
+LANE_MASK = (
+    *bugs_of(
+        "csrc/cpu/lane_mask.h",
+        bug(
+            "NaN equals itself",
+            "compare<_CMP_EQ_OQ>(a, b)",
+            "compare<_CMP_EQ_UQ>(a, b)",
+            f"{ERRORS} -k 'binary_cross_entropy and NaN'",
+        ),
+        bug("less or equal", "compare<_CMP_LT_OQ>(a, b)", "compare<_CMP_LE_OQ>(a, b)", BY_CLASS),
+        bug("the other of the two", "_mm512_mask_blend_ps(bits, b, a)", "_mm512_mask_blend_ps(bits, a, b)", TINY),
+        bug(
+            "other lanes are not the sum",
+            "_mm512_mask_add_pd(sum, bits, sum, x)",
+            "_mm512_mask_add_pd(x, bits, sum, x)",
+            f"{SOFT_TESTS} -k 'values_and_gradients and 33x100 and float64'",
+        ),
+        bug("not is nothing", "static_cast<Bits>(~mask.bits)", "mask.bits", SOFT_BY_ROW),
+        bug("or for and", "static_cast<Bits>(a.bits & b.bits)", "static_cast<Bits>(a.bits | b.bits)", TINY),
+        bug(
+            "all for any",
+            "mask.bits != 0",
+            "mask.bits == static_cast<Bits>(-1)",
+            f"{OPTIONS} -k argmax_is_the_first",
+        ),
+        isa="avx512",
     ),
-    bug("less or equal", "compare<_CMP_LT_OQ>(a, b)", "compare<_CMP_LE_OQ>(a, b)", BY_CLASS),
-    bug("the other of the two", "_mm512_mask_blend_ps(bits, b, a)", "_mm512_mask_blend_ps(bits, a, b)", TINY),
-    bug(
-        "other lanes are not the sum",
-        "_mm512_mask_add_pd(sum, bits, sum, x)",
-        "_mm512_mask_add_pd(x, bits, sum, x)",
-        f"{SOFT_TESTS} -k 'values_and_gradients and 33x100 and float64'",
-    ),
-    bug("not is nothing", "static_cast<Bits>(~mask.bits)", "mask.bits", SOFT_BY_ROW),
-    bug("or for and", "static_cast<Bits>(a.bits & b.bits)", "static_cast<Bits>(a.bits | b.bits)", TINY),
-    bug(
-        "all for any",
-        "mask.bits != 0",
-        "mask.bits == static_cast<Bits>(-1)",
-        f"{OPTIONS} -k argmax_is_the_first",
-    ),
-    bug("less or equal, without AVX-512", "a < b", "a <= b", BY_CLASS, note=_AVX2),
-    bug("other lanes are added, too, without AVX-512", "sum + (bits & x)", "sum + x", SOFT_BY_ROW, note=_AVX2),
-    bug(
-        "not is nothing, without AVX-512",
-        "mask.bits ^ (Vec(T(0)) == Vec(T(0)))",
-        "mask.bits",
-        SOFT_BY_ROW,
-        note=_AVX2,
-    ),
-    bug(
-        "all for any, without AVX-512",
-        "mask.bits.zero_mask() != (1 << Vec::size()) - 1",
-        "mask.bits.zero_mask() == 0",
-        f"{OPTIONS} -k argmax_is_the_first",
-        note=_AVX2,
+    *bugs_of(
+        "csrc/cpu/lane_mask.h",
+        bug("less or equal, without AVX-512", "a < b", "a <= b", BY_CLASS),
+        bug("other lanes are added, too, without AVX-512", "sum + (bits & x)", "sum + x", SOFT_BY_ROW),
+        bug(
+            "not is nothing, without AVX-512",
+            "mask.bits ^ (Vec(T(0)) == Vec(T(0)))",
+            "mask.bits",
+            SOFT_BY_ROW,
+        ),
+        bug(
+            "all for any, without AVX-512",
+            "mask.bits.zero_mask() != (1 << Vec::size()) - 1",
+            "mask.bits.zero_mask() == 0",
+            f"{OPTIONS} -k argmax_is_the_first",
+        ),
+        isa="avx2",
     ),
 )
 
@@ -1218,7 +1217,7 @@ LANES = bugs_of(
         BY_CLASS,
     ),
     bug("the other half of a vector", "Lanes(low)", "Lanes(high)", f"{VALUES} -k '3x257 and bfloat16'"),
-    bug("the least of the lanes", "at::vec::clamp_min(a, b)", "at::vec::clamp_max(a, b)", BY_CLASS),
+    bug("the least of the lanes", "at::vec::clamp_min(a, b)", "at::vec::clamp_max(a, b)", f"{LONG_ROWS} -k test_stats"),
     bug(
         "the lesser of NaN and a number is the number",
         "minimum(x, y)",
@@ -1761,12 +1760,7 @@ SOFTMAX_BY_CLASS = bugs_of(
         "no class is the largest of a row that is masked",
         "if (argmax) *argmax = 0;",
         "if (argmax) *argmax = -1;",
-        f"{NAN_POLICY} -k rows_without_a_maximum",
-        survives=True,
-        note=(
-            "missing: return_stats of a row of -inf alone, or NaN alone, by class (300 classes): argmax is 0,"
-            " as by row (test_stats_without_classes)"
-        ),
+        f"{COMPANY} -k argmax_of_classes_that_are_alike",
     ),
     bug(
         "sums are not measured from a new maximum",
@@ -1871,22 +1865,13 @@ SOFTMAX_BY_ROW = bugs_of(
         "of equal classes that of the last block",
         "max_before < max",
         "!(max < max_before)",
-        f"{OPTIONS} -k 'argmax_is_the_first or test_stats'",
-        survives=True,
-        note=(
-            "missing: equal classes in several blocks, by row: test_argmax_is_the_first with torch.zeros(4, "
-            "9000) transposed, or an image of (1, 300, 5, 6)"
-        ),
+        f"{COMPANY} -k argmax_of_classes_that_are_alike",
     ),
     bug(
         "the largest class is counted from its block",
         "begin + int64_t(places[i - r])",
         "int64_t(places[i - r])",
-        f"{PROPERTIES} -k test_stats",
-        note=(
-            "no table reports of rows by row of more classes than a tile has: it takes a draw of hypothesis, "
-            "such as 64 pixels of 129 classes"
-        ),
+        COMPANY,
     ),
     bug(
         "rows without a target are not zeros",

@@ -16,7 +16,8 @@ class Planted:
     new: str
     tests: str  # arguments of pytest; --device cpu is added where they name none
     context: str | None = None  # has `old` once, and the file has it once, where `old` itself is in the file more often
-    survives: bool = False  # no test is known to fail
+    isa: str | None = None  # the only library that has it, where it is not in all of them
+    equivalent: bool = False  # no input shows it, for the reason in `note`
     note: str = ""
 
     def place(self, source: str) -> tuple[int, int]:
@@ -33,8 +34,8 @@ class Planted:
         return f"(mutant_is({number}) ? ({self.new}) : ({self.old}))"
 
 
-def bugs_of(file: str, *bugs: dict[str, Any]) -> tuple[Planted, ...]:
-    return tuple(Planted(file=file, **fields) for fields in bugs)
+def bugs_of(file: str, *bugs: dict[str, Any], **common: Any) -> tuple[Planted, ...]:
+    return tuple(Planted(file=file, **common, **fields) for fields in bugs)
 
 
 def bug(name: str, old: str, new: str, tests: str, **others: Any) -> dict[str, Any]:

@@ -1,40 +1,84 @@
-"""Runs the tests that should die of a bug, and says whether they do."""
+"""The layers of this project that bugs are planted in, and who judges whether they are found."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import shlex
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+from tests.mutation import build, cuda, python
 from tests.mutation.cpu import MUTANTS as CPU
 from tests.mutation.host import MUTANTS as HOST
+from tests.mutation.operators import files, mutants_of
 from tests.mutation.planted import Planted
-from tests.support.forks import Forks
+from tests.support.forks import ROOT, Forks
 
-MUTANTS: tuple[Planted, ...] = (*CPU, *HOST)
+PLANTED: tuple[Planted, ...] = (*CPU, *HOST)
 NO_TESTS_RAN = 5  # an exit code of pytest
+SECONDS = 120  # some bugs never end
+
+
+class Bug(Protocol):
+    @property
+    def file(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def equivalent(self) -> bool: ...
 
 
 @dataclass(frozen=True)
-class Verdict:
-    mutant: Planted
-    exit_code: int
-
-    @property
-    def is_killed(self) -> bool:
-        return self.exit_code not in (0, NO_TESTS_RAN)
+class Layer:
+    name: str
+    bugs: Callable[[], Sequence[Any]]
+    prepare: Callable[[], Any]  # once
+    judge: Callable[[Any], Callable[[Any], bool]]  # in every process: of what that has prepared, who knows the killed
 
 
-class Judge:
-    """A process that has the build with every bug."""
+def _planted_judge(folder: Path) -> Callable[[Planted], bool]:
+    @functools.cache
+    def forks_of(isa: str | None) -> Forks:
+        return Forks({"ATEN_CPU_CAPABILITY": isa} if isa else {}, root=folder)
 
-    def __init__(self, folder: Path) -> None:
-        self._forks = Forks(root=folder)
-
-    def judge(self, mutant: Planted) -> Verdict:
-        arguments = shlex.split(mutant.tests)
+    def is_killed(bug: Planted) -> bool:
+        arguments = shlex.split(bug.tests)
         if "--device" not in arguments:
             arguments += ["--device", "cpu"]
-        environment = {"CE_EXT_MUTANT": str(MUTANTS.index(mutant))}
-        run = self._forks.pytest("-x", "-p", "tests.mutation.switch", *arguments, environment=environment)
-        return Verdict(mutant, run.returncode)
+        environment = {"CE_EXT_MUTANT": str(PLANTED.index(bug))}
+        options = ("-x", "-p", "tests.mutation.switch")
+        run = forks_of(bug.isa).pytest(*options, *arguments, environment=environment, seconds=SECONDS)
+        return run.returncode not in (0, NO_TESTS_RAN)
+
+    return is_killed
+
+
+LAYERS = (
+    Layer(
+        "Python",
+        lambda: [bug for file in files() for bug in mutants_of(file)],
+        python.watch,
+        lambda folder: python.Judge(folder).is_killed,
+    ),
+    Layer(
+        "C++, host and CPU",
+        lambda: [bug for bug in PLANTED if bug.isa in (None, *build.isas())],
+        lambda: build.build(PLANTED),
+        _planted_judge,
+    ),
+    Layer("CUDA", lambda: cuda.MUTANTS, lambda: None, lambda _: cuda.is_killed),
+)
+
+
+def sample(bugs: Sequence[Bug], count: int) -> list[Bug]:
+    """So many of them, others in every commit."""
+    return sorted(bugs, key=lambda bug: hashlib.sha256(f"{_commit()} {bug.file} {bug.name}".encode()).digest())[:count]
+
+
+@functools.cache
+def _commit() -> str:
+    return subprocess.check_output(("git", "rev-parse", "HEAD"), cwd=ROOT, text=True).strip()

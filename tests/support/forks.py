@@ -4,8 +4,10 @@ A run costs what its own tests cost, and may crash: nobody else notices. What ha
 sanitizer, the instruction set that torch is to see) belongs to the process, what a run may choose by itself to the run.
 """
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,14 +32,23 @@ KERNEL_TESTS = {
 }
 
 
+# What all tests import. (Not through pytest, which shows less of their assertions then; those of tests stay as they are,
+# because only the modules of tests hold any.)
+IMPORTS = ("hypothesis", "tests.support.losses")
+
+
 class Forks:
     """One such process."""
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, launcher: Sequence[str] = (), root: Path = ROOT
+        self,
+        environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        root: Path = ROOT,
+        imports: Sequence[str] = IMPORTS,
     ) -> None:
         self._process = subprocess.Popen(
-            (*launcher, sys.executable, "-m", __name__),
+            (*launcher, sys.executable, "-m", __name__, *imports),
             cwd=root,  # from where it imports
             # Threads do not survive a fork.
             env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
@@ -46,13 +57,13 @@ class Forks:
             text=True,
         )
 
-    def pytest(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
-        """Runs it with these arguments; stdout holds its stderr too."""
+    def pytest(self, *arguments: str, environment: Mapping[str, str] | None = None, seconds: int = 0) -> Run:
+        """Runs it with these arguments, and not longer than so many seconds, if any; stdout holds its stderr too."""
         assert self._process.stdin and self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, "output")
-            request = {"arguments": arguments, "environment": dict(environment or {}), "output": str(output)}
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+            request = {"arguments": arguments, "environment": dict(environment or {}), "seconds": seconds}
+            print(json.dumps(request | {"output": str(output)}), file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
             assert answer, f"the process that forks is gone: exit code {self._process.wait()}"
             return Run(arguments, int(answer), output.read_text(errors="replace"))
@@ -64,12 +75,8 @@ class Forks:
 
 
 def _serve() -> None:
-    # What all tests import. (Not through pytest, which shows less of their assertions then; those of tests stay as they
-    # are, because only the modules of tests hold any.)
-    import hypothesis  # noqa: F401
-
-    import tests.support.losses  # noqa: F401
-
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -79,6 +86,7 @@ def _serve() -> None:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             os.environ.update(request["environment"])
+            signal.alarm(request["seconds"])
             code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", *request["arguments"]])
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,12 +1,14 @@
-"""Random calls of the ops: dtypes, shapes, strides, offsets and options as nobody means them.
+"""Random calls of the ops: dtypes, shapes, memory, kinds of tensors and options as nobody means them.
 
 An op may refuse what it gets, but not touch memory that is not its tensors': what it computes is the same for copies of
 them that lie otherwise, and a sanitizer has nothing to say. Run as a module, it makes as many calls as it is told to.
 """
 
+import math
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,10 +24,21 @@ INTEGERS = (
 DTYPES = (*FLOATS, *INTEGERS, torch.bool, torch.complex64)
 
 Shape = tuple[int, ...]
+Call = tuple[Any, list[Any]]  # an op, and its arguments
+
+
+# Numbers that options are not meant to be, by their types.
+WILD: dict[str, tuple[Any, ...]] = {
+    "int": (-(2**63), -1, 3, 5, 2**40, 2**63 - 1),
+    "float": (-1.0, 0.0, 1.0, 1e308, math.inf, math.nan),
+    "Optional[float]": (None, -1.0, 1e-308, math.inf, math.nan),
+    "Optional[int]": (None, -(2**63), -1, 100, 2**40, torch.int64, torch.bool, torch.complex64, torch.float64),
+}
 
 
 class Fuzzer:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self._device = device
         self._random = random.Random(seed)
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -53,28 +66,57 @@ class Fuzzer:
         """Of integers mostly those that are classes."""
         if dtype.is_floating_point or dtype.is_complex:
             values = torch.randn(shape, generator=self._generator) * self._random.choice((0.3, 3, 100))
-            return (values.sigmoid() if self._chance(0.5) else values).to(dtype)
+            return (values.sigmoid() if self._chance(0.5) else values).to(self._device, dtype)
         low, high = (-2, limit + 3) if self._chance(0.1) and dtype.is_signed else (0, max(limit, 1))
-        return torch.randint(low, high, shape, generator=self._generator).to(dtype)
+        return torch.randint(low, high, shape, generator=self._generator).to(self._device, dtype)
 
     def _laid_out(self, x: Tensor) -> Tensor:
         """In some other place, and by other strides."""
-        how = self._random.randrange(6)
-        if how == 0 or x.dim() == 0:
-            return x
-        if how == 1:
-            order = self._random.sample(range(x.dim()), x.dim())
-            return x.permute(order).contiguous().permute([order.index(d) for d in range(x.dim())])
-        if how == 2:  # the end of a larger one
-            return torch.cat([x.new_zeros(self._random.randrange(1, 9)), x.flatten()])[
-                -x.numel() or x.numel() + 9 :
-            ].view(x.shape)
-        if how == 3:
-            return torch.stack([torch.zeros_like(x), x], -1)[..., 1]
-        if how == 4 and x.numel():
-            d = self._random.randrange(x.dim())
-            return x.narrow(d, 0, 1).expand(x.shape)
+        ways = (
+            self._permuted, self._at_the_end, self._every_other, self._expanded, self._cropped, self._window,
+            self._negated, self._misaligned, self._far_apart,
+        )  # fmt: skip
+        return x if x.dim() == 0 or self._chance(0.2) else self._random.choice(ways)(x)
+
+    def _permuted(self, x: Tensor) -> Tensor:
+        order = self._random.sample(range(x.dim()), x.dim())
+        return x.permute(order).contiguous().permute([order.index(d) for d in range(x.dim())])
+
+    def _at_the_end(self, x: Tensor) -> Tensor:
+        before = self._random.randrange(1, 9)
+        return torch.cat([x.new_zeros(before), x.flatten()])[before:].view(x.shape)
+
+    def _every_other(self, x: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(x), x], -1)[..., 1]
+
+    def _expanded(self, x: Tensor) -> Tensor:
+        d = self._random.randrange(x.dim())
+        return x.narrow(d, 0, 1).expand(x.shape) if x.shape[d] else x
+
+    def _cropped(self, x: Tensor) -> Tensor:
         return torch.cat([x, torch.zeros_like(x)], -1).narrow(-1, 0, x.shape[-1])
+
+    def _window(self, x: Tensor) -> Tensor:
+        """Whose numbers overlap."""
+        strides = [self._random.randrange(3) for _ in x.shape]
+        return x.flatten().repeat(2).as_strided(x.shape, strides) if x.numel() else x
+
+    def _negated(self, x: Tensor) -> Tensor:
+        """That are the negative of what is in memory."""
+        return torch._neg_view(-x) if x.is_floating_point() else x
+
+    def _misaligned(self, x: Tensor) -> Tensor:
+        """At no multiple of their size."""
+        if x.numel() == 0 or not x.is_cpu:
+            return x
+        memory = bytearray(1 + x.nbytes)
+        return torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=1).copy_(x.flatten()).view(x.shape)
+
+    def _far_apart(self, x: Tensor) -> Tensor:
+        """By strides of which no number makes use."""
+        unused = [size < 2 or x.numel() == 0 for size in x.shape]
+        far = self._random.choice((2**31, 2**45))  # torch itself multiplies them by sizes
+        return x.as_strided(x.shape, [far if u else s for u, s in zip(unused, x.stride(), strict=True)])
 
     def tensor(self, shape: Shape, dtypes: Any = FLOATS, limit: int = 2) -> Tensor:
         dtype = self._random.choice(dtypes if self._chance(0.9) else DTYPES)
@@ -86,11 +128,62 @@ class Fuzzer:
     def _number(self, usual: float, *others: float) -> float:
         return usual if self._chance(0.7) else self._random.choice(others)
 
-    def call(self) -> tuple[Any, list[Any]]:
-        """An op, and its arguments."""
-        return self._random.choice(
-            (self._cross_entropy, self._soft, self._elements, self._elements, self._log_softmax)
+    def call(self) -> Call:
+        op, arguments = self._random.choice(
+            (self._cross_entropy, self._soft, self._elements, self._elements, self._log_softmax, self._scale_gradient)
         )()
+        for change, probability in ((self._share, 0.1), (self._differentiate, 0.1), (self._make_strange, 0.03)):
+            if self._chance(probability):
+                change(arguments)
+        if self._chance(0.05):
+            self._make_wild(op, arguments)
+        return op, arguments
+
+    def _places_of_tensors(self, arguments: list[Any]) -> list[int]:
+        return [place for place, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+
+    def _share(self, arguments: list[Any]) -> None:
+        """Puts one tensor where another is, if it has room there."""
+        places = self._places_of_tensors(arguments)
+        first, second = (self._random.choice(places) for _ in range(2))
+        a, b = arguments[first], arguments[second]
+        extent = 1 + sum((size - 1) * stride for size, stride in zip(b.shape, b.stride(), strict=True))
+        room = a.untyped_storage().nbytes() // a.itemsize - a.storage_offset() - extent
+        if a.dtype == b.dtype and b.numel() and room >= 0 and not (a.is_neg() or b.is_neg()):
+            offset = a.storage_offset() + self._random.choice((0, room, self._random.randint(0, room)))
+            arguments[second] = a.as_strided(b.shape, b.stride(), offset)
+
+    def _differentiate(self, arguments: list[Any]) -> None:
+        """Makes some tensor require a gradient, and some one of inference mode."""
+        for place in self._places_of_tensors(arguments):
+            x = arguments[place]
+            if self._chance(0.5) and x.is_floating_point():
+                arguments[place] = x.detach().requires_grad_()
+            elif self._chance(0.2):
+                with torch.inference_mode():
+                    arguments[place] = x.clone()
+
+    def _make_strange(self, arguments: list[Any]) -> None:
+        """Makes some tensor one that ops are not for."""
+        place = self._random.choice(self._places_of_tensors(arguments))
+        x = arguments[place].detach()
+        kinds: list[Callable[[], Tensor]] = [
+            lambda: x.to("meta"),
+            lambda: x.to_sparse(),
+            lambda: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8),
+            lambda: x.float().cpu().to_mkldnn(),
+            lambda: torch.nested.nested_tensor([x, x], layout=torch.jagged),
+            lambda: torch._efficientzerotensor(x.shape, dtype=x.dtype, device=x.device),
+            lambda: x.sum(),
+        ]
+        with suppress(RuntimeError):  # not all of them have all dtypes and shapes
+            arguments[place] = self._random.choice(kinds)()
+
+    def _make_wild(self, op: Any, arguments: list[Any]) -> None:
+        """Changes an option."""
+        types = [str(parameter.type) for parameter in op._schema.arguments]
+        place = self._random.choice([place for place, name in enumerate(types) if name in WILD])
+        arguments[place] = self._random.choice(WILD[types[place]])
 
     def _rows(self) -> tuple[Shape, int, Tensor]:
         shape = self._shape()
@@ -116,7 +209,7 @@ class Fuzzer:
             "report": self._chance(0.2),
         }
 
-    def _cross_entropy(self) -> tuple[Any, list[Any]]:
+    def _cross_entropy(self) -> Call:
         shape, batch_dims, input = self._rows()
         dim = min(batch_dims + 1, len(shape) - 1)
         rows = shape[:dim] + shape[dim + 1 :]
@@ -132,7 +225,7 @@ class Fuzzer:
             return torch.ops.ce_ext.cross_entropy_with_grad.default, [grad_input, input, target, *weights, *settings]
         return torch.ops.ce_ext.cross_entropy_forward.default, [input, target, *weights, *options]
 
-    def _soft(self) -> tuple[Any, list[Any]]:
+    def _soft(self) -> Call:
         shape, batch_dims, input = self._rows()
         dim = min(batch_dims + 1, len(shape) - 1)
         options = SoftCrossEntropyOptions(
@@ -143,7 +236,7 @@ class Fuzzer:
         target = self.tensor(shape, (input.dtype, torch.float32))
         return torch.ops.ce_ext.soft_cross_entropy_forward.default, [input, target, *weights, *options]
 
-    def _elements(self) -> tuple[Any, list[Any]]:
+    def _elements(self) -> Call:
         shape, batch_dims, input = self._rows()
         dim = min(batch_dims + 1, len(shape) - 1)
         is_class = self._chance(0.4)
@@ -159,19 +252,36 @@ class Fuzzer:
             **self._settings(input), batch_dims=batch_dims, input_is_probability=is_probability,
             gamma=0.0 if is_probability else self._number(0.0, 0.5, 2.0), alpha=self._number(-1.0, 0.25),
             ignore_index=self._random.choice((None, None, 0, -100)), needs_input=self._chance(0.8),
-            needs_target=self._chance(0.3), needs_weight=self._chance(0.3), needs_pos_weight=self._chance(0.3),
+            needs_target=self._chance(0.3) and (is_class or target.is_floating_point()),  # of integers it means nothing
+            needs_weight=self._chance(0.3), needs_pos_weight=self._chance(0.3),
         )  # fmt: skip
         shapes = (shape, shape[-1:], (1,) * len(shape))
         factors = [self._maybe(self._random.choice(shapes)) for _ in range(3)]
         return torch.ops.ce_ext.binary_cross_entropy_forward.default, [input, target, *factors, *options]
 
-    def _log_softmax(self) -> tuple[Any, list[Any]]:
+    def _log_softmax(self) -> Call:
         shape = self._shape()
         dtype = self._random.choice((None, None, torch.float32))
         dim = self._random.randrange(-len(shape), len(shape))
         return torch.ops.ce_ext.log_softmax_forward.default, [self.tensor(shape), dim, dtype]
 
-    def backward_of(self, op: Any, arguments: list[Any], results: Any) -> tuple[Any, list[Any]] | None:
+    def _scale_gradient(self) -> Call:
+        shape, batch_dims, grad_input = self._rows()
+        dim = min(batch_dims + 1, len(shape) - 1)
+        of_rows = shape[:dim] + shape[dim + 1 :]
+        grad_output = self.tensor(self._random.choice((shape[:batch_dims], of_rows)), (grad_input.dtype,))
+        scale = self._number(1.0, 64.0)
+        return torch.ops.ce_ext.scale_gradient.default, [grad_input, grad_output, scale, batch_dims]
+
+    def _misfit(self, x: Tensor | None) -> Tensor | None:
+        """Something else than a backward op expects."""
+        if x is None or self._chance(0.2):
+            return None
+        dtype = self._random.choice((x.dtype, *DTYPES))
+        shape = self._random.choice((x.shape[1:], (*x.shape, 1), (0, *x.shape[1:]), (), tuple(x.shape)))
+        return self._laid_out(x.new_zeros(shape, dtype=dtype))
+
+    def backward_of(self, op: Any, arguments: list[Any], results: Any) -> Call | None:
         """Its backward op, with what it needs of the forward one, or nearly."""
         name = op.name().removesuffix("_forward")
         if name == op.name():
@@ -182,6 +292,9 @@ class Fuzzer:
         given |= dict(zip((result.name for result in op._schema.returns), results, strict=True))
         loss = results[0]
         given |= {"grad_output": self.tensor(tuple(loss.shape), (loss.dtype,)), "input_dtype": arguments[0].dtype}
+        if self._chance(0.2):
+            name = self._random.choice(("grad_output", "stats", "denominator", "output", "target", "weight"))
+            given[name] = self._misfit(given.get(name))
         return backward, [given[parameter.name] for parameter in backward._schema.arguments]
 
 
@@ -193,15 +306,14 @@ def attempt(op: Any, arguments: list[Any]) -> Any:
         return error
 
 
-def each_call(seed: int, count: int, see: Callable[[Any, list[Any], Any], None]) -> int:
-    """Shows all calls, and says how many have been refused."""
+def each_call(seed: int, count: int, make: Callable[[Any, list[Any]], Any] = attempt, device: str = "cpu") -> int:
+    """Makes all calls, each of which gives its results or its error, and says how many have been refused."""
     refused = 0
     for i in range(count):
-        fuzzer = Fuzzer(1_000_003 * seed + i)
-        call: tuple[Any, list[Any]] | None = fuzzer.call()
+        fuzzer = Fuzzer(1_000_003 * seed + i, device)
+        call: Call | None = fuzzer.call()
         while call is not None:
-            results = attempt(*call)
-            see(*call, results)
+            results = make(*call)
             refused += isinstance(results, Exception)
             call = None if isinstance(results, Exception) else fuzzer.backward_of(*call, results)
     return refused
@@ -209,4 +321,4 @@ def each_call(seed: int, count: int, see: Callable[[Any, list[Any], Any], None])
 
 if __name__ == "__main__":
     seed, count = map(int, sys.argv[1:])
-    print(each_call(seed, count, lambda op, arguments, results: None), "calls were refused")
+    print(each_call(seed, count), "calls were refused")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import cuda_emu
-from tests.support.binary_cases import BINARY_LOSSES
+from tests.support.binary_cases import BCE, BINARY_LOSSES
 from tests.support.cases import CLASS_LOSSES, Loss
 from tests.support.losses import LOSSES
 
@@ -18,6 +18,7 @@ def _of(losses: Iterable[Loss]) -> pytest.MarkDecorator:
 ALL_LOSSES = _of(LOSSES)
 ALL_CLASS_LOSSES = _of(CLASS_LOSSES)
 ALL_BINARY_LOSSES = _of(BINARY_LOSSES)
+LOGIT_LOSSES = _of(loss for loss in BINARY_LOSSES if loss is not BCE)
 SOFTMAX_LOSSES = _of(loss for loss in CLASS_LOSSES if loss.reads_all)
 CURVED_LOSSES = _of(loss for loss in LOSSES if loss.reads_all)  # those that are not linear
 # With each of its variants: a test that takes `loss` and `extras`.

@@ -4,18 +4,22 @@ They keep their relative accuracy where the prediction is confident, which log_s
 compared with the log-sum-exp of the *other* classes.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+# Of rows or elements: one number, or several of them.
+Ignored = int | Sequence[int]
 
 
 def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: Ignored = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     *,
@@ -27,27 +31,25 @@ def cross_entropy(
     on_empty: str = "nan",
     sample_weight: Tensor | None = None,
 ) -> Tensor:
-    x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
-    x = logit_scale * x
-    if softcap:
-        x = softcap * torch.tanh(x / softcap)
+    x = _transformed(_classes_last(input), softcap, logit_scale)
     classes = x.shape[-1]
     y = target.long().reshape(x.shape[:-1])
     w = x.new_ones(classes) if weight is None else weight.double()
-    valid = y != ignore_index
+    valid = _valid(y, ignore_index)
     y = y.where(valid, 0).unsqueeze(-1)
     is_target = torch.arange(classes, device=x.device) == y
 
     x_target = x.gather(-1, y)
-    others = x.masked_fill(is_target, -torch.inf).logsumexp(-1, keepdim=True)
-    nll = torch.nn.functional.softplus(others - x_target, threshold=1000)
+    nothing = -torch.inf if classes > 1 else -1e300  # of infinity alone logsumexp has no second derivative
+    others = x.masked_fill(is_target, nothing).logsumexp(-1, keepdim=True)
+    nll = _softplus(others - x_target)
     weight_target = w[y]
     loss = (1 - label_smoothing) * weight_target * nll
     if label_smoothing > 0:  # lse - x_j = nll + (x_y - x_j)
         spread = (w * (nll + x_target - x)).sum(-1, keepdim=True)
         loss = loss + label_smoothing / classes * spread
     if gamma > 0:
-        log_rest = -torch.nn.functional.softplus(x_target - others, threshold=1000)  # log(1 - p)
+        log_rest = -_softplus(x_target - others)  # log(1 - p)
         loss = torch.exp(gamma * log_rest) * loss
     if z_loss > 0:
         loss = loss + z_loss * (nll + x_target) ** 2
@@ -58,15 +60,24 @@ def cross_entropy(
 
 
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: Ignored = -100,
+    reduction: str = "mean",
+    *,
+    sample_weight: Tensor | None = None,
+    **options: Any,
 ) -> Tensor:
-    x = input.double() if input.dim() == 1 else input.double().movedim(1, -1)
+    x = _classes_last(input)
     y = target.long().reshape(x.shape[:-1])
-    valid = y != ignore_index
+    valid = _valid(y, ignore_index)
     y = y.where(valid, 0)
     w = (x.new_ones(x.shape[-1]) if weight is None else weight.double())[y].where(valid, 0)
+    if sample_weight is not None:
+        w = w * sample_weight.double().reshape(y.shape)
     loss = -w * x.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    return _reduce(loss.where(valid, 0), w, reduction)
+    return _reduce(loss.where(valid, 0), w, reduction, **options)
 
 
 def soft_cross_entropy(
@@ -85,21 +96,16 @@ def soft_cross_entropy(
     sample_weight: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy with class probabilities, or its focal loss; a class without probability may be impossible."""
-    x, q = ((t if t.dim() == 1 else t.movedim(1, -1)).double() for t in (input, target))
-    x = logit_scale * x
-    if softcap:
-        x = softcap * torch.tanh(x / softcap)
+    x, q = _transformed(_classes_last(input), softcap, logit_scale), _classes_last(target)
     q = (1 - label_smoothing) * q + label_smoothing / x.shape[-1]
     if weight is not None:
         q = q * weight.double()
-    lse = x.logsumexp(-1, keepdim=True)
-    gaps = lse - x
+    gaps = -log_softmax(x, -1)
     if gamma > 0:
         p, is_largest = x.softmax(-1), torch.arange(x.shape[-1], device=x.device) == x.argmax(-1, keepdim=True)
         others = p.masked_fill(is_largest, 0).sum(-1, keepdim=True)
-        rest = torch.where(is_largest, others, 1 - p)
-        gaps = torch.where(is_largest, -torch.log1p(-others), gaps) * rest.clamp(min=1e-300) ** gamma
-    loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1) + z_loss * lse.squeeze(-1) ** 2
+        gaps = gaps * torch.where(is_largest, others, 1 - p).clamp(min=1e-300) ** gamma
+    loss = (q * gaps.masked_fill(gaps.isinf() & (q == 0), 0)).sum(-1) + z_loss * x.logsumexp(-1) ** 2
     row_weight = torch.ones_like(loss) if sample_weight is None else sample_weight.double()
     return _reduce(row_weight * loss, row_weight, reduction, denominator, on_empty)
 
@@ -109,12 +115,34 @@ def softmax_focal_loss(
     target: Tensor,
     weight: Tensor | None = None,
     gamma: float = 2.0,
-    ignore_index: int = -100,
+    ignore_index: Ignored = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     **options: Any,
 ) -> Tensor:
     return cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing, gamma=gamma, **options)
+
+
+class SoftmaxStats(NamedTuple):
+    lse: Tensor
+    entropy: Tensor
+    target_log_prob: Tensor
+    logits: Tensor  # that the loss is taken of, with the classes last
+
+
+def softmax_stats(
+    input: Tensor, target: Tensor, ignore_index: Ignored = -100, softcap: float = 0.0, logit_scale: float = 1.0
+) -> SoftmaxStats:
+    """What is told of the rows of class indices, or of class probabilities."""
+    x = _transformed(_classes_last(input), softcap, logit_scale)
+    log_p = log_softmax(x, -1)
+    if target.is_floating_point():
+        of_target = (_classes_last(target) * log_p).sum(-1)
+    else:
+        y = target.long().reshape(x.shape[:-1])
+        valid = _valid(y, ignore_index)
+        of_target = log_p.gather(-1, y.where(valid, 0).unsqueeze(-1)).squeeze(-1).where(valid, 0)
+    return SoftmaxStats(x.logsumexp(-1), -(log_p.exp() * log_p).sum(-1), of_target, x)
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
@@ -132,13 +160,13 @@ def binary_cross_entropy(
     weight: Tensor | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    ignore_index: Ignored | None = None,
     ignore_nan: bool = False,
     **options: Any,
 ) -> Tensor:
     p, t, valid = input.double(), target.double(), _valid(target, ignore_index, ignore_nan)
     p = p.where(valid, 0.5)
-    t = (1 - label_smoothing) * t + label_smoothing / 2
+    t = (1 - label_smoothing) * t.where(valid, 0.5) + label_smoothing / 2
     loss = -t * torch.log(p).clamp_min(-100) - (1 - t) * torch.log1p(-p).clamp_min(-100)
     loss = loss if weight is None else weight.double() * loss
     return _reduce(loss.where(valid, 0), valid, reduction, **options)
@@ -153,7 +181,7 @@ def sigmoid_focal_loss(
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    ignore_index: Ignored | None = None,
     ignore_nan: bool = False,
     **options: Any,
 ) -> Tensor:
@@ -181,7 +209,7 @@ def asymmetric_loss(
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    ignore_index: Ignored | None = None,
     ignore_nan: bool = False,
     **options: Any,
 ) -> Tensor:
@@ -217,7 +245,7 @@ def binary_cross_entropy_with_logits(
 
 
 def _elements(
-    input: Tensor, target: Tensor, label_smoothing: float, ignore_index: int | None, ignore_nan: bool
+    input: Tensor, target: Tensor, label_smoothing: float, ignore_index: Ignored | None, ignore_nan: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, smoothed targets, and which of them are not ignored."""
     x = input.double()
@@ -225,17 +253,36 @@ def _elements(
     if target.shape != input.shape:  # of classes
         dim = min(1, x.dim() - 1)
         classes = torch.arange(x.shape[dim], device=x.device).view([-1 if d == dim else 1 for d in range(x.dim())])
-        target, valid = target.unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
-    return x.where(valid, 0), (1 - label_smoothing) * target.double() + label_smoothing / 2, valid
+        target, valid = target.long().unsqueeze(dim) == classes, valid.unsqueeze(dim).expand(x.shape)
+    target = target.double().where(valid, 0.5)
+    return x.where(valid, 0), (1 - label_smoothing) * target + label_smoothing / 2, valid
 
 
 def _softplus(x: Tensor) -> Tensor:
-    return torch.nn.functional.softplus(x, threshold=1000)
+    return torch.nn.functional.softplus(x, threshold=700)  # there e^x is still a number
 
 
-def _valid(target: Tensor, ignore_index: int | None, ignore_nan: bool) -> Tensor:
-    valid = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
-    return valid & ~target.isnan() if ignore_nan else valid
+def _classes_last(input: Tensor) -> Tensor:
+    return input.double() if input.dim() == 1 else input.double().movedim(1, -1)
+
+
+def _transformed(x: Tensor, softcap: float, logit_scale: float) -> Tensor:
+    x = logit_scale * x
+    return softcap * _tanh(x / softcap) if softcap else x
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """With a derivative that keeps its accuracy where torch's, 1 - tanh(x)^2, is 0."""
+    far = torch.where(x > 0, 1 - 2 * torch.sigmoid(-2 * x), 2 * torch.sigmoid(2 * x) - 1)
+    return torch.tanh(x).where(x.abs() < 1, far)
+
+
+def _valid(target: Tensor, ignore_index: Ignored | None, ignore_nan: bool = False) -> Tensor:
+    valid = ~target.isnan() if ignore_nan else torch.ones_like(target, dtype=torch.bool)
+    ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
+    for value in ignored:
+        valid = valid & (target != value)
+    return valid
 
 
 def _reduce(

@@ -1,8 +1,7 @@
 """Which combinations of the parameters of a test `make test` runs; it leaves the others to `make test-all`."""
 
 import heapq
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import pytest
@@ -14,13 +13,17 @@ def covering(table: Sequence[Mapping[str, Hashable]], strength: int) -> list[int
     Of the rows that add most, the next one always has the values that were chosen least. What a row adds only gets
     less, and its values are only chosen more often, so that most rows need no second look.
     """
-    values = [sorted(row.items(), key=lambda item: item[0]) for row in table]
-    groups = [set(combinations(row, min(strength, len(row)))) for row in values]
-    covered: set[tuple[tuple[str, Hashable], ...]] = set()
-    chosen_values: Counter[tuple[str, Hashable]] = Counter()
+    numbers: dict[tuple[str, Hashable], int] = {}
+    values = [
+        [numbers.setdefault(value, len(numbers)) for value in sorted(row.items(), key=lambda item: item[0])]
+        for row in table
+    ]
+    groups = _as_bits([combinations(row, min(strength, len(row))) for row in values])
+    covered = 0
+    chosen_values = [0] * len(numbers)
 
     def rank(place: int) -> tuple[int, int, int]:
-        return -len(groups[place] - covered), sum(chosen_values[value] for value in values[place]), place
+        return -(groups[place] & ~covered).bit_count(), sum([chosen_values[value] for value in values[place]]), place
 
     chosen = []
     queue = [rank(place) for place in range(len(table))]
@@ -35,8 +38,22 @@ def covering(table: Sequence[Mapping[str, Hashable]], strength: int) -> list[int
             continue
         chosen.append(actual[2])
         covered |= groups[actual[2]]
-        chosen_values.update(values[actual[2]])
+        for value in values[actual[2]]:
+            chosen_values[value] += 1
     return chosen
+
+
+def _as_bits(sets: Sequence[Iterable[Hashable]]) -> list[int]:
+    """Sets of the same things as numbers, which have a bit for each."""
+    bits: dict[Hashable, int] = {}
+    positions = [[bits.setdefault(thing, len(bits)) for thing in things] for things in sets]
+    numbers = []
+    for row in positions:
+        buffer = bytearray(len(bits) // 8 + 1)
+        for bit in row:
+            buffer[bit // 8] |= 1 << bit % 8
+        numbers.append(int.from_bytes(buffer, "little"))
+    return numbers
 
 
 def mark_thorough(items: Sequence[pytest.Item]) -> None:

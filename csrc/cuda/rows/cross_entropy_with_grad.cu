@@ -94,6 +94,7 @@ void launch_with_grad(const CrossEntropyWithGrad& p, const LaunchContext& contex
 void launch(const CrossEntropyWithGrad& problem, const LaunchContext& context) {
   const CrossEntropyForward& forward = problem.forward;
   if (forward.groups == 0 || (forward.rows == 0 && forward.reduction == Reduction::kNone)) return;
+  if (forward.classes == 0) return launch(forward, context);  // a loss, and no gradient
   dispatch<__half, __nv_bfloat16>(forward.dtype, [&](auto s) {
     dispatch_form(forward, [&](auto form) { launch_with_grad<decltype(s), decltype(form)>(problem, context); });
   });

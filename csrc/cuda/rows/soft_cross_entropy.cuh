@@ -153,17 +153,19 @@ __device__ __forceinline__ RowTotals rows_forward(const SoftCrossEntropyForward&
   RowTotals totals;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    SecondSums<A, Form> second;
+    SecondSums<A, Form> second[1];
     if constexpr (Form::kReport) {
-      if (second.needed(p)) {
+      if (second->needed(p)) {
         const RowStats<A> stats = sums[r].softmax.finish();
-        for (int64_t c = 0; c < p.classes; ++c) {
-          const A logit[1] = {x.at(r, c)}, probability[1] = {q.at(r, c)};
-          second.add(p, loss, stats, logit, probability, c);
-        }
+        sum_parts(p.classes, second, [&](int64_t begin, int64_t end, auto& part) {
+          for (int64_t c = begin; c < end; ++c) {
+            const A logit[1] = {x.at(r, c)}, probability[1] = {q.at(r, c)};
+            part->add(p, loss, stats, logit, probability, c);
+          }
+        });
       }
     }
-    totals.merge(store_row<S>(p, loss, row + r, sums[r], second));
+    totals.merge(store_row<S>(p, loss, row + r, sums[r], *second));
   }
   return totals;
 }

@@ -105,6 +105,7 @@ def test_all_elements_ignored(loss: Loss, denominator: Tensor | float | None, on
     assert (grad == 0).all() or (on_empty == "nan" and grad.isnan().all())
     assert (grad_target == 0).all() or on_empty == "nan"
     assert result == 0 if on_empty == "zero" else result.isnan()
+    assert loss.function(input, target, reduction="sum", ignore_index=-100) == 0
 
 
 @kernel
@@ -148,15 +149,15 @@ def test_backward_checks_what_it_gets_from_forward() -> None:
     tensors = (input, input, None, None, None)
     options = BinaryCrossEntropyOptions(1, needs_input=True)
 
-    def call(grad_output: Tensor, denominator: Tensor) -> None:
-        OPS.binary_cross_entropy_backward(grad_output, *tensors, denominator, *options)
+    def call(grad_output: Tensor, denominator: Tensor) -> Tensor:
+        return OPS.binary_cross_entropy_backward(grad_output, *tensors, denominator, *options)[0]
 
     good = {"grad_output": torch.ones(()), "denominator": torch.ones(())}
     bad = {
         "grad_output": (torch.ones(3, 5), torch.ones(()).double()),
         "denominator": (torch.ones(0), torch.ones(3), torch.ones(()).half()),
     }
-    call(**good)
+    assert (call(**good) == 0.5).all()
     for name, values in bad.items():
         for value in values:
             with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
@@ -245,6 +246,16 @@ def test_vmap_over_any_arguments(name: str, mapped: str, reduction: str, device:
 
 @modes
 @kernel
+def test_vmap_over_transposed_samples(device: str) -> None:
+    """That are interleaved in memory, which has an order of its own for the elements of each and none for samples."""
+    input = torch.randn(5, 4, 3, dtype=torch.float64, device=device).permute(2, 1, 0)
+    target = torch.rand_like(input)
+    losses = torch.func.vmap(BCE_WITH_LOGITS.function)(input, target)
+    torch.testing.assert_close(losses, torch.func.vmap(BCE_WITH_LOGITS.oracle)(input, target))
+
+
+@modes
+@kernel
 @pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, None)], ids=str)
 @ALL_REDUCTIONS
 def test_vmap_over_classes(in_dims: tuple[int | None, int | None], reduction: str, device: str) -> None:
@@ -285,14 +296,15 @@ def test_second_derivatives_of_classes_and_ignored_elements(reduction: str, devi
 def test_only_what_is_needed_is_computed(loss: Loss, device: str) -> None:
     """A weight that needs no gradient has none computed; one that does gets it without the input's."""
     input, target = loss.make_inputs((6, 5), torch.float32, device)
-    weight = torch.rand(5, device=device)
-    for needed in ("input", "target", "weight"):
-        leaves = {"input": input, "target": target, "weight": weight}
-        leaves = {name: x.detach().requires_grad_(name == needed) for name, x in leaves.items()}
+    tensors = {"input": input, "target": target, "weight": torch.rand(5, device=device)}
+    _, *exact = loss_and_gradients(lambda x, t, w: loss.oracle(x, t, weight=w), *to_double(*tensors.values()))
+    for needed, expected in zip(tensors, exact, strict=True):
+        leaves = {name: x.detach().requires_grad_(name == needed) for name, x in tensors.items()}
         result = loss.function(leaves["input"], leaves["target"], weight=leaves["weight"])
         result.backward()
         grads = {name for name, x in leaves.items() if x.grad is not None}
         assert grads == {needed}
+        assert_rounded(leaves[needed].grad, expected, roundings=3, scale=expected.abs().max().item())
 
 
 @modes

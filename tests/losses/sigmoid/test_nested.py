@@ -10,7 +10,7 @@ from torch import Tensor
 
 import ce_ext
 from tests.support.cases import Loss
-from tests.support.comparison import loss_and_gradients
+from tests.support.comparison import assert_rounded, loss_and_gradients, to_double
 from tests.support.marks import ALL_BINARY_LOSSES, ALL_REDUCTIONS
 
 pytestmark = pytest.mark.torch_modes
@@ -59,9 +59,12 @@ def test_weight_of_every_element(loss: Loss, device: str) -> None:
 
 @ALL_BINARY_LOSSES
 def test_result_is_like_the_input(loss: Loss, device: str) -> None:
-    input, target = map(_nested, loss.make_inputs((sum(LENGTHS), 4), torch.float32, device))
+    values = loss.make_inputs((sum(LENGTHS), 4), torch.float32, device)
+    exact = loss.oracle(*to_double(*values), reduction="none")
+    input, target = map(_nested, values)
     for function in (loss.function, loss.module(reduction="none")):
         result = function(input, target, **({} if isinstance(function, torch.nn.Module) else {"reduction": "none"}))
+        assert_rounded(result.values(), exact, roundings=3)
         assert result.shape == input.shape  # the same ragged dimension
         assert [len(row) for row in result.unbind()] == list(LENGTHS)
         (input + result).sum()

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -149,6 +150,28 @@ def test_asymmetric_loss_at_its_margin(margin: float, gamma: float, device: str)
     around = [loss_and_gradients(oracle, input.double() + change, target.double()) for change in (-rounding, rounding)]
     for actual, (low, high) in zip((loss, grad), zip(*(x[:2] for x in around), strict=True), strict=True):
         assert ((low * (1 - 1e-6) <= actual) & (actual <= high * (1 + 1e-6))).all()
+
+
+# Of the distance between a logit and a float64, a long double has three digits.
+NEEDS_LONG_DOUBLE = pytest.mark.skipif(np.finfo(np.longdouble).nmant == 52, reason="long double is double")
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.3, 0.75, 0.9])
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float32, 1e-6), pytest.param(torch.float64, 1e-3, marks=NEEDS_LONG_DOUBLE)]
+)
+def test_asymmetric_loss_next_to_its_margin(dtype: torch.dtype, rtol: float, margin: float, device: str) -> None:
+    """Whose logit lies between two numbers of the dtype: how far from them, only longer numbers tell."""
+    at_margin = torch.tensor(margin, dtype=torch.float64).logit().to(dtype)
+    steps = torch.arange(-4, 5, dtype=dtype)
+    input = (at_margin * (1 + steps * torch.finfo(dtype).eps)).to(device)
+    function, oracle = (
+        partial(f, gamma_neg=0.0, margin=margin, reduction="none") for f in (ASYMMETRIC.function, ASYMMETRIC.oracle)
+    )
+    loss = function(input, torch.zeros_like(input))
+    exact = oracle(*to_double(input, torch.zeros_like(input)))
+    assert (exact == 0).any() and (exact > 0).any()
+    torch.testing.assert_close(loss.double(), exact, rtol=rtol, atol=0)
 
 
 def test_asymmetric_loss_of_infinite_logits(device: str) -> None:

@@ -1,6 +1,6 @@
 """Bugs to plant in the CUDA kernels of losses of rows, and what has to find them."""
 
-from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
+from tests.mutation.cuda_mutant import MISALIGNED, OUT_OF_BOUNDS, RACE, WRONG_PLACE, Mutant, in_cuda
 
 BY_CLASS = in_cuda("rows/cross_entropy_by_class")
 FEW_ROWS = in_cuda("rows/few_rows")
@@ -35,7 +35,7 @@ IMAGES = "tests/losses/softmax/test_images.py"
 MANY_PIXELS = f"{IMAGES} -k more_pixels -m ''"
 FAR_APART = "tests/losses/softmax/test_layouts.py -k further_apart"
 
-ROW_MUTANTS = (
+ROW_BUGS = (
     Mutant(
         "no barrier after shared memory is written",
         REDUCE,

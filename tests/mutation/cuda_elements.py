@@ -1,6 +1,6 @@
 """Bugs to plant in the CUDA kernels of losses of elements, and what has to find them."""
 
-from tests.cuda.mutant import MISALIGNED, OUT_OF_BOUNDS, WRONG_PLACE, Mutant, in_cuda
+from tests.mutation.cuda_mutant import MISALIGNED, OUT_OF_BOUNDS, WRONG_PLACE, Mutant, in_cuda
 
 BINARY = in_cuda("elements/binary_cross_entropy")
 BINARY_LOSS = "csrc/losses/binary_cross_entropy.h"
@@ -13,7 +13,7 @@ PLAIN_ELEMENTS = in_cuda("elements/plain_elements")
 SHARES = in_cuda("device/shares")
 BINARY_LAUNCH = "binary_cross_entropy_forward binary_cross_entropy_backward"
 
-ELEMENT_MUTANTS = (
+ELEMENT_BUGS = (
     Mutant(
         "elements of the last share as if it were whole",
         SHARES,

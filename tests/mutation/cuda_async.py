@@ -1,6 +1,6 @@
 """Bugs to plant in kernels that copy asynchronously, and what has to find them."""
 
-from tests.cuda.mutant import RACE, Mutant, in_cuda
+from tests.mutation.cuda_mutant import RACE, Mutant, in_cuda
 
 BY_CLUSTER = in_cuda("rows/cross_entropy_with_grad_by_cluster")
 SELFTEST = "tests/cuda_emu/selftest_copies.cu"
@@ -18,7 +18,7 @@ def _rows(name: str) -> str:
 
 WITH_GRAD = "cross_entropy_with_grad_by_cluster"
 
-ASYNC_MUTANTS = (
+ASYNC_BUGS = (
     Mutant(
         "no barrier before what others have copied is read",
         SELFTEST,

@@ -20,6 +20,7 @@ class Mutant:
     evidence: str = WRONG_VALUES
     schedule: str = "forward"
     sanitizer: str | None = None  # which gives the evidence
+    equivalent: bool = False  # nothing can show it
 
 
 def in_cuda(name: str) -> str:
