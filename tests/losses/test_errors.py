@@ -47,20 +47,22 @@ def test_bad_target_in_backward(input_is_log_prob: bool) -> None:
 
 
 def test_backward_checks_what_it_gets_from_forward() -> None:
-    op = torch.ops.ce_ext.cross_entropy_backward
     input, target = torch.zeros(3, 5), torch.tensor([0, 4, 1])
-    good = {"grad_output": torch.ones(()), "stats": torch.zeros(3, 3), "denominator": torch.ones(())}
-    options = CrossEntropyOptions(reduction=1, ignore_index=-100).of_backward()
+    options = CrossEntropyOptions(reduction=1, ignore_index=-100)
+    _, stats, denominator, *_ = torch.ops.ce_ext.cross_entropy_forward(input, target, None, None, *options)
+    good = {"grad_output": torch.ones(()), "stats": stats, "denominator": denominator}
 
-    def call(grad_output: Tensor, stats: Tensor | None, denominator: Tensor) -> None:
-        op(grad_output, input, target, None, None, stats, denominator, *options)
+    def call(grad_output: Tensor, stats: Tensor | None, denominator: Tensor) -> Tensor:
+        others = (input, target, None, None, stats, denominator, *options.of_backward())
+        return torch.ops.ce_ext.cross_entropy_backward(grad_output, *others)
 
     bad = {
         "grad_output": (torch.ones(3), torch.ones(()).double()),
         "stats": (torch.zeros(2, 3), torch.zeros(3), torch.zeros(3, 3).double()),
         "denominator": (torch.ones(0), torch.ones(3), torch.ones(()).half()),
     }
-    call(**good)
+    one_hot = torch.nn.functional.one_hot(target, 5)
+    torch.testing.assert_close(call(**good), (0.2 - one_hot) / 3)
     for name, values in bad.items():
         for value in values:
             with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):

@@ -1,46 +1,28 @@
 """Plants bugs, runs the tests that should find them, and prints the score: `python -m tests.mutation [PART ...]`."""
 
 import argparse
-import functools
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import track
 
-from tests.mutation.score import LAYERS, Bug, Layer, sample
+from tests.mutation.score import LAYERS, Bug, Layer, judged, sample
 from tests.support.forks import ROOT
 
 README = ROOT / "README.md"
 HEADER = "| Bugs of a line | planted | killed | equivalent | others |\n|---|---|---|---|---|\n"
 
-_is_killed: Callable[[Any], bool]  # of a process that judges
-
-
-def _make_judge(layer: str, prepared: Any) -> None:
-    global _is_killed
-    [chosen] = (of for of in LAYERS if of.name == layer)
-    _is_killed = chosen.judge(prepared)
-
-
-def _judge(bug: Any) -> bool:
-    return _is_killed(bug)
-
 
 def judge_all(layer: Layer, bugs: Sequence[Bug], jobs: int, console: Console) -> list[bool]:
     console.print(f"{layer.name}: {len(bugs)} bugs", highlight=False)
-    make = functools.partial(_make_judge, layer.name, layer.prepare())
     verdicts = []
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), make) as pool:
-        for bug, is_killed in zip(bugs, track(pool.map(_judge, bugs), "", len(bugs), console=console), strict=True):
-            verdicts.append(is_killed)
-            if is_killed == bug.equivalent:
-                what = "killed, though it is said to be equivalent" if is_killed else "SURVIVES"
-                console.print(f"{what}: {bug.file}: {bug.name}", highlight=False, markup=False)
+    for bug, is_killed in zip(bugs, track(judged(layer, bugs, jobs), "", len(bugs), console=console), strict=True):
+        verdicts.append(is_killed)
+        if is_killed == bug.equivalent:
+            what = "killed, though it is said to be equivalent" if is_killed else "SURVIVES"
+            console.print(f"{what}: {bug.file}: {bug.name}", highlight=False, markup=False)
     return verdicts
 
 

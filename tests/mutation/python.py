@@ -21,11 +21,11 @@ from tests.mutation.reached import Reached, by_file
 from tests.support.forks import ROOT, Forks
 
 # What runs in processes of its own, where nobody has seen which lines it reaches.
+OF_LIBRARIES, OF_PROCESSES = ("tests/packaging/test_libraries.py",), ("tests/distributed",)
 IN_PROCESSES = {
-    "ce_ext/_load.py": ("tests/packaging/test_libraries.py",),
-    "ce_ext/distributed.py": ("tests/distributed",),
-    "ce_ext/info.py": ("tests/packaging/test_libraries.py",),
-    "ce_ext/sharding.py": ("tests/distributed",),
+    "ce_ext/_load.py": OF_LIBRARIES,
+    "ce_ext/info.py": OF_LIBRARIES,
+    **{f"ce_ext/{name}.py": OF_PROCESSES for name in ("binary_loss", "distributed", "sharding", "softmax_loss")},
 }
 WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.mutation.reached")
 

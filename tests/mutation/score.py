@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,13 +67,32 @@ LAYERS = (
         lambda folder: python.Judge(folder).is_killed,
     ),
     Layer(
-        "C++, host and CPU",
+        "C++",
         lambda: [bug for bug in PLANTED if bug.isa in (None, *build.isas())],
         lambda: build.build(PLANTED),
         _planted_judge,
     ),
     Layer("CUDA", lambda: cuda.MUTANTS, lambda: None, lambda _: cuda.is_killed),
 )
+
+_is_killed: Callable[[Any], bool]  # of a process that judges
+
+
+def judged(layer: Layer, bugs: Sequence[Bug], jobs: int) -> Iterator[bool]:
+    """Whether each of them is killed; by so many processes."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _make_judge, (layer.name, layer.prepare())) as pool:
+        yield from pool.map(_judge, bugs)
+
+
+def _make_judge(layer: str, prepared: Any) -> None:
+    global _is_killed
+    [chosen] = (of for of in LAYERS if of.name == layer)
+    _is_killed = chosen.judge(prepared)
+
+
+def _judge(bug: Bug) -> bool:
+    return _is_killed(bug)
 
 
 def sample(bugs: Sequence[Bug], count: int) -> list[Bug]:
