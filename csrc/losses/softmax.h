@@ -194,7 +194,9 @@ struct ArgMax {
   T max = T(-INFINITY);
   int64_t index = 0;
 
-  HOST_DEVICE void add(T x, int64_t i) { merge({x, i}); }  // in any order: threads begin with what packs leave over
+  HOST_DEVICE void add(T x, int64_t i) {  // in ascending order
+    if (x > max) *this = {x, i};
+  }
   HOST_DEVICE void merge(const ArgMax& other) {
     if (other.max > max || (other.max == max && other.index < index)) *this = other;
   }

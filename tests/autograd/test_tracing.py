@@ -116,6 +116,15 @@ def _assert_compiled(function: Callable[..., Tensor], *arguments: Any, **options
     torch.testing.assert_close(compiled(*arguments), function(*arguments))
 
 
+@pytest.mark.parametrize("name", [name for name in NUMBERS if "denominator" in name])
+def test_numbers_have_the_accuracy_of_the_loss(name: str) -> None:
+    input, target = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 4, 2, 2, 3, 1])
+    torch._dynamo.reset()
+    compiled = torch.compile(NUMBERS[name], backend="aot_eager", fullgraph=True, dynamic=True)
+    losses = compiled(input, target, 0.1), NUMBERS[name](input, target, 0.1)
+    torch.testing.assert_close(*losses, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_from_tensors(name: str) -> None:
     """Of which nothing is known but that they are numbers."""

@@ -220,6 +220,33 @@ def test_logarithm_of_a_subnormal_probability(device: str) -> None:
 
 
 @kernel
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["by class", "by row"])
+def test_logarithm_of_a_sum_next_to_a_power_of_two(order: tuple[int, int], device: str) -> None:
+    """There 1 + x is rounded, for x > 1, and elsewhere it is not."""
+    input = -torch.linspace(1.2e-4, 4.8e-4, 64, device=device)[:, None].repeat(1, 2049)
+    input[:, 0] = 0
+    target = torch.ones(64, dtype=torch.int64, device=device)
+    loss = cross_entropy(input.permute(order).contiguous().permute(order), target, reduction="none")
+    assert_rounded(loss, oracles.cross_entropy(input, target, reduction="none"))
+
+
+@kernel
+def test_rows_that_all_weigh_nothing(device: str) -> None:
+    """0 times an infinite scale."""
+    input, target = class_index_inputs((17, 5), torch.float32, device)
+    loss, grad = loss_and_gradients(lambda x: cross_entropy(x, target, sample_weight=torch.zeros_like(x[:, 0])), input)
+    assert loss.isnan() and torch.equal(grad, torch.zeros_like(input))
+
+
+@kernel
+def test_batch_of_no_losses(device: str) -> None:
+    input, target = torch.zeros(0, 3, 5, device=device), torch.zeros(0, 3, dtype=torch.int64, device=device)
+    options = CrossEntropyOptions(1, -100)._replace(batch_dims=1)
+    loss, *_ = torch.ops.ce_ext.cross_entropy_forward(input, target, None, None, *options)
+    assert loss.shape == (0,)
+
+
+@kernel
 def test_margin_next_to_nothing(device: str) -> None:
     input, target = torch.tensor([200.0], device=device), torch.tensor([0.0], device=device)
     loss = asymmetric_loss(input, target, gamma_neg=0.0, gamma_pos=0.0, margin=1e-40)

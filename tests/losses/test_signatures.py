@@ -4,6 +4,7 @@ default. What is no argument is refused in the words of what was called."""
 import inspect
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -283,6 +284,33 @@ def test_unknown_names(loss: Any) -> None:
             call(redution="sum")
         with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'input_is_log_prob'$"):
             call(input_is_log_prob=True)
+
+
+def test_one_name_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"argument 'gamma'. Did you mean 'gamma_(pos|neg)'\?$"):
+        ours.asymmetric_loss(INPUT, TAGS, gamma=2.0)
+
+
+def test_whatever_makes_a_float_of_itself_is_a_number() -> None:
+    smoothed = ours.cross_entropy(INPUT, CLASSES, label_smoothing=Fraction(1, 10))
+    assert torch.equal(smoothed, ours.cross_entropy(INPUT, CLASSES, label_smoothing=0.1))
+
+
+def test_what_was_no_size_average_is_not_taken_for_one() -> None:
+    with pytest.raises(TypeError, match=r"ignore_index must be an int, but got 'x' of type str$"):
+        ours.cross_entropy(INPUT, CLASSES, ignore_index="x")
+
+
+@pytest.mark.parametrize("out_dtype", [torch.int64, "float32", 1])
+def test_dtypes_that_no_loss_has(out_dtype: Any) -> None:
+    with pytest.raises(TypeError, match=f"out_dtype must be a floating-point dtype, but got {out_dtype!r}"):
+        ours.cross_entropy(INPUT, CLASSES, out_dtype=out_dtype)
+
+
+def test_weights_of_classes_are_no_integers() -> None:
+    """Of class probabilities, which others of another dtype may promote."""
+    with pytest.raises(RuntimeError, match="weight must have the dtype of input, Float, but got Long"):
+        ours.cross_entropy(INPUT, INPUT.softmax(1), torch.ones(3, dtype=torch.int64))
 
 
 def test_names_of_other_losses_are_unknown() -> None:

@@ -42,6 +42,7 @@ FOCAL_PEERS = f"{SOFTMAX_TESTS}/test_peers_focal.py -m ''"
 PROPERTIES = f"{SOFTMAX_TESTS}/test_properties.py -m ''"
 FEW_CLASSES = f"{SOFTMAX_TESTS}/test_few_classes.py -m ''"
 CLASS_DIM = f"{SOFTMAX_TESTS}/test_class_dim.py -m ''"
+ARRAYS = "tests/losses/test_covering_arrays.py -m ''"
 LOG_SOFTMAX_TESTS = f"{SOFTMAX_TESTS}/test_log_softmax.py -m ''"
 LOG_STRIDED_BLOCKS = f"{LOG_SOFTMAX_TESTS} -k 'test_layout and 300 and float32'"
 SOFT_TESTS = f"{SOFTMAX_TESTS}/test_probability_targets.py -m ''"
@@ -840,8 +841,8 @@ CHUNKS = bugs_of(
         "no groups at all are divided by",
         "groups > 0 ? rows / groups : 0",
         "rows / groups",
-        f"tests/losses/test_fuzz.py {NO_DEVICE} -k results_are_those",
-        note="a crash: of a batch of 0 losses, batch_dims 1. The fuzzer draws some; no other test has one",
+        COMPANY,
+        note="a crash",
     ),
     bug(
         "the last chunk of a group, if it is smaller",
@@ -1235,8 +1236,7 @@ LANES = bugs_of(
         "the rest is not scaled as the number is",
         "rest * cast<float>((Int(127) - n) << Int(23))",
         "rest",
-        f"{NUMERICS} -k classes_that_are_all_alike",
-        note="takes a sum of thousands: of random logits it is about 14, whose rest is nothing",
+        COMPANY,
     ),
     bug(
         "the logarithm of a subnormal number without what scales it",
@@ -1340,7 +1340,7 @@ NLL = bugs_of(
         "a sample weight is forgotten",
         "product(sample_weight, nll_loss(V::load(x_target + r), weight))",
         "nll_loss(V::load(x_target + r), weight)",
-        f"{CLASS_DIM} -k 'values_and_gradient and nll'",
+        f"{ARRAYS} -k nll_loss",
     ),
     bug(
         "ignored rows have a loss",
@@ -1353,7 +1353,7 @@ NLL = bugs_of(
         "the divisor without sample weights",
         "sample_weight * weight",
         "weight",
-        f"{CLASS_DIM} -k 'values_and_gradient and nll and mean'",
+        f"{ARRAYS} -k nll_loss",
     ),
     bug(
         "rows of more classes than a chunk has zeros",
@@ -1413,8 +1413,7 @@ ROW_LOSSES = bugs_of(
         "a sample weight of 0 times infinity",
         "product(V::load(sample_weight + r), V::load(scale + r))",
         "V::load(sample_weight + r) * V::load(scale + r)",
-        f"{PROPERTIES} -k a_sample_weight_of_zero",
-        note=("a mean whose rows all weigh 0, of which hypothesis draws some: 0 * (1 / 0). No other test has one"),
+        COMPANY,
     ),
 )
 

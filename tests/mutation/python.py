@@ -17,27 +17,32 @@ from filelock import FileLock
 
 from tests.mutation.copies import BUILD, COMPILED, READ, copy_parts
 from tests.mutation.operators import Mutant
-from tests.mutation.reached import Reached, by_file
+from tests.mutation.reached import Reached, by_file, shortest_of_each
 from tests.support.forks import ROOT, Forks
 
-# What runs in processes of its own, where nobody has seen which lines it reaches.
+COPIES = BUILD / "copies"
+
+# What reaches lines where nobody has seen it: in processes of its own, or in a compiler.
 OF_LIBRARIES, OF_PROCESSES = ("tests/packaging/test_libraries.py",), ("tests/distributed",)
-IN_PROCESSES = {
+UNSEEN = {
     "ce_ext/_load.py": OF_LIBRARIES,
     "ce_ext/info.py": OF_LIBRARIES,
+    **{f"ce_ext/{name}.py": ("tests/autograd/test_tracing.py", "-k", "numbers") for name in ("checks", "reductions")},
     **{f"ce_ext/{name}.py": OF_PROCESSES for name in ("binary_loss", "distributed", "sharding", "softmax_loss")},
 }
 WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.mutation.reached")
 
-# Who has found others is asked first. Then the files that are asked at a time, and the seconds of tests from each: a
-# few, which find most bugs; at last as many tests as a survivor may take.
+# Who has found others is asked first; then, for so many seconds each, a few files, those with most functions that get
+# there; at last a case of every function, but of those that take long.
 FINDERS = 12
-ROUNDS = ((3, 1.0), (15, 1.5))
+FEW, SECONDS_OF_FEW = 3, 1.0
+LONG = 3.0
 SECONDS = 400  # some bugs never end
 
 
 def watch() -> Reached:
     """Runs the tests, and sees what they reach; kept until something changes."""
+    shutil.rmtree(COPIES, ignore_errors=True)
     content = hashlib.sha256()
     for file in sorted((*ROOT.glob("ce_ext/*.py"), *ROOT.glob("tests/**/*.py"))):
         content.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
@@ -64,9 +69,8 @@ class Judge:
     def __init__(self, reached: Reached) -> None:
         self._reached = reached
         self._finders: dict[str, None] = {}  # tests that have found a bug, the last one last
-        copies = BUILD / "copies"
-        copies.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(dir=copies))
+        COPIES.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(dir=COPIES))
         copy_parts((*READ, *COMPILED), self._folder, products=True)
         self._forks = Forks(root=self._folder, imports=("hypothesis", "torch", "torch.utils.cpp_extension"))
 
@@ -75,29 +79,22 @@ class Judge:
         unchanged = path.read_text()
         try:
             path.write_text(mutant.source())
-            return any(self._fails(tests) for tests in self._rounds(mutant))
+            return any(tests and self._fails(tests) for tests in self._rounds(mutant))
         finally:
             path.write_text(unchanged)
 
     def _rounds(self, mutant: Mutant) -> Iterator[Sequence[str]]:
         tests = self._reached.tests(mutant.file, mutant.lines)
         finders = [test for test in reversed(self._finders) if test in tests][:FINDERS]
-        if finders:
-            yield finders
-        files = by_file(tests, self._reached)
-        for count, seconds in ROUNDS:
-            chosen = [test for tests in files[:count] for test in self._take(tests, seconds)]
-            if chosen:
-                yield chosen
-        if mutant.file in IN_PROCESSES:
-            yield IN_PROCESSES[mutant.file]
+        yield finders
+        yield [test for file in by_file(tests, self._reached)[:FEW] for test in self._take(file)]
+        yield [test for test in shortest_of_each(tests, self._reached) if self._reached.seconds(test) < LONG]
+        if mutant.file in UNSEEN:
+            yield UNSEEN[mutant.file]
 
-    def _take(self, tests: list[str], seconds: float) -> list[str]:
-        """So many seconds of them, off that list."""
+    def _take(self, tests: Sequence[str]) -> Sequence[str]:
         ends = itertools.accumulate(map(self._reached.seconds, tests))
-        count = sum(1 for _ in itertools.takewhile(lambda end: end < seconds, ends))
-        taken, tests[:] = tests[: count + 1], tests[count + 1 :]
-        return taken
+        return tests[: 1 + sum(1 for _ in itertools.takewhile(lambda end: end < SECONDS_OF_FEW, ends))]
 
     def _fails(self, tests: Sequence[str]) -> bool:
         # Two versions of a file that are as long, and made in one second, are the same one to Python's cache.
@@ -108,7 +105,3 @@ class Judge:
             self._finders.pop(found, None)
             self._finders[found] = None
         return run.returncode != 0
-
-    def close(self) -> None:
-        self._forks.close()
-        shutil.rmtree(self._folder)

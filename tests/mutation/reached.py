@@ -91,3 +91,9 @@ def by_file(tests: Iterable[str], reached: Reached) -> list[list[str]]:
         [test for turn in itertools.zip_longest(*cases.values()) for test in turn if test is not None]
         for cases in sorted(files.values(), key=len, reverse=True)
     ]
+
+
+def shortest_of_each(tests: Iterable[str], reached: Reached) -> list[str]:
+    """A case of every function."""
+    shortest = {test.partition("[")[0]: test for test in sorted(tests, key=reached.seconds, reverse=True)}
+    return sorted(shortest.values(), key=reached.seconds)

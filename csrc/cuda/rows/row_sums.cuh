@@ -120,11 +120,13 @@ struct RowSums {
   template <int kCount>
   __device__ __forceinline__ void add(const Logits<A, Form::kLogitsChange>& logits, A (&x)[kCount],
                                       const A (&weights)[kCount], int64_t c) {
+    ArgMax<A> of_these{A(-INFINITY), c};
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       x[i] = logits(x[i]);
-      if constexpr (Form::kReport) top.add(x[i], c + i);
+      if constexpr (Form::kReport) (kCount > 1 ? of_these : top).add(x[i], c + i);
     }
+    if constexpr (Form::kReport && kCount > 1) top.merge(of_these);  // a thread begins with what packs leave over
     softmax.add(x, weights);
   }
 

@@ -176,3 +176,19 @@ def test_none_ignored(loss: Callable[..., Tensor]) -> None:
         loss(torch.randn(3, 5), torch.tensor([0, 1, 2]), ignore_index=())
     with pytest.raises(ValueError, match=f"ignore_index must fit into 64 bits, but got {2**63}"):
         loss(torch.randn(3, 5), torch.tensor([0, 1, 2]), ignore_index=(1, 2**63))
+    with pytest.raises(ValueError, match=f"ignore_index must fit into 64 bits, but got -{2**63 + 1}"):
+        loss(torch.randn(3, 5), torch.tensor([0, 1, 2]), ignore_index=(1, -(2**63) - 1))
+
+
+@ALL
+def test_the_smallest_integer_may_be_ignored(loss: Callable[..., Tensor]) -> None:
+    input = torch.randn(3, 5).log_softmax(1)
+    losses = loss(input, torch.tensor([0, -(2**63), 2]), ignore_index=(2, -(2**63)), reduction="none")
+    assert torch.equal(losses != 0, torch.tensor([True, False, False]))
+
+
+@ALL
+def test_class_0_is_ignored_where_targets_have_no_sign(loss: Callable[..., Tensor]) -> None:
+    input = torch.randn(3, 5).log_softmax(1)
+    losses = loss(input, torch.tensor([0, 1, 2], dtype=torch.uint64), ignore_index=(-1, 0), reduction="none")
+    assert torch.equal(losses != 0, torch.tensor([False, True, True]))
