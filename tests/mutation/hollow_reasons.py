@@ -18,12 +18,14 @@ _TESTS = {
         tests/losses/test_company.py::test_another_use_of_logits_that_are_overwritten
         tests/losses/test_company.py::test_factors_and_batches_that_do_not_fit
         tests/losses/test_misuse.py::test_overwritten_logits_refuse_to_be_read
+        tests/losses/test_ops.py::test_zeros_without_memory
     """,
-    "the graph: what requires grad, and for how long something is kept": """
+    "the graph: what requires grad, what is noticed, and for how long something is kept": """
         tests/autograd/test_gradient_in_forward.py::test_graph_that_is_dropped_drops_the_gradient
         tests/autograd/test_log_softmax_transforms.py::test_no_graph_where_none_is_needed
         tests/autograd/test_modes.py::test_saved_tensors_are_freed
         tests/autograd/test_transforms.py::test_no_graph_where_none_is_needed
+        tests/losses/test_ops.py::test_writing_is_noticed_where_memory_has_negatives
     """,
     "dtypes, shapes and strides, the class of a tensor, or whether there is one": """
         tests/losses/softmax/test_class_dim.py::test_memory_format
@@ -46,6 +48,7 @@ _TESTS = {
         tests/losses/softmax/test_log_softmax.py::test_empty
         tests/losses/softmax/test_probability_targets.py::test_empty_batch
         tests/losses/softmax/test_scale_gradient.py::test_product
+        tests/losses/test_company.py::test_batch_of_no_losses
         tests/losses/test_company.py::test_factors_of_rows_for_a_gradient_that_is_ready
     """,
     "a warning": """
