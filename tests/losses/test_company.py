@@ -19,7 +19,7 @@ from ce_ext.functional import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
-from ce_ext.options import CrossEntropyOptions
+from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions
 from tests.support import oracles
 from tests.support.cases import NLL, class_index_inputs
 from tests.support.comparison import assert_all_rounded, assert_rounded, loss_and_gradients, to_double
@@ -479,3 +479,27 @@ def test_gradient_of_a_half_target_without_data() -> None:
     with _Calls("ce_ext::binary_cross_entropy_backward") as calls:
         loss.backward()
     assert [x.dtype for x in calls.results if isinstance(x, Tensor) and x.numel()] == [torch.bfloat16]
+
+
+@kernel
+def test_classes_of_elements_in_another_order_of_memory(device: str) -> None:
+    input = torch.randn(2, 3, 4, 5, device=device).to(memory_format=torch.channels_last)
+    target = torch.randint(4, (2, 4, 5), device=device)
+    actual = loss_and_gradients(lambda x: sigmoid_focal_loss(x, target, reduction="none"), input)
+    exact = loss_and_gradients(lambda x: oracles.sigmoid_focal_loss(x, target, reduction="none"), input.double())
+    assert_all_rounded(actual, exact)
+
+
+def test_row_of_classes_for_a_number() -> None:
+    with pytest.raises(ValueError, match=r"target must have the shape of input, \[\]"):
+        sigmoid_focal_loss(torch.tensor(0.5), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("name", ["target", "weight", "pos_weight"])
+def test_gradients_of_what_has_none(name: str) -> None:
+    """Classes, and tensors that are not there."""
+    input, target = torch.zeros(3, 4), torch.tensor([0, 1, 4])
+    options = BinaryCrossEntropyOptions(1, **{f"needs_{name}": True})
+    one = torch.ones(())
+    with pytest.raises(RuntimeError, match=rf"^{name} .* gradient"):
+        torch.ops.ce_ext.binary_cross_entropy_backward(one, input, target, None, None, None, one, *options)

@@ -52,7 +52,7 @@ INTEGERS = f"tests/losses/test_integer_targets.py {NONE} -m ''"
 DTYPES = f"tests/losses/test_dtypes.py {NONE} -m ''"
 WITHOUT_DATA = f"tests/losses/test_without_data.py {NONE} -m ''"
 MODULES = f"tests/losses/test_modules.py {NONE} -m ''"
-FUZZ = f"tests/losses/test_fuzz.py {NONE} -k results_are_those_of_copies"
+FUZZ = "tests/losses/test_fuzz.py -k results_are_those_of_copies"
 
 MODES = "tests/autograd/test_modes.py -m ''"
 TRANSFORMS = "tests/autograd/test_transforms.py -m ''"
@@ -235,12 +235,7 @@ BINARY = bugs_of(
         "numbers of classes are not permuted",
         "ordered(class_numbers)",
         "class_numbers",
-        FUZZ,
-        note=(
-            "found by the fuzzer alone: on the CPU no test has classes for logits whose dimensions lie in "
-            "another order. Missing: sigmoid_focal_loss of (2, 3, 4, 5) in channels_last with classes, next "
-            "to contiguous logits"
-        ),
+        COMPANY,
     ),
     bug("the first result is not permuted", "ordered(first.tensor)", "first.tensor", ELEMENT_LAYOUT),
     bug("the second result is not permuted", "ordered(second.tensor)", "second.tensor", ELEMENT_LAYOUT),
@@ -369,12 +364,8 @@ BINARY = bugs_of(
         "of a number and a row of classes nothing is checked",
         "input.dim() > settings.batch_dims",
         "true",
-        FUZZ,
+        COMPANY,
         context="has_classes = input.dim() > settings.batch_dims",
-        note=(
-            "a crash, in the fuzzer's calls alone. Missing: sigmoid_focal_loss(torch.tensor(0.5), "
-            "torch.tensor([1])), a ValueError"
-        ),
     ),
     bug(
         "classes of any number of rows",
@@ -496,22 +487,13 @@ BINARY = bugs_of(
         "classes have a gradient",
         "!needs.target || !arguments.target_is_class",
         "true",
-        FUZZ,
-        note=(
-            "found by the fuzzer alone, if at all: by what is then written for logits that lie otherwise. "
-            'Missing: binary_cross_entropy_backward of classes with needs_target, in the words "target holds '
-            'class indices, which have no gradient"'
-        ),
+        COMPANY,
     ),
     bug(
         "a weight that there is not has a gradient",
         "!needs.weight || is_given(tensors.weight)",
         "true",
-        FUZZ,
-        note=(
-            "a crash, in the fuzzer's calls alone. Missing: the backward op with needs_weight and no weight, "
-            "in its words; likewise of pos_weight"
-        ),
+        COMPANY,
     ),
     bug(
         "the input's gradient is made though nobody needs it",

@@ -36,7 +36,7 @@ WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.
 # there; at last a case of every function, but of those that take long.
 FINDERS = 12
 FEW, SECONDS_OF_FEW = 3, 1.0
-LONG = 3.0
+LONG = 0.5
 SECONDS = 400  # some bugs never end
 
 
