@@ -19,7 +19,7 @@ from ce_ext.functional import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
-from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions
+from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions, SoftCrossEntropyOptions
 from tests.support import oracles
 from tests.support.cases import NLL, class_index_inputs
 from tests.support.comparison import assert_all_rounded, assert_rounded, loss_and_gradients, to_double
@@ -503,3 +503,37 @@ def test_gradients_of_what_has_none(name: str) -> None:
     one = torch.ones(())
     with pytest.raises(RuntimeError, match=rf"^{name} .* gradient"):
         torch.ops.ce_ext.binary_cross_entropy_backward(one, input, target, None, None, None, one, *options)
+
+
+def test_losses_of_dtypes_that_no_kernel_has() -> None:
+    """To which Python casts them."""
+    options = CrossEntropyOptions(1, -100, out_dtype=torch.float16)
+    with pytest.raises(RuntimeError, match="out_dtype must be that of input, Float"):
+        torch.ops.ce_ext.cross_entropy_forward(torch.zeros(2, 3), torch.tensor([0, 1]), None, None, *options)
+
+
+def test_dimensions_that_are_counted_from_the_end() -> None:
+    """Which Python counts from the front."""
+    input = torch.randn(3, 4, 5, requires_grad=True)
+    result = torch.ops.ce_ext.log_softmax_forward(input, -2, None)
+    direction = torch.randn_like(result)
+    gradients = (torch.autograd.grad(y, input, direction) for y in (result, oracles.log_softmax(input, -2)))
+    torch.testing.assert_close(*gradients)
+
+
+def test_backward_of_class_probabilities_checks_what_it_gets_from_forward() -> None:
+    input, target = torch.zeros(3, 5), torch.full((3, 5), 0.2)
+    options = SoftCrossEntropyOptions(1, needs_input=True)
+    _, stats, denominator, *_ = torch.ops.ce_ext.soft_cross_entropy_forward(input, target, None, None, *options)
+    good = {"grad_output": torch.ones(()), "stats": stats, "denominator": denominator}
+    bad = {"grad_output": torch.ones(3), "stats": stats[:2], "denominator": torch.ones(3)}
+    for name, value in bad.items():
+        with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
+            _backward_of_probabilities(input, target, options, **good | {name: value})
+
+
+def _backward_of_probabilities(
+    input: Tensor, target: Tensor, options: Any, grad_output: Tensor, stats: Tensor, denominator: Tensor
+) -> Any:
+    others = (input, target, None, None, stats, denominator, *options.of_backward())
+    return torch.ops.ce_ext.soft_cross_entropy_backward(grad_output, *others)

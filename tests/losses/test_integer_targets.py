@@ -49,6 +49,16 @@ def test_class_indices(loss: Loss, dtype: torch.dtype, device: str) -> None:
 
 
 @kernel
+@ALL_CLASS_LOSSES
+@ALL_INTEGERS
+def test_class_indices_in_another_order(loss: Loss, dtype: torch.dtype, device: str) -> None:
+    input, target = loss.make_inputs((2, 5, 3, 4), torch.float64, device)
+    transposed = target.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
+    losses = loss.function(input, transposed, reduction="none")
+    assert_rounded(losses, loss.oracle(input, target, reduction="none"), roundings=3)
+
+
+@kernel
 @ALL_INTEGERS
 def test_classes_of_the_sigmoid_focal_loss(dtype: torch.dtype, device: str) -> None:
     input, target = torch.randn(7, 3, dtype=torch.float64, device=device), torch.tensor([0, 1, 2, 3, 1, 0, 2])

@@ -12,7 +12,7 @@ from tests.mutation.score import LAYERS, Bug, Layer, judged, sample
 from tests.support.forks import ROOT
 
 README = ROOT / "README.md"
-HEADER = "| Bugs of a line | planted | killed | equivalent | others |\n|---|---|---|---|---|\n"
+HEADER = "| Bugs of a line | planted | killed | equivalent | others |\n|---|---|---|---|---|"
 
 
 def judge_all(layer: Layer, bugs: Sequence[Bug], jobs: int, console: Console) -> list[bool]:
@@ -48,17 +48,19 @@ def main() -> int:
         equivalent = sum(bug.equivalent for bug in alive)
         survivors += len(alive) - equivalent
         rows.append((layer.name, len(bugs), sum(verdicts), equivalent, len(alive) - equivalent))
-    score = HEADER + "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
-    console.print(score, markup=False, highlight=False)
+    lines = {str(row[0]): f"| {' | '.join(map(str, row))} |" for row in rows}
+    console.print(HEADER, *lines.values(), sep="\n", markup=False, highlight=False)
     if options.record:
-        record(score)
+        record(lines)
     return int(survivors > 0)
 
 
-def record(score: str) -> None:
-    before, _, rest = README.read_text().partition(HEADER)
-    after = rest.lstrip("|").partition("\n\n")[2]
-    README.write_text(f"{before}{score}\n{after}")
+def record(lines: dict[str, str]) -> None:
+    """Writes the lines of these layers into the table."""
+    before, header, rest = README.read_text().partition(HEADER)
+    table, _, after = rest.lstrip("\n").partition("\n\n")
+    known = {line.split("|")[1].strip(): line for line in table.splitlines()}
+    README.write_text("\n".join([f"{before}{header}", *(known | lines).values(), "", after]))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,6 @@ INTEGERS = f"tests/losses/test_integer_targets.py {NONE} -m ''"
 DTYPES = f"tests/losses/test_dtypes.py {NONE} -m ''"
 WITHOUT_DATA = f"tests/losses/test_without_data.py {NONE} -m ''"
 MODULES = f"tests/losses/test_modules.py {NONE} -m ''"
-FUZZ = "tests/losses/test_fuzz.py -k results_are_those_of_copies"
 
 MODES = "tests/autograd/test_modes.py -m ''"
 TRANSFORMS = "tests/autograd/test_transforms.py -m ''"
@@ -761,12 +760,7 @@ CHECKS = bugs_of(
         "a converted target keeps its strides",
         "target.to(at::kLong).contiguous()",
         "target.to(at::kLong)",
-        FUZZ,
-        note=(
-            "found by the fuzzer alone, if at all: it takes a target that is transposed, of int32, say. "
-            "Missing: in test_integer_targets.py, targets (2, 5, 4) of each dtype as .transpose(1, 2) of a "
-            "contiguous one"
-        ),
+        f"{INTEGERS} --device cpu -k another_order",
     ),
     bug(
         "what int64 cannot hold is negative",
@@ -803,7 +797,7 @@ CHECKS = bugs_of(
         "probabilities of any dtype",
         "target.scalar_type() == input.scalar_type() || target.scalar_type() == opmath",
         "true",
-        f"{SOFT_MODES} -k test_errors_of_dtypes",
+        f"tests/losses/test_ops.py {ALL}",
     ),
     bug(
         "factors of any shape",
@@ -924,11 +918,7 @@ CHECKS = bugs_of(
         "a loss of any dtype",
         "dtype == input || dtype == opmath",
         "true",
-        FUZZ,
-        note=(
-            "a crash, in the fuzzer's calls alone. Missing: cross_entropy_forward of float32 logits with "
-            'out_dtype=torch.float16, in the words "out_dtype must be that of input"'
-        ),
+        COMPANY,
     ),
     bug(
         "a fourth reduction",
@@ -1237,12 +1227,7 @@ LOG_SOFTMAX_CPP = bugs_of(
         "backward counts dimensions from the front alone",
         "dim = c10::maybe_wrap_dim(dim, output.dim());",
         ";",
-        FUZZ,
-        note=(
-            "Python counts from the front, and opcheck compares the op with itself: found by the fuzzer "
-            "alone, by tensors that lie otherwise. Missing: the gradient of the scripted LogSoftmax(-1), or "
-            "of the op with dim=-1, next to torch's"
-        ),
+        COMPANY,
     ),
     bug(
         "the gradient of a number is a row",
@@ -1510,11 +1495,7 @@ SOFT_CPP = bugs_of(
         "backward takes anything from its forward",
         "check_from_forward(arguments, grad_output, stats, denominator);",
         ";",
-        FUZZ,
-        note=(
-            "found by the fuzzer alone, by what lies behind an upstream gradient that is too short. Missing: "
-            "test_backward_checks_what_it_gets_from_forward of soft_cross_entropy_backward"
-        ),
+        COMPANY,
     ),
     bug(
         "stats may have any strides",
