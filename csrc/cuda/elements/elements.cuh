@@ -208,7 +208,7 @@ class ElementRun {
     convert_numbers(loaded, targets);
     if (p_.has_ignored) {
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(is_ignored_index(loaded.stored[k], targets[k])) << k;
+      for (int k = 0; k < kCount; ++k) ignored_ |= unsigned(is_ignored_index(loaded, targets, k)) << k;
     }
     if (!std::is_integral_v<N> && p_.ignores_nan) {
 #pragma unroll
@@ -216,13 +216,14 @@ class ElementRun {
     }
   }
 
-  // Of a target as it is stored, and as it is computed with: integers may be rounded by that.
+  // Of targets as they are stored, and as they are computed with: integers may be rounded by that.
   template <class N>
-  __device__ __forceinline__ bool is_ignored_index(N stored, A target) const {
+  __device__ __forceinline__ bool is_ignored_index(const Numbers<N, kCount>& loaded, const A (&targets)[kCount],
+                                                   int k) const {
     if constexpr (std::is_integral_v<N>) {
-      return stored == p_.ignore_index;
+      return loaded.stored[k] == p_.ignore_index;
     } else {
-      return target == A(p_.ignore_index);
+      return targets[k] == A(p_.ignore_index);
     }
   }
 
