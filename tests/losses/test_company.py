@@ -406,6 +406,16 @@ def test_statistics_that_are_not_kept_are_not_made() -> None:
     assert _forward(input, target, keep_stats=False)[1] is None
 
 
+@pytest.mark.torch_modes
+@pytest.mark.parametrize("options", [{}, {"z_loss": 0.1}, {"return_stats": True}], ids=str)
+def test_statistics_that_no_backward_needs_are_not_made(options: dict[str, Any]) -> None:
+    input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+    for y, op in ((target, "cross_entropy"), (input.softmax(1), "soft_cross_entropy")):
+        with _Calls(f"ce_ext::{op}_forward") as calls:
+            cross_entropy(input, y, **options)
+        assert calls.results[1] is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

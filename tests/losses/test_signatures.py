@@ -291,9 +291,15 @@ def test_one_name_is_meant() -> None:
         ours.asymmetric_loss(INPUT, TAGS, gamma=2.0)
 
 
-def test_whatever_makes_a_float_of_itself_is_a_number() -> None:
-    smoothed = ours.cross_entropy(INPUT, CLASSES, label_smoothing=Fraction(1, 10))
-    assert torch.equal(smoothed, ours.cross_entropy(INPUT, CLASSES, label_smoothing=0.1))
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_whatever_makes_a_float_of_itself_is_a_number(count: int) -> None:
+    """Some of them, or all."""
+    names = ("label_smoothing", "gamma", "z_loss", "logit_scale", "softcap")[:count]
+    losses = (
+        ours.softmax_focal_loss(INPUT, CLASSES, **({"gamma": 0.5} | dict.fromkeys(names, number)))
+        for number in (Fraction(1, 2), 0.5)
+    )
+    assert torch.equal(*losses)
 
 
 def test_what_was_no_size_average_is_not_taken_for_one() -> None:

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from tests.mutation.copies import BUILD, COMPILED, READ, copy_parts
 from tests.mutation.operators import Mutant
-from tests.mutation.reached import Reached, by_file, shortest_of_each
+from tests.mutation.reached import Reached, by_file, some_of_each
 from tests.support.forks import ROOT, Forks
 
 COPIES = BUILD / "copies"
@@ -33,10 +33,10 @@ UNSEEN = {
 WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.mutation.reached")
 
 # Who has found others is asked first; then, for so many seconds each, a few files, those with most functions that get
-# there; at last a case of every function, but of those that take long.
+# there; at last every function, for a moment, but of those whose cases take long.
 FINDERS = 12
 FEW, SECONDS_OF_FEW = 3, 1.0
-LONG = 0.5
+MOMENT, LONG = 0.1, 0.5
 SECONDS = 400  # some bugs never end
 
 
@@ -88,7 +88,7 @@ class Judge:
         finders = [test for test in reversed(self._finders) if test in tests][:FINDERS]
         yield finders
         yield [test for file in by_file(tests, self._reached)[:FEW] for test in self._take(file)]
-        yield [test for test in shortest_of_each(tests, self._reached) if self._reached.seconds(test) < LONG]
+        yield some_of_each(tests, self._reached, MOMENT, LONG)
         if mutant.file in UNSEEN:
             yield UNSEEN[mutant.file]
 

@@ -93,7 +93,13 @@ def by_file(tests: Iterable[str], reached: Reached) -> list[list[str]]:
     ]
 
 
-def shortest_of_each(tests: Iterable[str], reached: Reached) -> list[str]:
-    """A case of every function."""
-    shortest = {test.partition("[")[0]: test for test in sorted(tests, key=reached.seconds, reverse=True)}
-    return sorted(shortest.values(), key=reached.seconds)
+def some_of_each(tests: Iterable[str], reached: Reached, moment: float, long: float) -> list[str]:
+    """Of every function the shortest cases, as many as a moment has room for, or else one that does not take long."""
+    spent: dict[str, float] = defaultdict(float)
+    chosen = []
+    for test in sorted(tests, key=reached.seconds):
+        function, seconds = test.partition("[")[0], reached.seconds(test)
+        if spent[function] + seconds < moment or (not spent[function] and seconds < long):
+            chosen.append(test)
+        spent[function] += seconds
+    return chosen
