@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.cases import class_dim
+from tests.support.layouts import crop, every_other, misaligned
 
 Configuration = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -22,16 +23,6 @@ DENOMINATORS = {
 }
 
 
-def _filler(x: Tensor) -> float:
-    """What nobody takes for a value of `x`."""
-    return torch.nan if x.is_floating_point() else 1 if x.dtype == torch.bool else 119
-
-
-def _crop(x: Tensor) -> Tensor:
-    whole = x.new_full([size + 3 for size in x.shape], _filler(x))
-    return whole[tuple(slice(1, 1 + size) for size in x.shape)].copy_(x)
-
-
 def _transposed(x: Tensor) -> Tensor:
     order = range(x.dim() - 1, -1, -1)
     return x.permute(*order).contiguous().permute(*order) if x.dim() else x
@@ -42,9 +33,9 @@ LAYOUTS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
     "contiguous": (0, lambda x: x),
     "transposed": (2, _transposed),
     "channels last": (3, lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1)),
-    "crop": (1, _crop),
-    "every other": (1, lambda x: torch.stack([x, torch.full_like(x, _filler(x))], -1)[..., 0]),
-    "misaligned": (1, lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)),
+    "crop": (1, crop),
+    "every other": (1, every_other),
+    "misaligned": (1, misaligned),
     "first expanded": (1, lambda x: x[:1].expand_as(x)),
     "last expanded": (1, lambda x: x[..., :1].expand_as(x)),
 }

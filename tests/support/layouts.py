@@ -12,10 +12,23 @@ def _permuted(*order: int) -> Callable[[Tensor], Tensor]:
     return lambda x: x.permute(order).contiguous().permute(inverse)
 
 
+def _filler(x: Tensor) -> float:
+    """What nobody takes for a value of `x`."""
+    return torch.nan if x.is_floating_point() else 1 if x.dtype == torch.bool else 119
+
+
 def crop(x: Tensor) -> Tensor:
-    padded = torch.full([size + 3 for size in x.shape], torch.nan, dtype=x.dtype, device=x.device)
-    view = padded[tuple(slice(1, 1 + size) for size in x.shape)]
-    return view.copy_(x)
+    whole = x.new_full([size + 3 for size in x.shape], _filler(x))
+    return whole[tuple(slice(1, 1 + size) for size in x.shape)].copy_(x)
+
+
+def every_other(x: Tensor) -> Tensor:
+    return torch.stack([x, torch.full_like(x, _filler(x))], -1)[..., 0]
+
+
+def misaligned(x: Tensor) -> Tensor:
+    """For packs of numbers, not for the numbers themselves."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
 
 
 def _sliding_windows(x: Tensor) -> Tensor:
@@ -24,19 +37,15 @@ def _sliding_windows(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, (classes * height * width, 1, classes, 1))
 
 
-def _every_other(x: Tensor) -> Tensor:
-    return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
-
-
 LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
     2: {
         "contiguous": lambda x: x,
         "transposed": _permuted(1, 0),
         "crop": crop,
-        "every other": _every_other,
+        "every other": every_other,
         "expanded rows": lambda x: x[:1].expand_as(x),
         "expanded classes": lambda x: x[:, :1].expand_as(x),
-        "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x),
+        "misaligned": misaligned,
     },
     4: {
         "contiguous": lambda x: x,
@@ -45,7 +54,7 @@ LAYOUTS_BY_DIM: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
         "width before height": _permuted(0, 1, 3, 2),
         "everything reversed": _permuted(3, 2, 1, 0),
         "crop": crop,
-        "every other": _every_other,
+        "every other": every_other,
         "sliding windows": _sliding_windows,
         "expanded batch": lambda x: x[:1].expand_as(x),
         "expanded pixels": lambda x: x[:, :, :1, :1].expand_as(x),

@@ -11,6 +11,7 @@ from torch import Tensor
 from ce_ext.functional import cross_entropy, log_softmax, softmax_focal_loss
 from tests.support import oracles
 from tests.support.comparison import assert_all_rounded, assert_reported, loss_and_gradients, on_cpu, to_double
+from tests.support.layouts import misaligned
 
 pytestmark = pytest.mark.kernel
 
@@ -23,7 +24,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "dense": lambda x: x,
     "gaps": lambda x: torch.cat([x, torch.full_like(x[..., :1], torch.nan)], -1)[..., :-1],
     "gaps of packs": lambda x: torch.cat([x, torch.full_like(x, torch.nan)], -1)[..., : x.shape[-1]],
-    "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x),
+    "misaligned": misaligned,
 }
 ALL_CLASSES = pytest.mark.parametrize("classes", CLASSES)
 ALL_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS)
