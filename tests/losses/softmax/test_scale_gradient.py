@@ -40,7 +40,8 @@ def test_product(layout: str, dtype: torch.dtype, by_row: bool, device: str) -> 
     grad = whole.as_strided(grad.shape, grad.stride(), grad.storage_offset())
     class_dim = 0 if grad.dim() == 1 else 1
     rows = grad.select(class_dim, 0).shape if by_row and grad.shape[class_dim] else ()
-    grad_output = (torch.arange(3, 3 + torch.Size(rows).numel(), device=device).reshape(rows) % 5).to(dtype)
+    first = 2 if rows else 3  # of rows the first factor is 1, and that of all is not
+    grad_output = (torch.arange(first, first + torch.Size(rows).numel(), device=device).reshape(rows) % 5).to(dtype)
     before, others = grad.double().clone(), whole.double().clone()
     scale_gradient(grad, grad_output, 2.0, 0)
     factors = grad_output.double() / 2
