@@ -192,3 +192,11 @@ def test_class_0_is_ignored_where_targets_have_no_sign(loss: Callable[..., Tenso
     input = torch.randn(3, 5).log_softmax(1)
     losses = loss(input, torch.tensor([0, 1, 2], dtype=torch.uint64), ignore_index=(-1, 0), reduction="none")
     assert torch.equal(losses != 0, torch.tensor([False, True, True]))
+
+
+@ALL
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_ignored_classes_that_targets_cannot_hold(loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    input = torch.randn(3, 5).log_softmax(1)
+    losses = loss(input, torch.tensor([0, 1, 2]).to(dtype), ignore_index=(2**40, 1), reduction="none")
+    assert torch.equal(losses != 0, torch.tensor([True, False, True]))
