@@ -537,13 +537,12 @@ def test_backward_of_class_probabilities_checks_what_it_gets_from_forward() -> N
     _, stats, denominator, *_ = torch.ops.ce_ext.soft_cross_entropy_forward(input, target, None, None, *options)
     good = {"grad_output": torch.ones(()), "stats": stats, "denominator": denominator}
     bad = {"grad_output": torch.ones(3), "stats": stats[:2], "denominator": torch.ones(3)}
+
+    def call(grad_output: Tensor, stats: Tensor, denominator: Tensor) -> None:
+        others = (input, target, None, None, stats, denominator, *options.of_backward())
+        torch.ops.ce_ext.soft_cross_entropy_backward(grad_output, *others)
+
+    call(**good)
     for name, value in bad.items():
         with pytest.raises(RuntimeError, match=f"{name} must be a .* tensor of shape"):
-            _backward_of_probabilities(input, target, options, **good | {name: value})
-
-
-def _backward_of_probabilities(
-    input: Tensor, target: Tensor, options: Any, grad_output: Tensor, stats: Tensor, denominator: Tensor
-) -> Any:
-    others = (input, target, None, None, stats, denominator, *options.of_backward())
-    return torch.ops.ce_ext.soft_cross_entropy_backward(grad_output, *others)
+            call(**good | {name: value})

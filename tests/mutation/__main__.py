@@ -35,20 +35,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     console = Console()
-    rows = []
+    lines = {}
     survivors = 0
     for layer in LAYERS:
+        if options.layer and layer.name not in options.layer:
+            continue
         bugs = [b for b in layer.bugs() if not options.parts or any(p in f"{b.file} {b.name}" for p in options.parts)]
         if options.sample is not None:
             bugs = sample(bugs, options.sample)
-        if not bugs or (options.layer and layer.name not in options.layer):
+        if not bugs:
             continue
         verdicts = judge_all(layer, bugs, options.jobs, console)
         alive = [bug for bug, is_killed in zip(bugs, verdicts, strict=True) if not is_killed]
         equivalent = sum(bug.equivalent for bug in alive)
-        survivors += len(alive) - equivalent
-        rows.append((layer.name, len(bugs), sum(verdicts), equivalent, len(alive) - equivalent))
-    lines = {str(row[0]): f"| {' | '.join(map(str, row))} |" for row in rows}
+        others = len(alive) - equivalent
+        survivors += others
+        lines[layer.name] = f"| {layer.name} | {len(bugs)} | {sum(verdicts)} | {equivalent} | {others} |"
     console.print(HEADER, *lines.values(), sep="\n", markup=False, highlight=False)
     if options.record:
         record(lines)

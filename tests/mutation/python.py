@@ -18,7 +18,7 @@ from filelock import FileLock
 from tests.mutation.copies import BUILD, COMPILED, READ, copy_parts
 from tests.mutation.operators import Mutant
 from tests.mutation.reached import Reached, by_file, some_of_each
-from tests.support.forks import ROOT, Forks
+from tests.support.forks import ROOT, Forks, has_failed
 
 COPIES = BUILD / "copies"
 
@@ -104,4 +104,4 @@ class Judge:
         for found in re.findall(r"^FAILED (.*?)(?: - .*)?$", run.stdout, re.MULTILINE):
             self._finders.pop(found, None)
             self._finders[found] = None
-        return run.returncode != 0
+        return has_failed(run)

@@ -18,10 +18,9 @@ from tests.mutation.cpu import MUTANTS as CPU
 from tests.mutation.host import MUTANTS as HOST
 from tests.mutation.operators import files, mutants_of
 from tests.mutation.planted import Planted
-from tests.support.forks import ROOT, Forks
+from tests.support.forks import ROOT, Forks, has_failed
 
 PLANTED: tuple[Planted, ...] = (*CPU, *HOST)
-NO_TESTS_RAN = 5  # an exit code of pytest
 SECONDS = 120  # some bugs never end
 
 
@@ -53,8 +52,7 @@ def _planted_judge(folder: Path) -> Callable[[Planted], bool]:
             arguments += ["--device", "cpu"]
         environment = {"CE_EXT_MUTANT": str(PLANTED.index(bug))}
         options = ("-x", "-p", "tests.mutation.switch")
-        run = forks_of(bug.isa).pytest(*options, *arguments, environment=environment, seconds=SECONDS)
-        return run.returncode not in (0, NO_TESTS_RAN)
+        return has_failed(forks_of(bug.isa).pytest(*options, *arguments, environment=environment, seconds=SECONDS))
 
     return is_killed
 

@@ -20,6 +20,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 Run = subprocess.CompletedProcess[str]
 
+_NO_TESTS_RAN = 5  # an exit code of pytest
+
+
+def has_failed(run: Run) -> bool:
+    """Whether a test has; where none ran, none has."""
+    return run.returncode not in (0, _NO_TESTS_RAN)
+
+
 # What runs again in such processes: arguments of pytest for all tests of kernels but the heavy and thorough ones, in
 # parts that cost about the same.
 KERNEL_TESTS = {
