@@ -65,14 +65,14 @@ class _Tangents:
     ) -> None:
         self._input, self._target, self._weight, self._pos_weight = input, target, weight, pos_weight
         self._denominator, self._options, self._opmath = denominator, options, shapes.opmath_dtype(input)
-        one = input.new_ones((), dtype=self._opmath)
+        one, none = (input.new_full((), value, dtype=self._opmath) for value in (1, 0))
 
         target_value, self._valid = self._dense_target()
         x = input.to(self._opmath).where(self._valid, 0.5)
         w = one if weight is None else self._aligned(weight)
         p = one if pos_weight is None else self._aligned(pos_weight)
-        v_w = 0 * one if v_weight is None or weight is None else self._aligned(v_weight)
-        v_p = 0 * one if v_pos_weight is None or pos_weight is None else self._aligned(v_pos_weight)
+        v_w = none if v_weight is None or weight is None else self._aligned(v_weight)
+        v_p = none if v_pos_weight is None or pos_weight is None else self._aligned(v_pos_weight)
         v_x = torch.zeros_like(x) if v_input is None else v_input.to(self._opmath)
         self._confidence = 1 - options.label_smoothing
         v_t = torch.zeros_like(x) if v_target is None else self._confidence * v_target.to(self._opmath)

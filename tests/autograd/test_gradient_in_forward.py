@@ -237,6 +237,34 @@ def test_transforms_compute_the_gradient_in_backward(compiles: bool, how: dict[s
         torch.testing.assert_close(jvp(how), jvp({}))
 
 
+@BOTH_WAYS
+def test_forward_mode_computes_the_gradient_in_backward(how: dict[str, bool], device: str) -> None:
+    """Of a leaf, too, which has both."""
+    input, target = _make(device)
+    results = []
+    for options in (how, {}):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(input, torch.ones_like(input).cumsum(0))
+            loss, tangent = forward_ad.unpack_dual(_loss(dual, target, **options))
+        results.append((tangent, *torch.autograd.grad(loss, input)))
+    torch.testing.assert_close(*results)
+
+
+@BOTH_WAYS
+def test_mean_of_float16_needs_a_loss_scale(how: dict[str, bool], device: str) -> None:
+    """Whoever divides: its gradient may be too small for one otherwise."""
+    input, target = _make(device, torch.float16)
+    means = ({}, {"denominator": 7.0}, {"denominator": torch.tensor(7.0, device=device)})
+    for options in means:
+        with pytest.raises(ValueError, match="give loss_scale, the upstream gradient to expect, which is None"):
+            _loss(input, target, **options, **how)
+        _loss(input, target, **options, **how, loss_scale=64.0)
+    for options in ({"reduction": "sum"}, {"reduction": "none"}):
+        _loss(input, target, **options, **how)
+    for options in means:
+        _loss(*_make(device, torch.bfloat16), **options, **how)
+
+
 def test_the_op_itself_has_no_forward_mode(device: str) -> None:
     input, target = _make(device)
     options = (1, -100, 0.0, 0.0, 0.0, 1.0, 0.0, False, False, None, 0, False, 1.0, 1.0)

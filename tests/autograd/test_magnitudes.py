@@ -330,7 +330,7 @@ def _exact_softmax(name: str) -> tuple[list[tuple[float, ...]], Tensor]:
 
 
 @FLOATS
-@_names(SOFTMAX, "gamma 2, smoothed")
+@_names(SOFTMAX, "gamma 0.5", "gamma 2, smoothed")
 def test_softmax(name: str, dtype: torch.dtype, device: str) -> None:
     options = {"gamma": 0.0, **SOFTMAX[name]}
     weight = torch.tensor(WEIGHTS, dtype=dtype, device=device)

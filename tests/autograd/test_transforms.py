@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ce_ext.options import CrossEntropyOptions
 from tests.support.binary_cases import SIGMOID_FOCAL
 from tests.support.cases import CROSS_ENTROPY, DTYPES, Loss
-from tests.support.comparison import to_double
-from tests.support.marks import ALL_CLASS_LOSSES, ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES, KINDS_OF_DTYPES
+from tests.support.comparison import assert_rounded, to_double
+from tests.support.marks import (
+    ALL_BINARY_LOSSES,
+    ALL_CLASS_LOSSES,
+    ALL_LOSSES,
+    ALL_REDUCTIONS,
+    CURVED_LOSSES,
+    KINDS_OF_DTYPES,
+)
 
 pytestmark = pytest.mark.torch_modes
 
@@ -73,6 +81,19 @@ def test_second_derivative_where_all_rows_are_ignored(loss: Loss, device: str) -
     assert (grad == 0).all() and (second == 0).all()
 
 
+@ALL_BINARY_LOSSES
+def test_derivatives_of_elements_that_are_ignored(loss: Loss, device: str) -> None:
+    input, target = loss.make_inputs((4,), torch.float64, device)
+    target[1:3] = torch.nan
+    function = partial(loss.function, target=target, reduction="sum", ignore_nan=True, **loss.extras)
+    kept = partial(loss.oracle, target=target[::3], reduction="sum", **loss.extras)
+    for transform in (torch.func.hessian, lambda f: torch.func.jacrev(torch.func.hessian(f))):
+        actual, expected = transform(function)(input), transform(kept)(input[::3])
+        places = torch.tensor([0, 3], device=device)
+        torch.testing.assert_close(actual[torch.meshgrid(*[places] * actual.dim(), indexing="ij")], expected)
+        assert (actual != 0).sum() == (expected != 0).sum()
+
+
 @pytest.mark.covering(2)
 @ALL_LOSSES
 @pytest.mark.kernel
@@ -127,16 +148,40 @@ def test_vmap_over_upstream_gradients(loss: Loss, reduction: str, device: str) -
 
 @ALL_LOSSES
 @pytest.mark.kernel
+@pytest.mark.parametrize("count", [3, 1])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_vmap_over_weights(loss: Loss, reduction: str, device: str) -> None:
+def test_vmap_over_weights(loss: Loss, reduction: str, count: int, device: str) -> None:
     input, target = loss.make_inputs((4, 5), torch.float64, device)
-    weights = torch.rand(3, 5, dtype=torch.float64, device=device)
+    weights = torch.rand(count, 5, dtype=torch.float64, device=device)
     for function in (
         lambda w: loss.function(input, target, weight=w, reduction=reduction),
         lambda w: torch.func.jacrev(partial(loss.function, weight=w, reduction=reduction))(input, target),
     ):
         mapped = torch.func.vmap(function)(weights)
         torch.testing.assert_close(mapped, torch.stack([function(w) for w in weights]))
+
+
+class _Ops(TorchDispatchMode):
+    """Of ce_ext, that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "ce_ext":
+            self.called.append(function._opname)
+        return function(*args, **(kwargs or {}))
+
+
+@ALL_LOSSES
+def test_vmap_is_one_call_of_an_op(loss: Loss, device: str) -> None:
+    """Where weights belong to all of the batch."""
+    input, target = (torch.stack([x] * 3) for x in loss.make_inputs((4, 5), torch.float64, device))
+    weight = torch.rand(5, dtype=torch.float64, device=device)
+    with _Ops() as ops:
+        torch.func.vmap(torch.func.grad(partial(loss.function, weight=weight, reduction="mean")))(input, target)
+    assert len(ops.called) == len(set(ops.called)) == 2
 
 
 def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -224,6 +269,21 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
             results.append([part.detach().to(dtype) for part in parts])
             assert forward_ad.unpack_dual(f(leaf, y)).tangent is None
     torch.testing.assert_close(*results)
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tangents_of_losses_in_a_wider_dtype(loss: Loss, dtype: torch.dtype, device: str) -> None:
+    """Nothing is rounded to that of the input."""
+    input, target = loss.make_inputs((6, 5), dtype, device)
+    tangent = torch.randn_like(input)
+    for extras in loss.variants:
+        _, actual = torch.func.jvp(
+            lambda x, extras=extras: loss.function(x, target, out_dtype=torch.float32, **extras), (input,), (tangent,)
+        )
+        x, y, v = to_double(input, target, tangent)
+        _, exact = torch.func.jvp(lambda x, y=y, extras=extras: loss.oracle(x, y, **extras), (x,), (v,))
+        assert_rounded(actual, exact, roundings=8, scale=1.0)
 
 
 @pytest.mark.covering(1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typing_extensions import is_typeddict
 
 import ce_ext
 from tests.support.losses import LOSSES
@@ -244,6 +245,19 @@ def test_what_is_no_number(bad: Any) -> None:
             ours.asymmetric_loss(INPUT, TAGS, **{name: bad})
 
 
+NUMBERS = ("label_smoothing", "gamma", "z_loss", "logit_scale", "softcap")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_several_that_are_no_numbers(count: int) -> None:
+    """Which are all of one type."""
+    message = "label_smoothing must be a float, but got '1' of type str"
+    with pytest.raises(TypeError, match=message):
+        ours.softmax_focal_loss(INPUT, CLASSES, **dict.fromkeys(NUMBERS[:count], "1"))
+    with pytest.raises(TypeError, match=message):
+        ours.sigmoid_focal_loss(INPUT, TAGS, **dict.fromkeys(NUMBERS[:2][:count], "1"))
+
+
 @pytest.mark.parametrize("bad", [[1.0, 1.0, 1.0], 0.25, np.ones(3, np.float32)], ids=["list", "float", "ndarray"])
 def test_what_is_no_tensor(bad: Any) -> None:
     calls = {
@@ -294,9 +308,8 @@ def test_one_name_is_meant() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_whatever_makes_a_float_of_itself_is_a_number(count: int) -> None:
     """Some of them, or all."""
-    names = ("label_smoothing", "gamma", "z_loss", "logit_scale", "softcap")[:count]
     losses = (
-        ours.softmax_focal_loss(INPUT, CLASSES, **({"gamma": 0.5} | dict.fromkeys(names, number)))
+        ours.softmax_focal_loss(INPUT, CLASSES, **({"gamma": 0.5} | dict.fromkeys(NUMBERS[:count], number)))
         for number in (Fraction(1, 2), 0.5)
     )
     assert torch.equal(*losses)
@@ -317,6 +330,14 @@ def test_weights_of_classes_are_no_integers() -> None:
     """Of class probabilities, which others of another dtype may promote."""
     with pytest.raises(RuntimeError, match="weight must have the dtype of input, Float, but got Long"):
         ours.cross_entropy(INPUT, INPUT.softmax(1), torch.ones(3, dtype=torch.int64))
+
+
+def test_every_option_can_be_left_out() -> None:
+    """Also to who checks types."""
+    kinds = [kind for kind in vars(ce_ext.options).values() if is_typeddict(kind)]
+    assert len(kinds) > 4
+    for kind in kinds:
+        assert kind.__required_keys__ == frozenset() and kind.__optional_keys__
 
 
 def test_names_of_other_losses_are_unknown() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ce_ext
 from tests.support.cases import DTYPES, BadCall, Loss
@@ -155,3 +156,39 @@ def test_results_are_those_of_tensors_with_data(loss: Loss, reduction: str, shap
         result.sum().backward()
         results.append([(r.shape, r.dtype, r.stride()) for r in (result, x.grad)])
     assert results[0] == results[1]
+
+
+@ALL_LOSSES
+@pytest.mark.parametrize("shape", [(6, 5), (2, 5, 3, 4)])
+def test_second_derivatives_are_those_of_tensors_with_data(loss: Loss, shape: tuple[int, ...]) -> None:
+    input, target = loss.make_inputs(shape, torch.float64)
+    results = []
+    for device in ("cpu", "meta"):
+        x, y = input.detach().to(device).requires_grad_(), target.to(device)
+        (grad,) = torch.autograd.grad(
+            loss.function(x, y), x, torch.ones((), dtype=x.dtype, device=device), create_graph=True
+        )
+        second = torch.autograd.grad(grad.square().sum(), x)
+        tangents = torch.func.jvp(lambda x, y=y: loss.function(x, y), (x.detach(),), (x.detach(),))
+        results.append([(r.shape, r.dtype) for r in (grad, *second, *tangents)])
+        assert {r.device.type for r in (grad, *second, *tangents)} == {device}
+    assert results[0] == results[1]
+
+
+class _Devices(TorchDispatchMode):
+    """Of all that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        self.found |= {x.device.type for x in _pytree.tree_leaves(results) if isinstance(x, Tensor)}
+        return results
+
+
+def test_numbers_that_a_compiler_does_not_know_are_on_the_device_of_the_loss() -> None:
+    with _Devices() as devices:
+        ce_ext.reductions.divide(torch.zeros((), device="meta"), 3.0, "zero")
+    assert devices.found == {"meta"}

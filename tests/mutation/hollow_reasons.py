@@ -16,7 +16,7 @@ _TESTS = {
         tests/autograd/test_log_softmax_transforms.py::test_output_changed_in_place_before_backward_is_noticed
         tests/losses/softmax/test_edges.py::test_input_changed_in_place_before_backward_is_noticed
         tests/losses/test_company.py::test_another_use_of_logits_that_are_overwritten
-        tests/losses/test_company.py::test_factors_and_batches_that_do_not_fit
+        tests/losses/test_op_options.py::test_factors_and_batches_that_do_not_fit
         tests/losses/test_misuse.py::test_overwritten_logits_refuse_to_be_read
         tests/losses/test_ops.py::test_zeros_without_memory
     """,
@@ -29,9 +29,9 @@ _TESTS = {
     """,
     "dtypes, shapes and strides, the class of a tensor, or whether there is one": """
         tests/losses/softmax/test_class_dim.py::test_memory_format
-        tests/losses/test_company.py::test_a_dtype_that_is_asked_for_under_autocast
-        tests/losses/test_company.py::test_gradients_have_the_dtype_of_their_tensor_already_in_the_op
-        tests/losses/test_company.py::test_statistics_that_are_not_kept_are_not_made
+        tests/losses/test_op_options.py::test_a_dtype_that_is_asked_for_under_autocast
+        tests/losses/test_op_options.py::test_gradients_have_the_dtype_of_their_tensor_already_in_the_op
+        tests/losses/test_op_options.py::test_statistics_that_are_not_kept_are_not_made
         tests/losses/test_misuse.py::test_logits_that_are_not_overwritten_can_be_read
         tests/losses/test_misuse.py::test_overwritten_logits_that_get_values_are_a_tensor
         tests/losses/test_without_data.py::test_results_are_those_of_tensors_with_data
@@ -48,7 +48,7 @@ _TESTS = {
         tests/losses/softmax/test_log_softmax.py::test_empty
         tests/losses/softmax/test_probability_targets.py::test_empty_batch
         tests/losses/softmax/test_scale_gradient.py::test_product
-        tests/losses/test_company.py::test_batch_of_no_losses
+        tests/losses/test_op_options.py::test_batch_of_no_losses
         tests/losses/test_company.py::test_factors_of_rows_for_a_gradient_that_is_ready
     """,
     "a warning": """

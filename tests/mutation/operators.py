@@ -94,6 +94,7 @@ class DropArgument(Operator):
             place
             for place, child in enumerate(node.children)
             if child.type == "argument" and child.children[1].type == "operator" and child.children[1].value == "="
+            if not _is_assertion(child.children[0])
         ]
 
     @classmethod
@@ -161,7 +162,8 @@ def mutants_of(file: str) -> list[Mutant]:
         occurrence = 0
         for node in nodes:
             for _ in operator.mutation_positions(node):
-                if not (_is_annotation(node) or (name in _NEGATIONS and _is_condition(node))):
+                is_negation = name in _NEGATIONS and _is_condition(node)
+                if not (is_negation or _is_annotation(node) or _is_assertion(node)):
                     mutants.append(Mutant(file, name, occurrence, _lines(node)))
                 occurrence += 1
     return sorted(mutants, key=lambda mutant: mutant.lines.start)
@@ -179,6 +181,12 @@ def _is_annotation(node: Any) -> bool:
             return True
         node = parent
     return False
+
+
+def _is_assertion(node: Any) -> bool:
+    """The argument ``strict`` of zip, of what is as long anyway."""
+    argument = node.parent
+    return argument is not None and argument.type == "argument" and argument.get_first_leaf().value == "strict"
 
 
 def _is_condition(node: Any) -> bool:

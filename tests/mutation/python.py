@@ -22,21 +22,28 @@ from tests.support.forks import ROOT, Forks, has_failed
 
 COPIES = BUILD / "copies"
 
-# What reaches lines where nobody has seen it: in processes of its own, or in a compiler.
-OF_LIBRARIES, OF_PROCESSES = ("tests/packaging/test_libraries.py",), ("tests/distributed",)
+# What reaches lines where nobody has seen it, in processes of its own or in a compiler: who is quick is asked first.
+OF_LIBRARIES = (("tests/packaging/test_libraries.py",),)
+OF_PROCESSES = (
+    ("tests/distributed", "-k", "full_tensors", "-m", "not thorough"),
+    ("tests/distributed",),
+)
+OF_NUMBERS = (("tests/autograd/test_tracing.py", "-k", "numbers"),)
 UNSEEN = {
     "ce_ext/_load.py": OF_LIBRARIES,
     "ce_ext/info.py": OF_LIBRARIES,
-    **{f"ce_ext/{name}.py": ("tests/autograd/test_tracing.py", "-k", "numbers") for name in ("checks", "reductions")},
+    **{f"ce_ext/{name}.py": OF_NUMBERS for name in ("checks", "reductions")},
     **{f"ce_ext/{name}.py": OF_PROCESSES for name in ("binary_loss", "distributed", "sharding", "softmax_loss")},
 }
 WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.mutation.reached")
 
 # Who has found others is asked first; then, for so many seconds each, a few files, those with most functions that get
-# there; at last every function, for a moment, but of those whose cases take long.
+# there; at last all tests, or, where they take long, every function for a moment, but of those whose cases take long.
 FINDERS = 12
 FEW, SECONDS_OF_FEW = 3, 1.0
+SECONDS_OF_ALL = 15.0
 MOMENT, LONG = 0.1, 0.5
+MANY = 100  # names that pytest is not to look up
 SECONDS = 400  # some bugs never end
 
 
@@ -84,13 +91,18 @@ class Judge:
             path.write_text(unchanged)
 
     def _rounds(self, mutant: Mutant) -> Iterator[Sequence[str]]:
+        unseen = UNSEEN.get(mutant.file, ())
+        is_seen = self._reached.is_seen(mutant.file, mutant.lines)
+        if not is_seen:
+            yield from unseen
         tests = self._reached.tests(mutant.file, mutant.lines)
         finders = [test for test in reversed(self._finders) if test in tests][:FINDERS]
         yield finders
         yield [test for file in by_file(tests, self._reached)[:FEW] for test in self._take(file)]
-        yield some_of_each(tests, self._reached, MOMENT, LONG)
-        if mutant.file in UNSEEN:
-            yield UNSEEN[mutant.file]
+        may_run = sum(map(self._reached.seconds, tests)) < SECONDS_OF_ALL
+        yield tuple(tests) if may_run else some_of_each(tests, self._reached, MOMENT, LONG)
+        if is_seen:
+            yield from unseen
 
     def _take(self, tests: Sequence[str]) -> Sequence[str]:
         ends = itertools.accumulate(map(self._reached.seconds, tests))
@@ -99,8 +111,13 @@ class Judge:
     def _fails(self, tests: Sequence[str]) -> bool:
         # Two versions of a file that are as long, and made in one second, are the same one to Python's cache.
         shutil.rmtree(self._folder / "ce_ext" / "__pycache__", ignore_errors=True)
+        environment = {}
+        if len(tests) > MANY:
+            (self._folder / "chosen").write_text("\n".join(tests))
+            environment["CE_EXT_CHOSEN"] = "chosen"
+            tests = ("-p", "tests.mutation.chosen", *{test.partition("::")[0]: None for test in tests})
         options = ("-x", "--device", "cpu", "--device", "none", "-m", "")
-        run = self._forks.pytest(*options, *tests, seconds=SECONDS)
+        run = self._forks.pytest(*options, *tests, environment=environment, seconds=SECONDS)
         for found in re.findall(r"^FAILED (.*?)(?: - .*)?$", run.stdout, re.MULTILINE):
             self._finders.pop(found, None)
             self._finders[found] = None

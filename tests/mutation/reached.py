@@ -19,6 +19,7 @@ import pytest
 from tests.support.forks import ROOT
 
 _WATCHED = ROOT / "ce_ext"
+_OF_IMPORTS = ""  # the context of what runs outside of tests
 
 
 def _data_file(folder: Path) -> str:
@@ -26,19 +27,16 @@ def _data_file(folder: Path) -> str:
 
 
 class _Watcher:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, coverage: coverage.Coverage) -> None:
         self._seconds: dict[str, float] = {}
         self._folder = folder
-        self._coverage = coverage.Coverage(
-            _data_file(folder), data_suffix=True, config_file=False, source=[str(_WATCHED)]
-        )
-        self._coverage.start()
+        self._coverage = coverage
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self._coverage.switch_context(item.nodeid)
         result = yield
-        self._coverage.switch_context("")
+        self._coverage.switch_context(_OF_IMPORTS)
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -51,9 +49,19 @@ class _Watcher:
         (self._folder / f"{uuid.uuid4()}.json").write_text(json.dumps(self._seconds))
 
 
+_started = pytest.StashKey[coverage.Coverage]()
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:  # which import what is watched
+    folder = Path(os.environ["CE_EXT_REACHED"])
+    started = coverage.Coverage(_data_file(folder), data_suffix=True, config_file=False, source=[str(_WATCHED)])
+    started.start()
+    early_config.stash[_started] = started
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # whoever runs the tests
-        config.pluginmanager.register(_Watcher(Path(os.environ["CE_EXT_REACHED"])))
+        config.pluginmanager.register(_Watcher(Path(os.environ["CE_EXT_REACHED"]), config.stash[_started]))
 
 
 class Reached:
@@ -73,13 +81,23 @@ class Reached:
     def seconds(self, test: str) -> float:
         return self._seconds[test]
 
+    def is_seen(self, file: str, lines: Iterable[int]) -> bool:
+        """Whether one of these lines has run, for a test or an import."""
+        return not self._tests_by_line(file).keys().isdisjoint(lines)
+
     def tests(self, file: str, lines: Iterable[int]) -> set[str]:
-        """Of those that have passed: who runs one of these lines, or, where only an import does, any of the file."""
+        """Of those that have passed: who runs one of these lines, or, where an import does or nobody is known to, any
+        line of the file."""
+        by_line = self._tests_by_line(file)
+        found = {test for line in lines for test in by_line.get(line, ())}
+        if not found or _OF_IMPORTS in found:
+            found = {test for tests in by_line.values() for test in tests}
+        return found & self._seconds.keys()
+
+    def _tests_by_line(self, file: str) -> dict[int, list[str]]:
         if file not in self._by_line:
             self._by_line[file] = self._data.contexts_by_lineno(str(ROOT / file))
-        by_line = self._by_line[file]
-        found = {test for line in lines for test in by_line.get(line, ())} & self._seconds.keys()
-        return found or {test for tests in by_line.values() for test in tests} & self._seconds.keys()
+        return self._by_line[file]
 
 
 def by_file(tests: Iterable[str], reached: Reached) -> list[list[str]]:

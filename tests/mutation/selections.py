@@ -1,6 +1,6 @@
 """Arguments of pytest that both tables name."""
 
-COMPANY = "tests/losses/test_company.py --device cpu --device none"
+COMPANY = "tests/losses/test_company.py tests/losses/test_op_options.py --device cpu --device none"
 SOFTMAX_TESTS = "tests/losses/softmax"
 SIGMOID_TESTS = "tests/losses/sigmoid"
 VALUES = f"{SOFTMAX_TESTS}/test_values.py -m ''"

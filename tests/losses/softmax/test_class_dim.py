@@ -150,7 +150,7 @@ def test_several_ignored(ignored: Any, dtype: torch.dtype, loss: Callable[..., T
 
 def test_ignored_classes_have_no_meaning_for_probabilities() -> None:
     input, target = torch.randn(3, 5), torch.rand(3, 5)
-    for ignored in ((1, 2), (-100, 1)):
+    for ignored in (0, (1, 2), (-100, 1)):
         with pytest.raises(RuntimeError, match="ignore_index has no meaning for class probabilities"):
             cross_entropy(input, target, ignore_index=ignored)
     assert torch.equal(cross_entropy(input, target, ignore_index=(-100, -1)), cross_entropy(input, target))
