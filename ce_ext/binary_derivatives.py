@@ -86,7 +86,8 @@ class _Tangents:
             if options.gamma > 0:
                 loss = _focal(loss, x, t, p, options.gamma)
         if class_alpha is not None or options.alpha >= 0:
-            loss = _balanced(loss, t, options.alpha * one if class_alpha is None else self._aligned(class_alpha))
+            alpha = torch.full_like(one, options.alpha) if class_alpha is None else self._aligned(class_alpha)
+            loss = _balanced(loss, t, alpha)
 
         d_loss = loss.along(v_x, v_t, v_p)
         grads, d_grads = (loss.x, loss.t, loss.p), loss.gradient_along(v_x, v_t, v_p)

@@ -1,37 +1,137 @@
-"""Bugs of the Python layer that no result can show, and why: a file, its lines, what they become."""
+"""Bugs of the Python layer that no result can show, and why."""
 
-_BINARY, _PREDICTIONS, _SOFTMAX = "ce_ext/binary_loss.py", "ce_ext/predictions.py", "ce_ext/softmax_loss.py"
-_PLAIN = "CrossEntropyOptions(reduction=0, ignore_index=0, input_is_log_prob=is_log_prob, keep_stats=False)[3:]"
-_ALPHA = "class_alpha, alpha = (alpha, -1.0) if isinstance(alpha, Tensor) else (None, alpha)"
-_GAP = "gap = torch.where(self.odds > 0.5, -torch.expm1(-self.distance), 1 - self.odds)"
-_REST = "rest = torch.where(p > 0.5, -torch.expm1(-n), 1 - p)  # so that its derivative, p, does not cancel"
-_BOUND = "bound = 700.0 if x.dtype == torch.float64 else 80.0"
-_FAR = "is_far = (x.abs() > bound) & may_split"
-_SPLIT = "return x.where(~is_far, bound * x.sign()), (x.abs() - bound).where(is_far, 0)"
-_POWER = "if exponent == 0 or exponent >= 1:"
-_LOG_SUM = "self.log_sum = torch.log1p(below) + (self.max - self.max)  # an infinite maximum makes the row NaN"
-_CERTAIN = "rest = rest.clamp(min=1024 * torch.finfo(n.dtype).smallest_normal)"
+# Of a file: a line, the one part of it that changes, what it becomes, and why that is the same.
+BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+    "ce_ext/binary_derivatives.py": (
+        (
+            "x = input.to(self._opmath).where(self._valid, 0.5)",
+            "0.5",
+            "1.5",
+            "any number serves where elements are ignored",
+        ),
+    ),
+    "ce_ext/binary_loss.py": (
+        (
+            "class_alpha, alpha = (alpha, -1.0) if isinstance(alpha, Tensor) else (None, alpha)",
+            "-1.0",
+            "1.0",
+            "the alphas of classes are in the place of the one",
+        ),
+    ),
+    "ce_ext/checks.py": (
+        (
+            "if type(value) is int or isinstance(value, torch.SymInt):",
+            " or ",
+            " and ",
+            "operator.index gives integers back as they are, and the ops make them of symbols anyway",
+        ),
+    ),
+    "ce_ext/derivatives.py": (
+        (
+            "hard = (1 - options.label_smoothing) * of_target(w) + unknown",
+            "+",
+            "-",
+            "what is unknown is NaN, and all else 0",
+        ),
+        (
+            "v = torch.zeros_like(input, dtype=opmath) if v is None else v.to(opmath)",
+            ", dtype=opmath",
+            "",
+            "zeros are the same in any dtype",
+        ),
+        ("x = input.to(opmath).where(self._valid, 0) + unknown", "+", "-", "what is unknown is NaN, and all else 0"),
+        (
+            "x = input.to(opmath).where(self._valid, 0) + unknown",
+            "0",
+            "1",
+            "any number serves where rows are ignored",
+        ),
+        ("if options.label_smoothing > 0:", ">", ">=", "0 of the smoothing is added"),
+        (
+            "q = q + options.label_smoothing / max(classes, 1) * w",
+            "1",
+            "2",
+            "the loss of one class has no derivative",
+        ),
+        ("if options.gamma > 0:", ">", ">=", "its factor is 1 then"),
+        (
+            "others = LogitsPrediction(of_others.where(~is_alone, 0), dim)",
+            "0",
+            "1",
+            "any number serves where there are no others",
+        ),
+        ("near, beyond = split_far(margin, margin > 0)", ">", ">=", "0 is not far"),
+        ("near, beyond = split_far(margin, margin > 0)", "0", "1", "nor is 1"),
+        (
+            "p_base = options.gamma * product(p_target, row.total(product(q, row.nll))).where(f != 0, 0)",
+            "!= 0, 0",
+            "!= 0, 1",
+            "f is a factor of all that it is in",
+        ),
+        ("if options.z_loss > 0:", ">", ">=", "0 of it is added"),
+        (
+            "slope = options.logit_scale * torch.where(prediction.odds > 0.5, 1 - t * t, 4 * prediction.variance())",
+            ">",
+            ">=",
+            "neither way cancels at 0.5",
+        ),
+    ),
+    "ce_ext/predictions.py": (
+        ("self.is_pos = x > 0", ">", ">=", "both sides meet in 0"),
+        (
+            "gap = torch.where(self.odds > 0.5, -torch.expm1(-self.distance), 1 - self.odds)",
+            ">",
+            ">=",
+            "neither way cancels at 0.5",
+        ),
+        (
+            "bound = 700.0 if x.dtype == torch.float64 else 80.0",
+            "700",
+            "701",
+            "any bound serves beyond which 1 - p is proportional to e^-x",
+        ),
+        ("bound = 700.0 if x.dtype == torch.float64 else 80.0", "80", "81", "likewise"),
+        ("is_far = (x.abs() > bound) & may_split", ">", ">=", "likewise"),
+        (
+            "return x.where(~is_far, bound * x.sign()), (x.abs() - bound).where(is_far, 0)",
+            "*",
+            "/",
+            "a sign is its own inverse",
+        ),
+        ("if exponent == 0 or exponent >= 1:", ">=", ">", "both ways are right, and one is cheaper"),
+        ("if exponent == 0 or exponent >= 1:", "1", "2", "likewise"),
+        (
+            "self.log_sum = torch.log1p(below) + (self.max - self.max)  # an infinite maximum makes the row NaN",
+            "+",
+            "-",
+            "what is added is 0 or NaN",
+        ),
+        (
+            "rest = torch.where(p > 0.5, -torch.expm1(-n), 1 - p)  # so that its derivative, p, does not cancel",
+            ">",
+            ">=",
+            "neither way cancels at 0.5",
+        ),
+        (
+            "rest = rest.clamp(min=1024 * torch.finfo(n.dtype).smallest_normal)",
+            "1024",
+            " 1025",
+            "any bound serves that is far below what is rounded",
+        ),
+    ),
+    "ce_ext/softmax_loss.py": tuple(
+        (
+            "CrossEntropyOptions(reduction=0, ignore_index=0, input_is_log_prob=is_log_prob, keep_stats=False)[3:]",
+            f"{name}=0",
+            f"{name}= 1",
+            "the first three options are cut off",
+        )
+        for name in ("reduction", "ignore_index")
+    ),
+}
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
-    (
-        "ce_ext/checks.py",
-        "if type(value) is int or isinstance(value, torch.SymInt):",
-        "if type(value) is int and isinstance(value, torch.SymInt):",
-    ): "operator.index gives integers back as they are, and the ops make them of symbols anyway",
-    **{
-        (_SOFTMAX, _PLAIN, _PLAIN.replace(f"{name}=0", f"{name}= 1")): "the first three options are cut off"
-        for name in ("reduction", "ignore_index")
-    },
-    (_BINARY, _ALPHA, _ALPHA.replace("-1.0", "1.0")): "the alphas of classes are instead of the one",
-    (_PREDICTIONS, "self.is_pos = x > 0", "self.is_pos = x >= 0"): "both sides meet in 0",
-    (_PREDICTIONS, _GAP, _GAP.replace(">", ">=")): "neither way cancels at 0.5",
-    (_PREDICTIONS, _REST, _REST.replace(">", ">=")): "neither way cancels at 0.5",
-    (_PREDICTIONS, _BOUND, _BOUND.replace("700", "701")): "any bound serves beyond which e^-x is proportional to 1 - p",
-    (_PREDICTIONS, _BOUND, _BOUND.replace("80", "81")): "likewise",
-    (_PREDICTIONS, _FAR, _FAR.replace(">", ">=")): "likewise",
-    (_PREDICTIONS, _SPLIT, _SPLIT.replace("*", "/")): "a sign, by which nothing else changes",
-    (_PREDICTIONS, _POWER, _POWER.replace(">=", ">")): "both ways are right, and one of them is cheaper",
-    (_PREDICTIONS, _POWER, _POWER.replace("1", "2")): "likewise",
-    (_PREDICTIONS, _LOG_SUM, _LOG_SUM.replace("+", "-")): "of 0 or NaN",
-    (_PREDICTIONS, _CERTAIN, _CERTAIN.replace("1024", " 1025")): "any bound serves that is far below rounding",
+    (file, line, line.replace(old, new)): reason
+    for file, changes in BY_FILE.items()
+    for line, old, new, reason in changes
 }

@@ -31,16 +31,17 @@ def test_bugs_of_the_python_layer() -> None:
     pytest.importorskip("cosmic_ray")
     from cosmic_ray.mutating import mutate_code
 
-    from tests.mutation.equivalents import EQUIVALENT
+    from tests.mutation.equivalents import BY_FILE
     from tests.mutation.operators import OWN
 
     for operator in OWN:
         for example in operator.examples():
             changed = mutate_code(example.pre_mutation_code, operator(), example.occurrence)
             assert changed == example.post_mutation_code
-    for file, old, _ in EQUIVALENT:
+    for file, changes in BY_FILE.items():
         lines = [line.strip() for line in (ROOT / file).read_text().splitlines()]
-        assert all(line in lines for line in old.splitlines()), old
+        for line, old, *_ in changes:
+            assert line in lines and line.count(old) == 1, line
 
 
 def _repeated(names: object) -> list[object]:
