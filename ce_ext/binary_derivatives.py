@@ -157,7 +157,7 @@ class _Tangents:
             return None
         shape = self._aligned(factor).shape
         dims = [d for d in range(change.dim()) if shape[d] == 1 and change.shape[d] != 1]
-        summed = change.sum(dims, keepdim=True) if dims else change
+        summed = change.sum(dims) if dims else change
         return summed.reshape(factor.shape).to(factor.dtype)
 
 
@@ -328,7 +328,7 @@ def _asymmetric(x: Tensor, t: _SmoothTarget, p: Tensor, gamma_pos: float, gamma_
         xt=p * pos.x - neg.x,
         xp=t.value * pos.x,
         tt=none,
-        tp=pos.value + none,
+        tp=pos.value,
     )
 
 
@@ -336,7 +336,7 @@ def _balanced(loss: _Loss, t: _SmoothTarget, alpha: Tensor) -> _Loss:
     """balance loss, balance = alpha t + (1 - alpha) (1 - t), or 1 where alpha is negative."""
     has_alpha = alpha >= 0
     balance = (alpha * t.value + (1 - alpha) * t.rest).where(has_alpha, 1)
-    slope = (2 * alpha - 1).where(has_alpha, 0) + torch.zeros_like(balance)
+    slope = (2 * alpha - 1).where(has_alpha, 0).expand_as(balance)
     return _Loss(
         value=product(balance, loss.value),
         x=product(balance, loss.x),

@@ -9,6 +9,8 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             "1.5",
             "any number serves where elements are ignored",
         ),
+        ("return target.to(self._opmath).where(valid, 0), valid", "0", "1", "likewise"),
+        ("return dense.where(is_known, torch.nan).where(valid, 0), valid", "0", "1", "likewise"),
     ),
     "ce_ext/binary_loss.py": (
         (

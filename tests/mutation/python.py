@@ -104,7 +104,7 @@ class Judge:
         may_run = sum(map(self._reached.seconds, tests)) < SECONDS_OF_ALL
         if not may_run:
             yield [test for test in tests if test.startswith(COMPANY)]
-        yield tuple(tests) if may_run else some_of_each(tests, self._reached, MOMENT, LONG)
+        yield sorted(tests, key=self._reached.seconds) if may_run else some_of_each(tests, self._reached, MOMENT, LONG)
         if is_seen:
             yield from unseen
 
