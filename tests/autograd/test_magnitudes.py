@@ -200,7 +200,7 @@ def _exact_binary(name: str) -> tuple[list[tuple[float, ...]], Tensor]:
 
 
 @FLOATS
-@_names(BINARY, "plain", "gamma 0.5")
+@_names(BINARY, "plain", "gamma 0.5", "gamma 1")
 def test_binary(name: str, dtype: torch.dtype, device: str) -> None:
     options = {"alpha": -1.0, "gamma": 0.0, **BINARY[name]}
 
