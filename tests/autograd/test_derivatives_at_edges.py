@@ -62,6 +62,14 @@ def test_far_above_a_small_margin(device: str) -> None:
     input = torch.tensor([2.0, 9.0, 12.0, 30.0], device=device)
     options = {"gamma_neg": 1.5, "gamma_pos": 1.0, "margin": 1e-6}
     _assert_exact(asymmetric_loss, oracles.asymmetric_loss, input, torch.zeros_like(input), **options)
+    in_target = [
+        torch.func.jvp(lambda t, loss=loss: loss(input, t, reduction="none", **options), (t,), (torch.ones_like(t),))
+        for loss, t in (
+            (asymmetric_loss, torch.zeros_like(input)),
+            (oracles.asymmetric_loss, torch.zeros_like(input).double()),
+        )
+    ]
+    torch.testing.assert_close(in_target[0][1].double(), in_target[1][1], rtol=1e-6, atol=0)
 
 
 def test_positives_without_a_power_that_are_certain(device: str) -> None:
