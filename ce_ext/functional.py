@@ -102,7 +102,7 @@ def cross_entropy(
     """
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-        return _call_override(cross_entropy, arguments[:3], arguments, options)
+        return _call_override(cross_entropy, (input, target, weight), arguments, options)
     if size_average is not None or reduce is not None:
         checks.legacy(size_average, reduce)
     probabilities = isinstance(target, Tensor) and target.is_floating_point()
@@ -156,7 +156,7 @@ def softmax_focal_loss(
     """
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, gamma, ignore_index, reduction, label_smoothing)
-        return _call_override(softmax_focal_loss, arguments[:3], arguments, options)
+        return _call_override(softmax_focal_loss, (input, target, weight), arguments, options)
     checks.options(softmax_focal_loss, options, _SOFTMAX_OPTIONS)
     probabilities = isinstance(target, Tensor) and target.is_floating_point()
     return softmax_loss(
@@ -191,7 +191,7 @@ def nll_loss(
     """
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, size_average, ignore_index, reduce, reduction)
-        return _call_override(nll_loss, arguments[:3], arguments, options)
+        return _call_override(nll_loss, (input, target, weight), arguments, options)
     if size_average is not None or reduce is not None:
         checks.legacy(size_average, reduce)
     if not options and type(ignore_index) is int:
@@ -318,7 +318,7 @@ def binary_cross_entropy(
     """
     if has_torch_function_variadic(input, target, weight):
         arguments = (input, target, weight, size_average, reduce, reduction)
-        return _call_override(binary_cross_entropy, arguments[:3], arguments, options)
+        return _call_override(binary_cross_entropy, (input, target, weight), arguments, options)
     if size_average is not None or reduce is not None:
         checks.legacy(size_average, reduce)
     checks.options(binary_cross_entropy, options, _BINARY_OPTIONS)
@@ -416,7 +416,7 @@ def sigmoid_focal_loss(
     """
     if has_torch_function_variadic(inputs, targets, alpha):
         arguments = (inputs, targets, alpha, gamma, reduction)
-        return _call_override(sigmoid_focal_loss, arguments[:3], arguments, options)
+        return _call_override(sigmoid_focal_loss, (inputs, targets, alpha), arguments, options)
     checks.options(sigmoid_focal_loss, options, _SIGMOID_FOCAL_OPTIONS)
     return binary_loss(
         inputs, targets, reduction=reduction, target_may_be_class=True, alpha=alpha, gamma=gamma, **options
@@ -467,7 +467,7 @@ def asymmetric_loss(
     """
     if has_torch_function_variadic(input, target):
         arguments = (input, target, gamma_neg, gamma_pos, margin, reduction)
-        return _call_override(asymmetric_loss, arguments[:2], arguments, options)
+        return _call_override(asymmetric_loss, (input, target), arguments, options)
     checks.options(asymmetric_loss, options, _ASYMMETRIC_OPTIONS)
     return binary_loss(
         input,

@@ -11,6 +11,57 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ),
         ("return target.to(self._opmath).where(valid, 0), valid", "0", "1", "likewise"),
         ("return dense.where(is_known, torch.nan).where(valid, 0), valid", "0", "1", "likewise"),
+        (
+            "log_p = p.where(p != 0, 1).log().where(p != 0, at_least).clamp_min(at_least)",
+            "1",
+            "2",
+            "any number serves whose logarithm nobody takes",
+        ),
+        (
+            "log_rest = torch.log1p(-p.where(p != 1, 0)).where(p != 1, at_least).clamp_min(at_least)",
+            "1, 0",
+            "1, 1",
+            "likewise",
+        ),
+        (
+            "coarse_edge = math.floor(edge * 4096) / 4096  # in few enough digits for any dtype to have them all",
+            "* 4096",
+            "* 4097",
+            "any number near the edge serves that has few digits",
+        ),
+        (
+            "prediction = LogitPrediction(x.where(is_above, edge + 1))",
+            "+",
+            "-",
+            "any number serves where the loss is 0",
+        ),
+        ("prediction = LogitPrediction(x.where(is_above, edge + 1))", "1", "2", "likewise"),
+        ("above = above.where(is_above, 1)", "1", "2", "likewise"),
+        (
+            "u = prediction.probability() * (1 - margin) * torch.where(odds > 0.5, -torch.expm1(-above), 1 - odds)",
+            ">",
+            ">=",
+            "neither way cancels at 0.5",
+        ),
+        ("is_small = u < 0.5", "<", "<=", "likewise"),
+        (
+            "miss = torch.where(is_small, -torch.log1p(-u.where(is_small, 0)), -torch.log(rest.where(~is_small, 1)))",
+            "is_small, 0",
+            "is_small, 1",
+            "any number serves whose logarithm nobody takes",
+        ),
+        (
+            "miss = torch.where(is_small, -torch.log1p(-u.where(is_small, 0)), -torch.log(rest.where(~is_small, 1)))",
+            "is_small, 1",
+            "is_small, 2",
+            "likewise",
+        ),
+        (
+            "if margin >= torch.finfo(x.dtype).smallest_normal:",
+            ">=",
+            ">",
+            "a margin this small is as good as none",
+        ),
     ),
     "ce_ext/binary_loss.py": (
         (
@@ -120,6 +171,16 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             " 1025",
             "any bound serves that is far below what is rounded",
         ),
+    ),
+    "ce_ext/soft_derivatives.py": (
+        (
+            "u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w",
+            "1",
+            "2",
+            "the loss of one class has no derivative",
+        ),
+        ("if options.gamma > 0:", ">", ">=", "its factor is 1 then"),
+        ("if options.z_loss > 0:", ">", ">=", "0 of it is added"),
     ),
     "ce_ext/softmax_loss.py": tuple(
         (

@@ -22,16 +22,19 @@ from tests.support.forks import ROOT, Forks, has_failed
 
 COPIES = BUILD / "copies"
 
-# What reaches lines where nobody has seen it, in processes of its own or in a compiler: who is quick is asked first.
+# What nobody has seen at lines that it depends on, in processes of its own, in a compiler, or as signatures: who is
+# quick is asked first.
 OF_LIBRARIES = (("tests/packaging/test_libraries.py",),)
 OF_PROCESSES = (
     ("tests/distributed", "-k", "full_tensors", "-m", "not thorough"),
     ("tests/distributed",),
 )
+OF_SIGNATURES = (("tests/losses/test_signatures.py", "tests/losses/test_modules.py"),)
 OF_NUMBERS = (("tests/autograd/test_tracing.py", "-k", "numbers"),)
 UNSEEN = {
     "ce_ext/_load.py": OF_LIBRARIES,
     "ce_ext/info.py": OF_LIBRARIES,
+    **{f"ce_ext/{name}.py": OF_SIGNATURES for name in ("functional", "nn", "options")},
     **{f"ce_ext/{name}.py": OF_NUMBERS for name in ("checks", "reductions")},
     **{f"ce_ext/{name}.py": OF_PROCESSES for name in ("binary_loss", "distributed", "sharding", "softmax_loss")},
 }
