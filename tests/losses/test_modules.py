@@ -235,7 +235,7 @@ def test_script_of_log_softmax() -> None:
     for dim in (0, -1):
         input = torch.randn(3, 5, 2)
         assert torch.equal(torch.jit.script(LOG_SOFTMAX(dim))(input), LOG_SOFTMAX(dim)(input))
-    for shape in ((5,), (3, 5), (3, 5, 2), (3, 5, 2, 1)):
+    for shape in ((), (5,), (3, 5), (3, 5, 2), (3, 5, 2, 1)):
         input = torch.randn(shape)
         with pytest.warns(UserWarning, match="Implicit dimension"):
             expected = LOG_SOFTMAX()(input)
@@ -268,6 +268,8 @@ def test_script_of_a_mean_with_a_denominator() -> None:
         (ce_ext.nn.CrossEntropyLoss(softcap=np.float32(3), label_smoothing=0), torch.int64),
         (ce_ext.nn.CrossEntropyLoss(), torch.float64),
         (ce_ext.nn.CrossEntropyLoss(weight=torch.ones(5, dtype=torch.float64)), torch.float32),
+        (ce_ext.nn.CrossEntropyLoss(weight=torch.ones(5)), torch.float64),
+        (ce_ext.nn.CrossEntropyLoss(sample_weight=torch.ones(4)), torch.float64),
         (ce_ext.nn.SigmoidFocalLoss(alpha=1, gamma=2), torch.float64),
         (ce_ext.nn.AsymmetricLoss(gamma_neg=4, gamma_pos=1, margin=0), torch.int64),
         (ce_ext.nn.BCEWithLogitsLoss(), torch.float64),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import ce_ext
 from ce_ext.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions, SoftCrossEntropyOptions
 from tests.support import oracles
@@ -105,6 +106,17 @@ def test_statistics_that_no_backward_needs_are_not_made(options: dict[str, Any])
     for y, op in ((target, "cross_entropy"), (input.softmax(1), "soft_cross_entropy")):
         with _Calls(f"ce_ext::{op}_forward") as calls:
             cross_entropy(input, y, **options)
+        assert calls.results[1] is None
+
+
+@pytest.mark.torch_modes
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_statistics_that_no_backward_of_a_script_needs_are_not_made() -> None:
+    input, target = class_index_inputs((3, 5), torch.float32, "cpu")
+    scripted = torch.jit.script(ce_ext.nn.CrossEntropyLoss())
+    for y, op in ((target, "cross_entropy"), (input.softmax(1), "soft_cross_entropy")):
+        with _Calls(f"ce_ext::{op}_forward") as calls:
+            scripted(input, y)
         assert calls.results[1] is None
 
 

@@ -172,6 +172,14 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             "any bound serves that is far below what is rounded",
         ),
     ),
+    "ce_ext/scripted.py": (
+        (
+            "of_all = -1.0 if isinstance(alpha, Tensor) else alpha",
+            "-1.0",
+            "1.0",
+            "the alphas of classes are in the place of the one",
+        ),
+    ),
     "ce_ext/soft_derivatives.py": (
         (
             "u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w",
