@@ -180,6 +180,14 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             "the alphas of classes are in the place of the one",
         ),
     ),
+    "ce_ext/sharding.py": (
+        (
+            "return dim - (dim > class_dim)  # one for each row",
+            ">",
+            ">=",
+            "losses of rows are not sharded along their classes",
+        ),
+    ),
     "ce_ext/soft_derivatives.py": (
         (
             "u = confidence * target.to(opmath) + options.label_smoothing / max(input.shape[dim], 1) * w",
