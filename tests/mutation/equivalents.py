@@ -187,6 +187,7 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             ">=",
             "losses of rows are not sharded along their classes",
         ),
+        ("if choices.keys() >= set(input.placements):", ">=", ">", "of all that there are, all remain"),
     ),
     "ce_ext/soft_derivatives.py": (
         (
