@@ -98,10 +98,10 @@ def test_every_op_has_its_kernels() -> None:
 
 
 @pytest.mark.skipif(bool(_C.cuda_architectures), reason="this build has CUDA")
-@pytest.mark.parametrize("device", [None, 0, "cuda", "cuda:1", torch.device("cuda")], ids=str)
-def test_cuda_check_without_cuda(device: Any) -> None:
+@pytest.mark.parametrize("which", [None, 0, "cuda", "cuda:1", torch.device("cuda")], ids=str)
+def test_cuda_check_without_cuda(which: Any) -> None:
     with pytest.raises(RuntimeError, match=r"ce_ext was built without CUDA: ."):
-        ce_ext.cuda.check(device)
+        ce_ext.cuda.check(which)
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="reads the run time of threads there")
