@@ -187,7 +187,12 @@ BY_FILE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
             ">=",
             "losses of rows are not sharded along their classes",
         ),
-        ("if choices.keys() >= set(input.placements):", ">=", ">", "of all that there are, all remain"),
+        (
+            "if choices.keys() >= set(input.placements):  # replicated, too, for rows that are fewer than processes",
+            ">=",
+            ">",
+            "of all that there are, all remain",
+        ),
     ),
     "ce_ext/soft_derivatives.py": (
         (
