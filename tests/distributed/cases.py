@@ -278,6 +278,11 @@ def half_means(mesh: Any) -> None:
     loss = F.cross_entropy(logits, shards, out_dtype=torch.float32)
     _assert_equal(loss, F.cross_entropy(input, target, out_dtype=torch.float32))
     assert loss.dtype == torch.float32
+    weight, sample_weight = torch.rand(50).half(), torch.rand(20_001).half()
+    options = {"weight": weight, "sample_weight": sample_weight}
+    of_shards = {"weight": distribute(weight, mesh, (None,)), "sample_weight": distribute(sample_weight, mesh, (0,))}
+    loss = F.cross_entropy(logits, shards, **of_shards, out_dtype=torch.float32)
+    _assert_equal(loss, F.cross_entropy(input, target, **options, out_dtype=torch.float32))
 
 
 def stats(mesh: Any) -> None:
