@@ -133,7 +133,7 @@ class SigmoidFocalLossOptions(BinaryLossOptions, total=False):
     """Likewise: a factor of the positive part of the cross entropy, besides alpha."""
 
 
-class AsymmetricLossOptions(SigmoidFocalLossOptions, total=False):
+class AsymmetricLossOptions(SigmoidFocalLossOptions):
     """Those of `asymmetric_loss`, which are the same."""
 
 
