@@ -100,11 +100,12 @@ class _Tangents:
         ]
 
     def of_loss(self) -> Tensor:
-        rows = self._of_loss.where(self._valid, 0)
-        if self._denominator is not None:
-            rows = rows / self._of_elements(self._denominator)
-        dims = tuple(range(self._options.batch_dims, rows.dim()))
-        reduced = rows if self._options.reduction == NONE or not dims else rows.sum(dims)
+        reduced = self._of_loss.where(self._valid, 0)
+        dims = tuple(range(self._options.batch_dims, reduced.dim()))
+        if self._options.reduction != NONE and dims:
+            reduced = reduced.sum(dims)
+        if self._denominator is not None:  # after the sum: 0 / 0 also where there are no elements
+            reduced = reduced / self._denominator.to(self._opmath)
         return reduced.to(self._options.out_dtype or self._input.dtype)
 
     def of_grads(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> list[Tensor | None]:

@@ -19,31 +19,34 @@ class RowReduction:
     ) -> None:
         self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
         self._class_dim = shapes.class_dim(input, options.batch_dims)
-        self._factors = []
-        if denominator is not None:
-            self._factors.append(self._to_rows(denominator).reciprocal())
-        if sample_weight is not None:
-            self._factors.append(self._to_rows(sample_weight))
+        self._scale = None if denominator is None else self._to_rows(denominator).reciprocal()
+        self._sample_weight = None if sample_weight is None else self._to_rows(sample_weight)
 
     def reduce(self, rows: Tensor) -> Tensor:
-        rows = self._weighted(rows)
-        rows, dims = rows.squeeze(self._class_dim), range(self._options.batch_dims, rows.dim() - 1)
-        reduced = rows if self._options.reduction == NONE or not dims else rows.sum(tuple(dims))
-        return reduced.to(self._options.out_dtype or self._input.dtype)
+        if self._sample_weight is not None:
+            rows = product(self._sample_weight, rows)
+        is_one = self._options.reduction != NONE
+        dims = tuple(range(self._options.batch_dims, rows.dim())) if is_one else (self._class_dim,)
+        sums = rows.sum(dims, keepdim=True)
+        if self._scale is not None:  # after the sum: where there are no rows the mean is 0 / 0, too
+            sums = product(self._scale, sums)
+        return sums.squeeze(dims).to(self._options.out_dtype or self._input.dtype)
 
     def gradient(
         self, of_rows: Tensor, change: Tensor, grad_output: Tensor, grad_output_tangent: Tensor | None
     ) -> Tensor:
         """What becomes of the gradient of the loss of each row where that and grad_output change."""
-        changed = product(self._weighted(self._to_rows(grad_output)), change)
+        changed = product(self._of_rows(grad_output), change)
         if grad_output_tangent is None:
             return changed
-        return changed + product(self._weighted(self._to_rows(grad_output_tangent)), of_rows)
+        return changed + product(self._of_rows(grad_output_tangent), of_rows)
 
-    def _weighted(self, rows: Tensor) -> Tensor:
-        for factor in self._factors:
-            rows = product(factor, rows)
-        return rows
+    def _of_rows(self, grad_output: Tensor) -> Tensor:
+        """The upstream gradient of the loss of each row."""
+        upstream = self._to_rows(grad_output)
+        if self._scale is not None:
+            upstream = product(self._scale, upstream)
+        return upstream if self._sample_weight is None else product(self._sample_weight, upstream)
 
     def _to_rows(self, values: Tensor) -> Tensor:
         """One value for each leading dimension as one for each row."""

@@ -272,6 +272,17 @@ def test_dual_numbers(loss: Loss, dtype: torch.dtype, reduction: str, device: st
 
 
 @ALL_LOSSES
+@ALL_REDUCTIONS
+def test_tangents_of_nothing(loss: Loss, reduction: str, device: str) -> None:
+    """Of a mean NaN, as the mean is, and as the tangent of one that has nothing but ignored rows."""
+    input, target = loss.make_inputs((0, 5), torch.float32, device)
+    for extras in loss.variants:
+        jvp = lambda f: lambda x, y: torch.func.jvp(lambda x: f(x, y), (x,), (x,))  # noqa: E731
+        ours, theirs = (jvp(f)(input, target) for f in _bind(loss, reduction=reduction, **extras))
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+@ALL_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tangents_of_losses_in_a_wider_dtype(loss: Loss, dtype: torch.dtype, device: str) -> None:
     """Nothing is rounded to that of the input."""

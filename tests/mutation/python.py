@@ -42,15 +42,15 @@ OF_OTHERS = ("ce_ext/distributed.py", "ce_ext/sharding.py")  # whose lines hardl
 WATCHED = ("--device", "cpu", "--device", "none", "-n", "logical", "-p", "tests.mutation.reached")
 
 # Who has found others is asked first; then, for so many seconds each, a few files, those with most functions that get
-# there; at last all tests, or, where they take long, all pairs of options and every function for a moment, but of those
-# whose cases take long.
+# there; then all pairs of options, and every function for a moment, but of those whose cases take long; at last all
+# tests, unless they take long and nobody expects that one finds it.
 FINDERS = 12
 FEW, SECONDS_OF_FEW = 3, 1.0
-SECONDS_OF_ALL = 40.0
 COMPANY = "tests/losses/test_covering_arrays.py"
 MOMENT, LONG = 0.1, 0.5
+SECONDS_OF_ALL = 40.0
 MANY = 100  # names that pytest is not to look up
-SECONDS = 400  # some bugs never end
+SECONDS = 900  # some bugs never end
 
 
 def watch() -> Reached:
@@ -102,15 +102,14 @@ class Judge:
         if not comes_last:
             yield from unseen
         tests = self._reached.tests(mutant.file, mutant.lines)
-        finders = [test for test in reversed(self._finders) if test in tests][:FINDERS]
-        yield finders
+        yield [test for test in reversed(self._finders) if test in tests][:FINDERS]
         yield [test for file in by_file(tests, self._reached)[:FEW] for test in self._take(file)]
-        may_run = sum(map(self._reached.seconds, tests)) < SECONDS_OF_ALL
-        if not may_run:
-            yield [test for test in tests if test.startswith(COMPANY)]
-        yield sorted(tests, key=self._reached.seconds) if may_run else some_of_each(tests, self._reached, MOMENT, LONG)
+        yield [test for test in tests if test.startswith(COMPANY)]
+        yield some_of_each(tests, self._reached, MOMENT, LONG)
         if comes_last:
             yield from unseen
+        if not mutant.equivalent or sum(map(self._reached.seconds, tests)) < SECONDS_OF_ALL:
+            yield sorted(tests, key=self._reached.seconds)
 
     def _take(self, tests: Sequence[str]) -> Sequence[str]:
         ends = itertools.accumulate(map(self._reached.seconds, tests))

@@ -67,20 +67,12 @@ def _of_autograd(choose: Choose) -> Configuration:
     return {"mode": choose(MODES), "upstream": choose(UPSTREAMS), "magnitude": choose((3.0, 0.1, 100.0))}
 
 
-def _has_no_tangent_of_nothing(c: Configuration) -> bool:
-    """The tangent of a mean that is NaN, and what is the same, how its gradient changes with the one from upstream: 0
-    where there are no rows, and NaN where all of them are ignored."""
-    is_nan = c.get("reduction") == "mean" and c["on_empty"] == "nan" and c["denominator"] is None
-    return c["mode"] in ("jvp", "second") and is_nan
-
-
 def _sized(
     choose: Choose, c: Configuration, ranks: Sequence[int], rows: Sequence[int], classes: Sequence[int], most: int
 ) -> Configuration:
     c = c | {"rank": choose(ranks), "classes": choose(classes), "rows": 1}
     if c["rank"] > 1:
-        least = 1 if _has_no_tangent_of_nothing(c) else 0
-        c["rows"] = choose([count for count in rows if count >= least and count * c["classes"] <= most])
+        c["rows"] = choose([count for count in rows if count * c["classes"] <= most])
     return c | {"layout": choose(_layouts(c["rank"], c["mode"]))}
 
 
