@@ -27,10 +27,10 @@ def _data_file(folder: Path) -> str:
 
 
 class _Watcher:
-    def __init__(self, folder: Path, coverage: coverage.Coverage) -> None:
+    def __init__(self, folder: Path, started: coverage.Coverage) -> None:
         self._seconds: dict[str, float] = {}
         self._folder = folder
-        self._coverage = coverage
+        self._coverage = started
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
