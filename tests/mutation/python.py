@@ -53,8 +53,8 @@ MANY = 100  # names that pytest is not to look up
 SECONDS = 900  # some bugs never end
 
 
-def watch() -> Reached:
-    """Runs the tests, and sees what they reach; kept until something changes."""
+def watch() -> Path:
+    """Runs the tests, and sees what they reach: the folder of `Reached`, which is kept until something changes."""
     shutil.rmtree(COPIES, ignore_errors=True)
     content = hashlib.sha256()
     for file in sorted((*ROOT.glob("ce_ext/*.py"), *ROOT.glob("tests/**/*.py"))):
@@ -72,15 +72,16 @@ def watch() -> Reached:
                 "OMP_WAIT_POLICY": "passive",
             }
             subprocess.run((sys.executable, "-m", "pytest", "-q", *WATCHED), cwd=ROOT, env=environment)
+            Reached.combine(watched)
             watched.rename(folder)
-    return Reached(folder)
+    return folder
 
 
 class Judge:
     """A process for a copy of the project; it has imported all but the project."""
 
-    def __init__(self, reached: Reached) -> None:
-        self._reached = reached
+    def __init__(self, reached: Path) -> None:
+        self._reached = Reached(reached)
         self._finders: dict[str, None] = {}  # tests that have found a bug, the last one last
         COPIES.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(dir=COPIES))

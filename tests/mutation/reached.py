@@ -67,10 +67,13 @@ def pytest_configure(config: pytest.Config) -> None:
 class Reached:
     """What was written into that folder."""
 
+    @staticmethod
+    def combine(folder: Path) -> None:
+        """What its processes have written, once."""
+        coverage.Coverage(_data_file(folder), config_file=False).combine()
+
     def __init__(self, folder: Path) -> None:
         combined = coverage.Coverage(_data_file(folder), config_file=False)
-        if any(folder.glob("coverage.*")):
-            combined.combine(keep=False)
         combined.load()
         self._data = combined.get_data()
         self._seconds: dict[str, float] = {}
