@@ -50,7 +50,7 @@ COMPANY = "tests/losses/test_covering_arrays.py"
 MOMENT, LONG = 0.1, 0.5
 SECONDS_OF_ALL = 40.0
 MANY = 100  # names that pytest is not to look up
-SECONDS = 900  # some bugs never end
+SECONDS = 600  # some bugs never end
 
 
 def watch() -> Path:
