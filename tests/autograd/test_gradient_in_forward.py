@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.testing._internal.two_tensor import TwoTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from ce_ext.functional import cross_entropy
+from tests.support.dispatch import OpCalls
 
 pytestmark = pytest.mark.torch_modes
 
@@ -174,23 +174,12 @@ def test_autocast_leaves_logits_as_they_are(how: dict[str, bool], device: str) -
     torch.testing.assert_close(torch.autograd.grad(loss, input)[0], _grad(input, target))
 
 
-class _SeenByDispatcher(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(function.name())
-        return function(*args, **(kwargs or {}))
-
-
 @BOTH_WAYS
 def test_modes_and_subclasses_see_the_call(how: dict[str, bool], device: str) -> None:
     input, target = _make(device)
-    with _SeenByDispatcher() as ops:
+    with OpCalls() as ops:
         _loss(input, target, **how).backward()
-    ours = [name for name in ops.seen if name.startswith("ce_ext::")]
-    assert ours == ["ce_ext::cross_entropy_with_grad", "ce_ext::scale_gradient"]
+    assert ops.names() == ["ce_ext::cross_entropy_with_grad", "ce_ext::scale_gradient"]
 
     halved = TwoTensor(input.detach(), input.detach() / 2).requires_grad_()
     _loss(halved, target, **how).backward()

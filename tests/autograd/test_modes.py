@@ -16,11 +16,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.testing._internal.two_tensor import TwoTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import ce_ext
 from tests.support.cases import DTYPES, Loss
+from tests.support.dispatch import OpCalls
 from tests.support.marks import ALL_LOSSES, ALL_REDUCTIONS, CURVED_LOSSES
 
 pytestmark = pytest.mark.torch_modes
@@ -152,22 +152,12 @@ def test_saved_tensors_are_freed(loss: Loss, device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_autocast_leaves_logits_as_they_are(loss: Loss, dtype: torch.dtype, device: str) -> None:
     input, target = _make(loss, device, dtype)
-    with torch.autocast(device, dtype=torch.bfloat16), _SeenByDispatcher() as mode:
+    with torch.autocast(device, dtype=torch.bfloat16), OpCalls() as ops:
         result = loss.function(input, target)
     assert result.dtype == torch.float32
-    assert [op.namespace for op in mode.seen] == ["ce_ext"]  # no cast
+    assert [call.op.namespace for call in ops.seen] == ["ce_ext"]  # no cast
     result.backward()
     torch.testing.assert_close(input.grad, _grad(loss.function, input, target, out_dtype=torch.float32))
-
-
-class _SeenByDispatcher(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Any] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(function)
-        return function(*args, **(kwargs or {}))
 
 
 class _SeenByFunctionMode(TorchFunctionMode):
@@ -187,9 +177,9 @@ def test_modes_see_the_call(loss: Loss, device: str) -> None:
         result = loss.function(input, target)
     assert [function.__name__ for function in functions.seen] == [loss.name]
     assert result.requires_grad
-    with _SeenByDispatcher() as ops:
+    with OpCalls() as ops:
         loss.function(input, target).backward()
-    assert [op.namespace for op in ops.seen].count("ce_ext") == 2
+    assert len(ops.names()) == 2
     with torch.device("meta"):  # a mode, too, for functions that make tensors
         torch.testing.assert_close(loss.function(input, target), result)
 

@@ -1,9 +1,11 @@
 """The words of derivatives, by themselves: where infinities cancel, and where weights are 0."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from ce_ext.derivatives import changed_logits
 from ce_ext.options import CrossEntropyOptions
@@ -12,7 +14,7 @@ from ce_ext.predictions import LogitPrediction, difference, power, product
 INF = math.inf
 
 
-def _value_and_slopes(function, *numbers: float) -> tuple[float, ...]:
+def _value_and_slopes(function: Callable[..., Tensor], *numbers: float) -> tuple[float, ...]:
     leaves = [torch.tensor(x, requires_grad=True) for x in numbers]
     value = function(*leaves)
     return tuple(x.item() for x in (value, *torch.autograd.grad(value, leaves)))

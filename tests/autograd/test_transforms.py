@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ce_ext.options import CrossEntropyOptions
 from tests.support.binary_cases import SIGMOID_FOCAL
 from tests.support.cases import CROSS_ENTROPY, DTYPES, Loss
 from tests.support.comparison import assert_rounded, to_double
+from tests.support.dispatch import OpCalls
 from tests.support.marks import (
     ALL_BINARY_LOSSES,
     ALL_CLASS_LOSSES,
@@ -161,27 +161,14 @@ def test_vmap_over_weights(loss: Loss, reduction: str, count: int, device: str) 
         torch.testing.assert_close(mapped, torch.stack([function(w) for w in weights]))
 
 
-class _Ops(TorchDispatchMode):
-    """Of ce_ext, that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.called: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.namespace == "ce_ext":
-            self.called.append(function._opname)
-        return function(*args, **(kwargs or {}))
-
-
 @ALL_LOSSES
 def test_vmap_is_one_call_of_an_op(loss: Loss, device: str) -> None:
     """Where weights belong to all of the batch."""
     input, target = (torch.stack([x] * 3) for x in loss.make_inputs((4, 5), torch.float64, device))
     weight = torch.rand(5, dtype=torch.float64, device=device)
-    with _Ops() as ops:
+    with OpCalls() as ops:
         torch.func.vmap(torch.func.grad(partial(loss.function, weight=weight, reduction="mean")))(input, target)
-    assert len(ops.called) == len(set(ops.called)) == 2
+    assert len(ops.names()) == len(set(ops.names())) == 2
 
 
 def _weighted(loss: Loss, shape: tuple[int, ...], device: str, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:

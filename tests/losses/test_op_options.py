@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import ce_ext
 from ce_ext.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
@@ -13,24 +12,14 @@ from ce_ext.options import BinaryCrossEntropyOptions, CrossEntropyOptions, SoftC
 from tests.support import oracles
 from tests.support.cases import class_index_inputs
 from tests.support.comparison import assert_rounded, loss_and_gradients
+from tests.support.dispatch import OpCalls
 
 kernel = pytest.mark.kernel
 
 
-class _Calls(TorchDispatchMode):
-    """What an op is called with, and what it returns, before autograd has cast anything."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.arguments: Any = None
-        self.results: Any = None
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = function(*args, **(kwargs or {}))
-        if function._schema.name == self.name:
-            self.arguments, self.results = args, results
-        return results
+def _dtypes(results: Any) -> list[torch.dtype]:
+    """Of those that are there."""
+    return [result.dtype for result in results if isinstance(result, Tensor) and result.numel()]
 
 
 def _forward(*tensors: Tensor, keep_stats: bool = True, report: bool = False, **options: Any) -> Any:
@@ -76,19 +65,18 @@ def test_gradients_have_the_dtype_of_their_tensor_already_in_the_op(dtype: torch
     input, target = torch.randn(3, 4), torch.rand(3, 4).to(dtype).requires_grad_()
     weight = torch.rand(4, dtype=dtype).requires_grad_()
     loss = binary_cross_entropy_with_logits(input, target, weight)
-    with _Calls("ce_ext::binary_cross_entropy_backward") as calls:
+    with OpCalls() as calls:
         loss.backward()
-    found = [result.dtype for result in calls.results if isinstance(result, Tensor) and result.numel()]
-    assert found == [dtype, dtype]
+    assert _dtypes(calls.last("ce_ext::binary_cross_entropy_backward").results) == [dtype, dtype]
 
 
 def test_backward_of_what_is_no_probability() -> None:
     """The backward op is public, and trusts no forward to have looked."""
     input = torch.tensor([0.5, 0.5], requires_grad=True)
     loss = binary_cross_entropy(input, torch.ones(2), reduction="sum")
-    with _Calls("ce_ext::binary_cross_entropy_backward") as calls:
+    with OpCalls() as calls:
         loss.backward()
-    grad_output, _, *others = calls.arguments
+    grad_output, _, *others = calls.last("ce_ext::binary_cross_entropy_backward").arguments
     grad, *_ = torch.ops.ce_ext.binary_cross_entropy_backward(grad_output, torch.tensor([1.5, 0.5]), *others)
     assert grad.isnan().tolist() == [True, False]
 
@@ -104,9 +92,9 @@ def test_statistics_that_are_not_kept_are_not_made() -> None:
 def test_statistics_that_no_backward_needs_are_not_made(options: dict[str, Any]) -> None:
     input, target = class_index_inputs((3, 5), torch.float32, "cpu")
     for y, op in ((target, "cross_entropy"), (input.softmax(1), "soft_cross_entropy")):
-        with _Calls(f"ce_ext::{op}_forward") as calls:
+        with OpCalls() as calls:
             cross_entropy(input, y, **options)
-        assert calls.results[1] is None
+        assert calls.last(f"ce_ext::{op}_forward").results[1] is None
 
 
 @pytest.mark.torch_modes
@@ -115,9 +103,9 @@ def test_statistics_that_no_backward_of_a_script_needs_are_not_made() -> None:
     input, target = class_index_inputs((3, 5), torch.float32, "cpu")
     scripted = torch.jit.script(ce_ext.nn.CrossEntropyLoss())
     for y, op in ((target, "cross_entropy"), (input.softmax(1), "soft_cross_entropy")):
-        with _Calls(f"ce_ext::{op}_forward") as calls:
+        with OpCalls() as calls:
             scripted(input, y)
-        assert calls.results[1] is None
+        assert calls.last(f"ce_ext::{op}_forward").results[1] is None
 
 
 @pytest.mark.parametrize(
@@ -177,9 +165,9 @@ def test_a_dtype_that_is_asked_for_under_autocast() -> None:
 def test_factors_and_batches_that_do_not_fit(
     shape: tuple[int, ...], weight: tuple[int, ...], batch_dims: int, message: str
 ) -> None:
-    with _Calls("ce_ext::binary_cross_entropy_forward") as calls:
+    with OpCalls() as calls:
         binary_cross_entropy_with_logits(torch.zeros(shape), torch.zeros(shape))
-    input, target, _, *others, _ = calls.arguments
+    input, target, _, *others, _ = calls.last("ce_ext::binary_cross_entropy_forward").arguments
     op = torch.ops.ce_ext.binary_cross_entropy_forward
     with pytest.raises((ValueError, RuntimeError), match=message):
         op(input, target, torch.ones(weight), *others, batch_dims)
@@ -190,9 +178,9 @@ def test_gradient_of_a_half_target_without_data() -> None:
     input = torch.zeros(3, 4, device="meta")
     target = torch.zeros(3, 4, dtype=torch.bfloat16, device="meta", requires_grad=True)
     loss = binary_cross_entropy_with_logits(input, target)
-    with _Calls("ce_ext::binary_cross_entropy_backward") as calls:
+    with OpCalls() as calls:
         loss.backward()
-    assert [x.dtype for x in calls.results if isinstance(x, Tensor) and x.numel()] == [torch.bfloat16]
+    assert _dtypes(calls.last("ce_ext::binary_cross_entropy_backward").results) == [torch.bfloat16]
 
 
 @pytest.mark.parametrize("name", ["target", "weight", "pos_weight"])

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import ce_ext
 from tests.support.cases import DTYPES, BadCall, Loss
+from tests.support.dispatch import OpCalls
 from tests.support.losses import LOSSES
 from tests.support.marks import ALL_LOSSES, ALL_REDUCTIONS
 
@@ -175,20 +175,8 @@ def test_second_derivatives_are_those_of_tensors_with_data(loss: Loss, shape: tu
     assert results[0] == results[1]
 
 
-class _Devices(TorchDispatchMode):
-    """Of all that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = function(*args, **(kwargs or {}))
-        self.found |= {x.device.type for x in _pytree.tree_leaves(results) if isinstance(x, Tensor)}
-        return results
-
-
 def test_numbers_that_a_compiler_does_not_know_are_on_the_device_of_the_loss() -> None:
-    with _Devices() as devices:
+    with OpCalls() as calls:
         ce_ext.reductions.divide(torch.zeros((), device="meta"), 3.0, "zero")
-    assert devices.found == {"meta"}
+    results = _pytree.tree_leaves([call.results for call in calls.seen])
+    assert results and {x.device.type for x in results} == {"meta"}

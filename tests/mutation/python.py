@@ -22,8 +22,8 @@ from tests.support.forks import ROOT, Forks, has_failed
 
 COPIES = BUILD / "copies"
 
-# What nobody has seen at lines that it depends on, in processes of its own, in a compiler, or as signatures: who is
-# quick is asked first.
+# Tests that depend on lines where nobody has seen them: in processes of their own, in a compiler, or by signatures that
+# they read. Who is quick is asked first.
 OF_LIBRARIES = (("tests/packaging/test_libraries.py",),)
 OF_PROCESSES = (
     ("tests/distributed", "-k", "full_tensors", "-m", "not thorough"),
