@@ -13,7 +13,7 @@ from torch import Tensor
 from ce_ext import shapes
 from ce_ext.options import BinaryCrossEntropyOptions
 from ce_ext.predictions import LogitPrediction, difference, power, product, split_far
-from ce_ext.reductions import NONE
+from ce_ext.reductions import reduce
 
 
 class _Loss(NamedTuple):
@@ -100,12 +100,7 @@ class _Tangents:
         ]
 
     def of_loss(self) -> Tensor:
-        reduced = self._of_loss.where(self._valid, 0)
-        dims = tuple(range(self._options.batch_dims, reduced.dim()))
-        if self._options.reduction != NONE and dims:
-            reduced = reduced.sum(dims)
-        if self._denominator is not None:  # after the sum: 0 / 0 also where there are no elements
-            reduced = reduced / self._denominator.to(self._opmath)
+        reduced = reduce(self._of_loss.where(self._valid, 0), self._denominator, self._options)
         return reduced.to(self._options.out_dtype or self._input.dtype)
 
     def of_grads(self, grad_output: Tensor, grad_output_tangent: Tensor | None = None) -> list[Tensor | None]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from ce_ext import shapes
 from ce_ext.options import CrossEntropyOptions, LogSoftmaxOptions, SoftCrossEntropyOptions
 from ce_ext.predictions import LogitPrediction, LogitsPrediction, SoftmaxPrediction, power, product, split_far
-from ce_ext.reductions import NONE
+from ce_ext.reductions import reduce
 
 LossOptions = CrossEntropyOptions | SoftCrossEntropyOptions
 
@@ -18,19 +18,15 @@ class RowReduction:
         self, input: Tensor, sample_weight: Tensor | None, denominator: Tensor | None, options: LossOptions
     ) -> None:
         self._input, self._options, self._opmath = input, options, shapes.opmath_dtype(input)
+        self._denominator = denominator
         self._class_dim = shapes.class_dim(input, options.batch_dims)
-        self._scale = None if denominator is None else self._to_rows(denominator).reciprocal()
         self._sample_weight = None if sample_weight is None else self._to_rows(sample_weight)
 
     def reduce(self, rows: Tensor) -> Tensor:
         if self._sample_weight is not None:
             rows = product(self._sample_weight, rows)
-        is_one = self._options.reduction != NONE
-        dims = tuple(range(self._options.batch_dims, rows.dim())) if is_one else (self._class_dim,)
-        sums = rows.sum(dims, keepdim=True)
-        if self._scale is not None:  # after the sum: where there are no rows the mean is 0 / 0, too
-            sums = product(self._scale, sums)
-        return sums.squeeze(dims).to(self._options.out_dtype or self._input.dtype)
+        reduced = reduce(rows, self._denominator, self._options, self._class_dim)
+        return reduced.to(self._options.out_dtype or self._input.dtype)
 
     def gradient(
         self, of_rows: Tensor, change: Tensor, grad_output: Tensor, grad_output_tangent: Tensor | None
@@ -44,8 +40,8 @@ class RowReduction:
     def _of_rows(self, grad_output: Tensor) -> Tensor:
         """The upstream gradient of the loss of each row."""
         upstream = self._to_rows(grad_output)
-        if self._scale is not None:
-            upstream = product(self._scale, upstream)
+        if self._denominator is not None:
+            upstream = product(self._to_rows(self._denominator).reciprocal(), upstream)
         return upstream if self._sample_weight is None else product(self._sample_weight, upstream)
 
     def _to_rows(self, values: Tensor) -> Tensor:

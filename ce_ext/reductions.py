@@ -44,6 +44,22 @@ def split_denominator(denominator: Tensor | float | None, input: Tensor) -> tupl
     return float(checks.real("denominator", denominator)), None
 
 
+def reduce(losses: Tensor, denominator: Tensor | None, options: Any, class_dim: int | None = None) -> Tensor:
+    """What an op with these options makes of losses, or of their tangents; those of rows have a dimension of one class.
+
+    The sum is divided, so that a mean is 0 / 0 also where there is nothing to add. It keeps its dimensions until then:
+    torch maps no quotients of scalars over a batch of nothing.
+    """
+    is_one = options.reduction != NONE
+    dims = tuple(range(options.batch_dims, losses.dim())) if is_one else () if class_dim is None else (class_dim,)
+    sums = losses.sum(dims, keepdim=True) if dims else losses
+    if denominator is not None:
+        sums = sums / denominator.to(losses.dtype).reshape(
+            denominator.shape + (1,) * (losses.dim() - denominator.dim())
+        )
+    return sums.squeeze(dims) if dims else sums
+
+
 def divide(loss: Tensor, denominator: Tensor | float, on_empty: str) -> Tensor:
     """Where the mean over nothing shall be 0, it is divided by infinity, which makes its gradient 0, too."""
     if on_empty == "zero":

@@ -270,6 +270,17 @@ def test_tangents_of_nothing(loss: Loss, reduction: str, device: str) -> None:
 
 
 @ALL_LOSSES
+@ALL_REDUCTIONS
+@pytest.mark.parametrize("shape", [(0, 5), (0, 5, 2)])
+def test_hessians_of_nothing(loss: Loss, shape: tuple[int, ...], reduction: str, device: str) -> None:
+    input, target = loss.make_inputs(shape, torch.float64, device)
+    for extras in loss.variants:
+        function, _ = _bind(loss, reduction=reduction, **extras)
+        result = torch.func.hessian(function)(input, target)
+        assert result.shape == (*function(input, target).shape, *shape, *shape)
+
+
+@ALL_LOSSES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tangents_of_losses_in_a_wider_dtype(loss: Loss, dtype: torch.dtype, device: str) -> None:
     """Nothing is rounded to that of the input."""
