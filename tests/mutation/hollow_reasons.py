@@ -49,6 +49,7 @@ _TESTS = {
     """,
     "shapes: of these cases there are no elements": """
         tests/autograd/test_derivatives_of_targets.py::test_hardly_any_classes
+        tests/autograd/test_transforms.py::test_hessians_of_nothing
         tests/autograd/test_transforms.py::test_tangents_of_nothing
         tests/losses/sigmoid/test_edges.py::test_empty
         tests/losses/softmax/test_edges.py::test_empty_batch
